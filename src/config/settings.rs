@@ -1,0 +1,144 @@
+//! Everything a proxy is told, ready to build: no TOML, nothing left to check
+//! but that the names fit together.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::accept::{ConnectionLimits, ListenerSettings};
+use crate::layers::{
+    ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings, TrustSettings,
+};
+use crate::observe::AccessLogSettings;
+use crate::route::{Action, Match};
+use crate::upstream::UpstreamSettings;
+
+/// Everything a proxy is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect; not used by an embedded proxy.
+    pub listeners: Vec<ListenerSettings>,
+    /// Groups of origins.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// Routes; the most specific match wins, wherever it stands.
+    pub routes: Vec<RouteSettings>,
+    /// Limits that hold for the whole proxy.
+    pub server: ServerSettings,
+    /// Who is believed about where requests come from.
+    pub trust: TrustSettings,
+    /// The access log.
+    pub access_log: AccessLogSettings,
+    /// The operational log of the binary.
+    pub log: LogSettings,
+    /// The admin listener; `None` binds none.
+    pub admin: Option<AdminSettings>,
+}
+
+/// Limits that hold for the whole proxy.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Worker threads; `None` is one per core.
+    pub workers: Option<usize>,
+    /// How many connections may be open.
+    pub connections: ConnectionLimits,
+    /// Exchanges under way at once; more are answered 503. Default 100,000.
+    pub max_in_flight: usize,
+    /// How long a stopping proxy waits for what is under way. Default 30 s.
+    pub drain_timeout: Duration,
+}
+
+/// The operational log.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as
+    /// `info,tollgate::upstream=debug`. Default `info`.
+    pub level: String,
+    /// One JSON object a line instead of text. Default false.
+    pub json: bool,
+}
+
+/// The admin listener.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AdminSettings {
+    /// Default `127.0.0.1:6190`.
+    pub address: SocketAddr,
+}
+
+/// One route: what it takes, what is asked of a request, what becomes of it.
+#[derive(Clone, Debug)]
+pub struct RouteSettings {
+    /// Its name, unique; in logs and metrics.
+    pub name: String,
+    /// The requests it takes.
+    pub matches: Match,
+    /// What becomes of them.
+    pub action: Action,
+    /// How often a client address may ask; `None`: as often as it likes.
+    pub rate_limit: Option<RateLimitSettings>,
+    /// Who may ask; `None`: everyone.
+    pub api_key: Option<ApiKeySettings>,
+    /// Changes to fields. [`HeaderRewriteSettings::response`] starts from
+    /// [`HeaderChanges::response_defaults`] unless the route says otherwise.
+    pub headers: HeaderRewriteSettings,
+    /// The longest request body, in bytes. Default 100 MiB; `None`: no limit.
+    pub max_request_body: Option<u64>,
+    /// The longest silence within a request body. Default 60 s.
+    pub request_body_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+            server: ServerSettings::default(),
+            trust: TrustSettings::default(),
+            access_log: AccessLogSettings::default(),
+            log: LogSettings::default(),
+            admin: Some(AdminSettings::default()),
+        }
+    }
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            connections: ConnectionLimits::default(),
+            max_in_flight: 100_000,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), json: false }
+    }
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 6190)) }
+    }
+}
+
+impl RouteSettings {
+    /// A route with every default.
+    #[must_use]
+    pub fn new(name: impl Into<String>, matches: Match, action: Action) -> Self {
+        Self {
+            name: name.into(),
+            matches,
+            action,
+            rate_limit: None,
+            api_key: None,
+            headers: HeaderRewriteSettings {
+                request: HeaderChanges::default(),
+                response: HeaderChanges::response_defaults(),
+            },
+            max_request_body: Some(100 * 1024 * 1024),
+            request_body_timeout: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What Tollgate knows of one request: where it came from ([`Downstream`]) and
+//! what became of it ([`Exchange`]).
+//!
+//! Both travel in the request's extensions. A phase writes what it learnt with
+//! [`Exchange::update`]; later phases read it; the access log and the metrics
+//! are written from it once, when the exchange is over.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode, Uri, Version};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::error::Kind;
+
+/// The connection a request came in on. Known before its first byte is parsed.
+#[derive(Clone, Debug, Default)]
+pub struct Downstream {
+    /// The address at the other end; `None` where the transport has none.
+    pub peer: Option<SocketAddr>,
+    /// The address the client connected to.
+    pub local: Option<SocketAddr>,
+    /// The listener's name, for logs and metrics. Empty in an embedded proxy.
+    pub listener: Arc<str>,
+    /// What the TLS handshake agreed on; `None` on a plain connection.
+    pub tls: Option<TlsFacts>,
+}
+
+/// What a TLS handshake agreed on.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFacts {
+    /// The server name the client asked for (RFC 6066 §3), in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// The protocol version, such as `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite's registered name.
+    pub cipher: &'static str,
+}
+
+/// The record of one request and its response. Cheap to clone: all clones are
+/// the same record.
+#[derive(Clone, Debug)]
+pub struct Exchange(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    downstream: Arc<Downstream>,
+    started: Instant,
+    request: RequestLine,
+    record: Mutex<Record>,
+}
+
+/// The request as the client sent it, before any rewriting.
+#[derive(Clone, Debug)]
+pub struct RequestLine {
+    /// The method.
+    pub method: Method,
+    /// The request target; in origin form for HTTP/1.1, absolute for HTTP/2.
+    pub uri: Uri,
+    /// The protocol version.
+    pub version: Version,
+    /// `Host`, or `:authority`.
+    pub host: Option<String>,
+    /// `User-Agent`.
+    pub user_agent: Option<String>,
+    /// `Referer`.
+    pub referer: Option<String>,
+}
+
+/// What the phases learnt. Each field is written by one phase.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// The client's address: the peer's, or what a trusted proxy says of it.
+    pub client: Option<IpAddr>,
+    /// The request's id, ours or a trusted one that came with it.
+    pub request_id: Option<Arc<str>>,
+    /// The route that matched.
+    pub route: Option<Arc<str>>,
+    /// The name of the API key that let the request in; never the key.
+    pub identity: Option<Arc<str>>,
+    /// The upstream the request was forwarded to.
+    pub upstream: Option<Arc<str>>,
+    /// The origin that was asked last.
+    pub origin: Option<Arc<str>>,
+    /// How many origins were asked, or attempts made.
+    pub attempts: u32,
+    /// Why Tollgate answered by itself, as one word.
+    pub rejection: Option<&'static str>,
+    /// What went wrong, for the log only.
+    pub error: Option<String>,
+    /// The error's kind, for the metrics.
+    pub error_kind: Option<Kind>,
+    /// The status that the client got; `None` if it went away before one was known.
+    pub status: Option<StatusCode>,
+    /// Request body bytes received.
+    pub request_bytes: u64,
+    /// Response body bytes handed to the connection.
+    pub response_bytes: u64,
+    /// From the start until the route's layers handed the request on.
+    pub policy: Option<Duration>,
+    /// Time spent connecting to origins, all attempts together; zero where a
+    /// pooled connection was used.
+    pub connect: Option<Duration>,
+    /// From the start until the origin's response head was whole.
+    pub response_head: Option<Duration>,
+    /// Whether the response body reached its end.
+    pub complete: bool,
+    /// Whether the connection became a tunnel (`101 Switching Protocols`).
+    pub upgraded: bool,
+}
+
+impl Exchange {
+    /// Opens the record of a request.
+    #[must_use]
+    pub fn open(downstream: Arc<Downstream>, request: RequestLine) -> Self {
+        let client = downstream.peer.map(|peer| peer.ip().to_canonical());
+        Self(Arc::new(Inner {
+            downstream,
+            started: Instant::now(),
+            request,
+            record: Mutex::new(Record { client, ..Record::default() }),
+        }))
+    }
+
+    /// The connection the request came in on.
+    #[must_use]
+    pub fn downstream(&self) -> &Arc<Downstream> {
+        &self.0.downstream
+    }
+
+    /// The request as the client sent it.
+    #[must_use]
+    pub fn request(&self) -> &RequestLine {
+        &self.0.request
+    }
+
+    /// When the request's head was whole.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    /// Time since [`Exchange::started`].
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Writes what a phase learnt.
+    pub fn update<T>(&self, write: impl FnOnce(&mut Record) -> T) -> T {
+        write(&mut self.0.record.lock())
+    }
+
+    /// Reads what earlier phases learnt.
+    pub fn read<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
+        read(&self.0.record.lock())
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.read(|record| record.client)
+    }
+}

@@ -1,0 +1,140 @@
+//! What a route's layers are told.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+/// How often one client address may ask.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RateLimitSettings {
+    /// Requests per [`RateLimitSettings::per`], sustained.
+    pub rate: NonZeroU32,
+    /// The time [`RateLimitSettings::rate`] counts for. Default 1 s.
+    pub per: Duration,
+    /// Requests that may come at once after a pause. Default: the rate.
+    pub burst: NonZeroU32,
+    /// Client addresses that are not limited.
+    pub exempt: Vec<IpNet>,
+}
+
+impl RateLimitSettings {
+    /// `rate` requests a second, and as many at once.
+    #[must_use]
+    pub fn per_second(rate: NonZeroU32) -> Self {
+        Self { rate, per: Duration::from_secs(1), burst: rate, exempt: Vec::new() }
+    }
+
+    /// Lets this many come at once after a pause.
+    #[must_use]
+    pub fn burst(mut self, burst: NonZeroU32) -> Self {
+        self.burst = burst;
+        self
+    }
+}
+
+/// Authentication by API key.
+#[derive(Clone, Debug)]
+pub struct ApiKeySettings {
+    /// The field that carries the key. Default `X-API-Key`.
+    pub header: HeaderName,
+    /// The keys that let a request in.
+    pub keys: Vec<ApiKey>,
+    /// Tells the origin the key's name in this field.
+    pub identity_header: Option<HeaderName>,
+}
+
+/// One API key.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// Whose it is; in logs, metrics and the identity field.
+    pub name: Arc<str>,
+    /// What it hashes to.
+    pub digest: KeyDigest,
+}
+
+/// The SHA-256 digest of an API key: all that Tollgate keeps of it.
+#[derive(Clone, Copy)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// The digest of a key.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    /// Takes a digest that was made elsewhere.
+    #[must_use]
+    pub fn from_bytes(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
+    /// Compares without telling, by the time it takes, where they differ.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> Choice {
+        self.0.ct_eq(&other.0)
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyDigest(…)")
+    }
+}
+
+impl ApiKeySettings {
+    /// These keys in `X-API-Key`.
+    #[must_use]
+    pub fn new(keys: Vec<ApiKey>) -> Self {
+        Self { header: HeaderName::from_static("x-api-key"), keys, identity_header: None }
+    }
+}
+
+/// Changes to the fields of requests and responses.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderRewriteSettings {
+    /// On the request, before it is forwarded.
+    pub request: HeaderChanges,
+    /// On the response, before it is sent.
+    pub response: HeaderChanges,
+}
+
+/// Changes to a field section, carried out in this order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HeaderChanges {
+    /// Fields taken out, every line of them.
+    pub remove: Vec<HeaderName>,
+    /// Fields put in the place of any there were.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Fields added to those there are.
+    pub append: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HeaderChanges {
+    /// What is done to responses unless told otherwise: what an origin says of
+    /// its own software is taken out, and `Server` names Tollgate.
+    #[must_use]
+    pub fn response_defaults() -> Self {
+        let names =
+            ["x-powered-by", "x-aspnet-version", "x-aspnetmvc-version", "x-generator", "x-runtime"];
+        Self {
+            remove: names.into_iter().map(HeaderName::from_static).collect(),
+            set: vec![(http::header::SERVER, HeaderValue::from_static(crate::respond::PRODUCT))],
+            append: Vec::new(),
+        }
+    }
+}
+
+/// Who is believed when a request says where it comes from.
+#[derive(Clone, Debug, Default)]
+pub struct TrustSettings {
+    /// Proxies in front of Tollgate whose `X-Forwarded-*` and `Forwarded` are
+    /// believed. Default none.
+    pub proxies: Vec<IpNet>,
+}

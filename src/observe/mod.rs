@@ -1,0 +1,9 @@
+//! What can be seen from outside: the access log, metrics.
+
+mod access_log;
+mod metrics;
+mod settings;
+
+pub use access_log::AccessLog;
+pub use metrics::{ConnectionGauge, Metrics};
+pub use settings::{AccessLogFormat, AccessLogSettings, LogOutput};

@@ -1,0 +1,390 @@
+//! Every response that Tollgate makes itself.
+//!
+//! An [`Answer`] is a status with what belongs to it; [`Answer::render`] writes
+//! it in the form the client asked for: problem details (RFC 9457), HTML, or a
+//! gRPC status. What went wrong inside stays in the log: the client is told the
+//! class of the fault and, in `Proxy-Status` (RFC 9209), where it lay.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::error::{Error, Kind};
+
+/// `Proxy-Status` (RFC 9209).
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The name Tollgate goes by in `Server`, `Via` and `Proxy-Status`.
+pub const PRODUCT: &str = "tollgate";
+
+/// A response of Tollgate's own, not yet written in any format.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    status: StatusCode,
+    code: &'static str,
+    detail: Cow<'static, str>,
+    proxy_error: Option<&'static str>,
+    retry_after: Option<Duration>,
+    close: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// How an [`Answer`] is written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Format {
+    /// `application/problem+json` (RFC 9457).
+    #[default]
+    Problem,
+    /// A small page for people.
+    Html,
+    /// One line of plain text.
+    Text,
+    /// `grpc-status` in a response without a body ("Trailers-Only").
+    Grpc,
+}
+
+impl Format {
+    /// The format that suits the sender of a request with these fields.
+    #[must_use]
+    pub fn preferred(request: &HeaderMap) -> Self {
+        let starts = |name, prefix: &str| {
+            request.get(name).is_some_and(|value: &HeaderValue| {
+                value
+                    .as_bytes()
+                    .get(..prefix.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+            })
+        };
+        if starts(header::CONTENT_TYPE, "application/grpc") {
+            return Self::Grpc;
+        }
+        let accept = request.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        // The first type named that we can write wins: browsers put text/html
+        // first, and nobody weights error pages.
+        for range in accept.unwrap_or_default().split(',') {
+            match range.split(';').next().unwrap_or_default().trim() {
+                "text/html" => return Self::Html,
+                "text/plain" => return Self::Text,
+                "application/json" | "application/problem+json" | "*/*" => return Self::Problem,
+                _ => {}
+            }
+        }
+        Self::Problem
+    }
+}
+
+impl Answer {
+    /// An answer with this status; `code` is one word that names the reason for
+    /// programs, `detail` a sentence for people.
+    #[must_use]
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            proxy_error: None,
+            retry_after: None,
+            close: false,
+            headers: Vec::new(),
+        }
+    }
+
+    /// The answer that a failed exchange is owed.
+    #[must_use]
+    pub fn for_error(error: &Error) -> Self {
+        let (status, detail, proxy_error) = describe(error.kind());
+        let mut answer = Self::new(status, error.kind().as_str(), detail);
+        answer.proxy_error = Some(proxy_error);
+        if matches!(error.kind(), Kind::NoOrigin | Kind::Overloaded) {
+            answer.retry_after = Some(Duration::from_secs(5));
+        }
+        // The rest of a body that was not read may still be on its way.
+        answer.close = matches!(
+            error.kind(),
+            Kind::RequestInvalid
+                | Kind::RequestBodyTooLarge
+                | Kind::RequestBodyTimeout
+                | Kind::RequestBodyAborted
+        );
+        answer
+    }
+
+    /// Adds `Retry-After`, rounded up to whole seconds and never 0.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Names the fault in `Proxy-Status`, with a type of RFC 9209 §2.3.
+    #[must_use]
+    pub fn proxy_error(mut self, error: &'static str) -> Self {
+        self.proxy_error = Some(error);
+        self
+    }
+
+    /// Ends the connection after this answer (HTTP/1.1).
+    #[must_use]
+    pub fn close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The reason as one word.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Writes the response.
+    pub fn render<B: From<Bytes>>(self, format: Format) -> Response<B> {
+        let (content_type, body) = self.write(format);
+        let mut response = Response::new(B::from(body));
+        *response.status_mut() = if format == Format::Grpc { StatusCode::OK } else { self.status };
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if format == Format::Grpc {
+            headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
+            if let Ok(message) = HeaderValue::from_str(&self.detail) {
+                headers.insert("grpc-message", message);
+            }
+        }
+        if let Some(error) = self.proxy_error
+            && let Ok(value) = HeaderValue::try_from(format!("{PRODUCT}; error={error}"))
+        {
+            headers.insert(PROXY_STATUS, value);
+        }
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if self.close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
+        response
+    }
+
+    fn write(&self, format: Format) -> (&'static str, Bytes) {
+        let (status, code, detail) = (self.status, self.code, &self.detail);
+        let title = status.canonical_reason().unwrap_or("Error");
+        match format {
+            Format::Grpc => ("application/grpc", Bytes::new()),
+            Format::Text => ("text/plain; charset=utf-8", format!("{detail}\n").into()),
+            Format::Problem => {
+                let problem = serde_json::json!({
+                    "type": "about:blank",
+                    "title": title,
+                    "status": status.as_u16(),
+                    "detail": detail,
+                    "code": code,
+                });
+                ("application/problem+json", format!("{problem}\n").into())
+            }
+            Format::Html => {
+                let number = status.as_u16();
+                let page = format!(
+                    "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n\
+                     <meta name=viewport content=\"width=device-width\">\n\
+                     <title>{number} {title}</title>\n\
+                     <style>body{{font:16px/1.5 system-ui,sans-serif;margin:20vh auto;\
+                     max-width:36em;padding:0 1em;color:#222}}h1{{font-size:1.4em}}\
+                     footer{{color:#767676;font-size:.85em}}</style>\n\
+                     <h1>{number} {title}</h1>\n<p>{}</p>\n<footer>{PRODUCT}</footer>\n",
+                    escape_html(detail),
+                );
+                ("text/html; charset=utf-8", page.into())
+            }
+        }
+    }
+}
+
+/// Seconds as `Retry-After` takes them: rounded up, at least one, so that a
+/// client that waits as told is not turned away again.
+#[must_use]
+pub fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// Status, words for the client, and the error type of RFC 9209 §2.3.
+#[allow(clippy::too_many_lines, reason = "one table, a row for each kind")]
+fn describe(kind: Kind) -> (StatusCode, &'static str, &'static str) {
+    match kind {
+        Kind::RequestInvalid => {
+            (StatusCode::BAD_REQUEST, "The request is malformed.", "http_request_error")
+        }
+        Kind::RequestBodyTooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The request's body is larger than is accepted here.",
+            "http_request_error",
+        ),
+        Kind::RequestBodyTimeout => (
+            StatusCode::REQUEST_TIMEOUT,
+            "The request's body did not arrive in time.",
+            "http_request_error",
+        ),
+        Kind::RequestBodyAborted => (
+            StatusCode::BAD_REQUEST,
+            "The request's body ended before it was whole.",
+            "http_request_error",
+        ),
+        Kind::Overloaded => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The service is carrying as much as it can.",
+            "connection_limit_reached",
+        ),
+        Kind::NoOrigin => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No server is available to answer this request.",
+            "destination_unavailable",
+        ),
+        Kind::DnsFailed => {
+            (StatusCode::BAD_GATEWAY, "The server's name could not be resolved.", "dns_error")
+        }
+        Kind::ConnectRefused => {
+            (StatusCode::BAD_GATEWAY, "The server could not be reached.", "connection_refused")
+        }
+        Kind::ConnectTimeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "The server did not accept the connection in time.",
+            "connection_timeout",
+        ),
+        Kind::TlsCertificate => (
+            StatusCode::BAD_GATEWAY,
+            "The server's identity could not be verified.",
+            "tls_certificate_error",
+        ),
+        Kind::TlsProtocol => (
+            StatusCode::BAD_GATEWAY,
+            "No secure connection to the server could be made.",
+            "tls_protocol_error",
+        ),
+        Kind::ConnectionTerminated => (
+            StatusCode::BAD_GATEWAY,
+            "The server ended the connection without an answer.",
+            "connection_terminated",
+        ),
+        Kind::ResponseTimeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "The server did not answer in time.",
+            "http_response_timeout",
+        ),
+        Kind::ResponseBodyTimeout | Kind::ResponseIncomplete => (
+            StatusCode::BAD_GATEWAY,
+            "The server's answer ended before it was whole.",
+            "http_response_incomplete",
+        ),
+        Kind::ResponseInvalid => {
+            (StatusCode::BAD_GATEWAY, "The server's answer is malformed.", "http_protocol_error")
+        }
+        Kind::UpgradeFailed => (
+            StatusCode::BAD_GATEWAY,
+            "The server did not switch protocols as it should have.",
+            "http_upgrade_failed",
+        ),
+        Kind::Loop => (
+            StatusCode::LOOP_DETECTED,
+            "The request has come back to a proxy it already passed.",
+            "proxy_loop_detected",
+        ),
+        Kind::Internal => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Something went wrong inside the proxy.",
+            "proxy_internal_error",
+        ),
+    }
+}
+
+/// The gRPC status that stands for an HTTP status, after the table of
+/// "HTTP to gRPC Status Code Mapping" in the gRPC project.
+fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        408 | 504 => 4,
+        413 | 431 => 8,
+        429 | 502 | 503 => 14,
+        _ => 2,
+    }
+}
+
+fn escape_html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepting(accept: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))])
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up_and_never_zero() {
+        assert_eq!(whole_seconds(Duration::ZERO), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(100)), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(1001)), 2);
+        assert_eq!(whole_seconds(Duration::from_secs(7)), 7);
+    }
+
+    #[test]
+    fn the_format_follows_what_the_client_accepts() {
+        assert_eq!(Format::preferred(&accepting("text/html,application/xml;q=0.9")), Format::Html);
+        assert_eq!(Format::preferred(&accepting("application/json")), Format::Problem);
+        assert_eq!(Format::preferred(&HeaderMap::new()), Format::Problem);
+        let grpc = HeaderValue::from_static("application/grpc+proto");
+        let grpc = HeaderMap::from_iter([(header::CONTENT_TYPE, grpc)]);
+        assert_eq!(Format::preferred(&grpc), Format::Grpc);
+    }
+
+    #[test]
+    fn a_page_cannot_be_injected_into() {
+        let answer = Answer::new(StatusCode::NOT_FOUND, "x", "<script>alert(1)</script>");
+        let response: Response<Bytes> = answer.render(Format::Html);
+        let page = std::str::from_utf8(response.body()).unwrap();
+        assert!(!page.contains("<script>"), "{page}");
+    }
+
+    #[test]
+    fn every_upstream_fault_names_its_type() {
+        let answer = Answer::for_error(&Error::new(Kind::ConnectTimeout));
+        let response: Response<Bytes> = answer.render(Format::Problem);
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(response.headers()[PROXY_STATUS], "tollgate; error=connection_timeout");
+    }
+}

@@ -1,0 +1,72 @@
+//! What one connection from a client is held to.
+
+use std::time::Duration;
+
+/// Protocols, limits and timeouts of a listener's connections.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServeSettings {
+    /// Serve HTTP/1.1. Default true.
+    pub http1: bool,
+    /// Serve HTTP/2: by ALPN over TLS, by prior knowledge on a plain
+    /// connection (RFC 9113 §3). Default true.
+    pub http2: bool,
+    /// From the first chance to send until a request's head is whole; over
+    /// HTTP/2 until the first one is. Default 10 s.
+    pub request_head_timeout: Duration,
+    /// How long a connection may stay open without a request. Default 75 s.
+    pub keep_alive_timeout: Duration,
+    /// How long a write to a client that takes nothing may hang. Default 60 s.
+    pub send_timeout: Duration,
+    /// The longest request head, in bytes. Default 64 KiB.
+    pub max_request_head: usize,
+    /// The most fields in a request's head. Default 100.
+    pub max_fields: usize,
+    /// The longest request target, in bytes. Default 8 KiB.
+    pub max_target: usize,
+    /// HTTP/2's own limits.
+    pub h2: H2Settings,
+}
+
+/// Limits of an HTTP/2 connection (RFC 9113).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct H2Settings {
+    /// Streams open at once. Default 128.
+    pub max_concurrent_streams: u32,
+    /// Flow-control window of a stream, in bytes. Default 64 KiB.
+    pub stream_window: u32,
+    /// Flow-control window of the connection, in bytes. Default 1 MiB.
+    pub connection_window: u32,
+    /// How often to ping a client, and how long its answer may take. Default
+    /// 30 s and 10 s.
+    pub ping_interval: Duration,
+    /// See [`H2Settings::ping_interval`].
+    pub ping_timeout: Duration,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self {
+            http1: true,
+            http2: true,
+            request_head_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(75),
+            send_timeout: Duration::from_secs(60),
+            max_request_head: 64 * 1024,
+            max_fields: 100,
+            max_target: 8 * 1024,
+            h2: H2Settings::default(),
+        }
+    }
+}
+
+impl Default for H2Settings {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 128,
+            stream_window: 64 * 1024,
+            connection_window: 1024 * 1024,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! TLS from clients.
+
+mod settings;
+
+pub use settings::{CertificateSettings, TlsSettings, TlsVersion};

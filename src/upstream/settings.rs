@@ -1,0 +1,333 @@
+//! What an upstream is told.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::{Method, StatusCode, Uri};
+
+/// A named group of origins that serve the same thing.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// Its name, unique.
+    pub name: String,
+    /// Its origins; at least one.
+    pub origins: Vec<OriginSettings>,
+    /// How origins are spoken to.
+    pub protocol: Protocol,
+    /// TLS towards `https` origins.
+    pub tls: UpstreamTls,
+    /// How long each phase may take.
+    pub timeouts: UpstreamTimeouts,
+    /// Idle connections kept for one origin, per worker. Default 64.
+    pub max_idle: usize,
+    /// How many origins one request may be offered to in all, the first
+    /// included. Default 3.
+    pub max_attempts: u32,
+    /// Active probing; `None` leaves it to what requests meet.
+    pub health: Option<HealthCheck>,
+    /// What a failing request means for its origin.
+    pub passive: PassiveHealth,
+}
+
+/// One server in an upstream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OriginSettings {
+    /// `http`, `https` or `h2c`, a host, and a port if it is not the scheme's own.
+    pub url: OriginUrl,
+    /// Its share of the requests, relative to the others'. 1 to 1,000; default 1.
+    pub weight: u32,
+}
+
+/// Where an origin is and how it is spoken to; parses from `http://host:port`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct OriginUrl {
+    /// The scheme.
+    pub scheme: OriginScheme,
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// An origin's scheme.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum OriginScheme {
+    /// Plain HTTP/1.1.
+    Http,
+    /// HTTP over TLS; HTTP/2 where ALPN agrees on it.
+    Https,
+    /// Plain HTTP/2 by prior knowledge (RFC 9113 §3.3).
+    H2c,
+}
+
+/// Which version of HTTP an `https` origin is spoken to in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Protocol {
+    /// HTTP/2 if the origin agrees by ALPN, else HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only.
+    Http2,
+}
+
+/// TLS towards origins.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// Whether an origin's certificate must verify. Default true.
+    pub verify: bool,
+    /// Trust this PEM bundle instead of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// The name to ask for and to verify; default the origin's host.
+    pub server_name: Option<String>,
+}
+
+/// How long each phase towards an origin may take.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UpstreamTimeouts {
+    /// Name resolution, TCP and TLS together. Default 5 s.
+    pub connect: Duration,
+    /// From the request sent until the response's head is whole. Default 60 s.
+    pub response_head: Duration,
+    /// The longest silence within a body, either way. Default 60 s.
+    pub idle_body: Duration,
+    /// How long an idle connection is kept. Default 15 s; keep it below what
+    /// the origin keeps.
+    pub pool_idle: Duration,
+}
+
+/// Active probing of each origin.
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    /// What is tried.
+    pub probe: Probe,
+    /// Time between probes of one origin; each is moved by up to 10 % at
+    /// random. Default 5 s.
+    pub interval: Duration,
+    /// Time a probe may take. Default 2 s.
+    pub timeout: Duration,
+    /// Successes in a row that bring an origin back. Default 2.
+    pub rise: u32,
+    /// Failures in a row that take an origin out. Default 3.
+    pub fall: u32,
+}
+
+/// What a health check tries.
+#[derive(Clone, Debug)]
+pub enum Probe {
+    /// A TCP connection (and a TLS handshake where the origin is `https`).
+    Tcp,
+    /// A request.
+    Http {
+        /// Its method. Default GET.
+        method: Method,
+        /// Its path and query. Default `/`.
+        path: Uri,
+        /// Its `Host`; default the origin's.
+        host: Option<String>,
+        /// The statuses that count as healthy. Default 200 to 399.
+        expect: Vec<StatusRange>,
+    },
+}
+
+/// Statuses from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StatusRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+}
+
+/// What requests that fail to connect mean for their origin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PassiveHealth {
+    /// Failures in a row that set an origin aside. Default 1.
+    pub max_failures: u32,
+    /// For how long, if no probe clears it earlier. Default 10 s.
+    pub set_aside: Duration,
+}
+
+impl UpstreamSettings {
+    /// An upstream of these origins with every default.
+    #[must_use]
+    pub fn new(name: impl Into<String>, origins: Vec<OriginSettings>) -> Self {
+        Self {
+            name: name.into(),
+            origins,
+            protocol: Protocol::default(),
+            tls: UpstreamTls::default(),
+            timeouts: UpstreamTimeouts::default(),
+            max_idle: 64,
+            max_attempts: 3,
+            health: None,
+            passive: PassiveHealth::default(),
+        }
+    }
+}
+
+impl OriginSettings {
+    /// An origin of weight 1.
+    #[must_use]
+    pub fn new(url: OriginUrl) -> Self {
+        Self { url, weight: 1 }
+    }
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self { verify: true, ca: None, server_name: None }
+    }
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            response_head: Duration::from_secs(60),
+            idle_body: Duration::from_secs(60),
+            pool_idle: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for PassiveHealth {
+    fn default() -> Self {
+        Self { max_failures: 1, set_aside: Duration::from_secs(10) }
+    }
+}
+
+impl HealthCheck {
+    /// This probe with every default.
+    #[must_use]
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl Probe {
+    /// A GET of `path` that any status from 200 to 399 satisfies.
+    #[must_use]
+    pub fn get(path: Uri) -> Self {
+        Self::Http {
+            method: Method::GET,
+            path,
+            host: None,
+            expect: vec![StatusRange { first: 200, last: 399 }],
+        }
+    }
+}
+
+impl StatusRange {
+    /// Whether `status` lies within.
+    #[must_use]
+    pub fn contains(self, status: StatusCode) -> bool {
+        (self.first..=self.last).contains(&status.as_u16())
+    }
+}
+
+impl OriginScheme {
+    /// The port of a URL that names none.
+    #[must_use]
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http | Self::H2c => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl OriginUrl {
+    /// `host:port`, an IPv6 address in brackets; without the port where it is
+    /// the scheme's own, as `Host` has it.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host: &str = &self.host;
+        let bracketed = host.contains(':');
+        let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
+        if self.port == self.scheme.default_port() {
+            format!("{open}{host}{close}")
+        } else {
+            format!("{open}{host}{close}:{}", self.port)
+        }
+    }
+}
+
+impl fmt::Display for OriginUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.scheme {
+            OriginScheme::Http => "http",
+            OriginScheme::Https => "https",
+            OriginScheme::H2c => "h2c",
+        };
+        write!(f, "{scheme}://{}", self.authority())
+    }
+}
+
+impl FromStr for OriginUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+        let scheme = match uri.scheme_str() {
+            Some("http") => OriginScheme::Http,
+            Some("https") => OriginScheme::Https,
+            Some("h2c") => OriginScheme::H2c,
+            Some(other) => return Err(format!("the scheme `{other}` is not http, https or h2c")),
+            None => return Err("a scheme is missing: http://, https:// or h2c://".to_owned()),
+        };
+        if !matches!(
+            uri.path_and_query().map(http::uri::PathAndQuery::as_str),
+            None | Some("/" | "")
+        ) {
+            return Err("an origin has no path; a route's `rewrite_prefix` adds one".to_owned());
+        }
+        let authority = uri.authority().ok_or("a host is missing")?;
+        if authority.as_str().contains('@') {
+            return Err("an origin's URL carries no user name or password".to_owned());
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err("a host is missing".to_owned());
+        }
+        let port = match authority.port() {
+            Some(_) => authority.port_u16().filter(|port| *port > 0),
+            None => Some(scheme.default_port()),
+        };
+        let port = port.ok_or("the port is not a number from 1 to 65535")?;
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_url_reads_back_as_it_was_written() {
+        for url in ["http://127.0.0.1:6201", "https://example.com", "h2c://[::1]:50051"] {
+            assert_eq!(url.parse::<OriginUrl>().unwrap().to_string(), url);
+        }
+        let explicit: OriginUrl = "http://example.com:80/".parse().unwrap();
+        assert_eq!(explicit.authority(), "example.com");
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_origin_url_is_said() {
+        let error = |url: &str| url.parse::<OriginUrl>().unwrap_err();
+        assert!(error("127.0.0.1:6201").contains("scheme"));
+        assert!(error("ftp://host").contains("ftp"));
+        assert!(error("http://host/path").contains("path"));
+        assert!(error("http://user@host").contains("user name"));
+        assert!(error("http://host:0").contains("port"));
+    }
+}
