@@ -59,6 +59,9 @@ pub trait Guard: Send + 'static {
         let _ = bytes;
     }
 
+    /// The body was asked for more, and nothing had come yet.
+    fn waiting(&mut self) {}
+
     /// The body is over. Called once.
     fn end(&mut self, end: End) {
         let _ = end;
@@ -177,13 +180,14 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let polled = match this.poll_inner(cx) {
-            Poll::Pending => match &mut this.idle {
-                Some(idle) => {
-                    ready!(idle.poll(cx));
-                    Some(Err(Error::new(idle.kind).into()))
+            Poll::Pending => {
+                for guard in &mut this.guards {
+                    guard.waiting();
                 }
-                None => return Poll::Pending,
-            },
+                let Some(idle) = &mut this.idle else { return Poll::Pending };
+                ready!(idle.poll(cx));
+                Some(Err(Error::new(idle.kind).into()))
+            }
             Poll::Ready(polled) => polled,
         };
         if let Some(idle) = &mut this.idle {

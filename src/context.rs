@@ -5,6 +5,8 @@
 //! [`Exchange::update`]; later phases read it; the access log and the metrics
 //! are written from it once, when the exchange is over.
 
+use std::any::Any;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,6 +111,25 @@ pub struct Record {
     pub complete: bool,
     /// Whether the connection became a tunnel (`101 Switching Protocols`).
     pub upgraded: bool,
+}
+
+/// Keeps an exchange open: it is over, and its line written, when the last
+/// clone is gone. Travels in the request's extensions, for whoever outlives
+/// the response, such as a tunnel.
+#[derive(Clone)]
+pub struct KeepOpen(#[allow(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
+
+impl KeepOpen {
+    /// Shares `guard`, which closes the exchange when it is dropped.
+    pub fn new(guard: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(guard)
+    }
+}
+
+impl fmt::Debug for KeepOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeepOpen")
+    }
 }
 
 impl Exchange {

@@ -33,8 +33,9 @@ pub enum Side {
     Upstream,
 }
 
-/// Whether the request that met an [`Error`] may be sent again.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+/// Whether the request that met an [`Error`] may be sent again; in order, from
+/// never to always.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Resend {
     /// Sending again could carry the request out twice, or cannot help.
     Never,

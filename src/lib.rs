@@ -16,6 +16,7 @@ pub mod error;
 pub mod forward;
 pub mod layers;
 pub mod observe;
+mod pem;
 pub mod respond;
 pub mod route;
 pub mod serve;

@@ -1,1 +1,158 @@
-//! forward.
+//! The end of the request path: pick an origin, send, hand the response back.
+//!
+//! [`Forward`] is a tower service, the innermost of a route. It takes the
+//! fields of the client's connection out, rewrites the target, asks one origin
+//! after another as far as that is safe, and streams what comes back.
+
+mod hop_by_hop;
+mod retry;
+mod target;
+mod upgrade;
+mod via;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use tower::Service;
+
+pub use target::{HostPolicy, TargetSettings};
+
+use crate::balance::Balance;
+use crate::body::Body;
+use crate::context::Exchange;
+use crate::drain;
+use crate::error::{Error, Kind};
+use crate::observe::Metrics;
+
+/// What a [`Forward`] is told.
+#[derive(Debug)]
+pub struct ForwardSettings {
+    /// How the target and `Host` are rewritten.
+    pub target: TargetSettings,
+    /// Protocols that `Upgrade` may ask for, in lower case.
+    pub upgrades: Vec<String>,
+    /// Fields that the route's layers vouch for: a client cannot have them
+    /// taken out by naming them in `Connection`.
+    pub vouched: Vec<HeaderName>,
+}
+
+/// Forwards requests to an upstream. Cheap to clone.
+#[derive(Clone)]
+pub struct Forward(Arc<Inner>);
+
+struct Inner {
+    balance: Box<dyn Balance>,
+    settings: ForwardSettings,
+    metrics: Metrics,
+    drain: drain::Watcher,
+}
+
+impl Forward {
+    /// Forwards to the origins that `balance` picks. Tunnels of upgraded
+    /// connections end when `drain` cuts.
+    #[must_use]
+    pub fn new(
+        balance: Box<dyn Balance>,
+        settings: ForwardSettings,
+        metrics: Metrics,
+        drain: drain::Watcher,
+    ) -> Self {
+        Self(Arc::new(Inner { balance, settings, metrics, drain }))
+    }
+}
+
+impl Service<Request<Body>> for Forward {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.forward(request).await })
+    }
+}
+
+impl Inner {
+    async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+        let exchange = request.extensions().get::<Exchange>().cloned();
+        if let Some(exchange) = &exchange {
+            let upstream = self.balance.upstream().name().clone();
+            exchange.update(|record| {
+                record.upstream = Some(upstream);
+                record.policy = Some(exchange.elapsed());
+            });
+        }
+        let switch = upgrade::Switch::take(&mut request, &self.settings.upgrades);
+        self.prepare(&mut request, switch.as_ref())?;
+        // Nothing that was kept for the layers follows the request upstream.
+        request.extensions_mut().clear();
+        let mut attempts = retry::Attempts::new(&*self.balance, &self.metrics, exchange.as_ref());
+        let response = attempts.run(request, &self.settings.target).await?;
+        self.finish(response, switch, exchange.as_ref())
+    }
+
+    /// Makes the client's request one that may be sent to any origin.
+    fn prepare(
+        &self,
+        request: &mut Request<Body>,
+        switch: Option<&upgrade::Switch>,
+    ) -> Result<(), Error> {
+        let version = request.version();
+        target::rewrite(request, &self.settings.target)?;
+        let headers = request.headers_mut();
+        if via::names_us(headers) {
+            return Err(Error::new(Kind::Loop).detail("our own name stands in `Via`"));
+        }
+        let trailers = hop_by_hop::take_te_trailers(headers);
+        hop_by_hop::strip(headers, &self.settings.vouched);
+        via::append(headers, version);
+        match (switch, trailers) {
+            (Some(switch), _) => switch.ask(headers),
+            (None, true) => {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            (None, false) => {}
+        }
+        Ok(())
+    }
+
+    /// Makes the origin's response one that may be sent to the client.
+    fn finish(
+        &self,
+        mut response: Response<Body>,
+        switch: Option<upgrade::Switch>,
+        exchange: Option<&Exchange>,
+    ) -> Result<Response<Body>, Error> {
+        if let Some(exchange) = exchange {
+            exchange.update(|record| record.response_head = Some(exchange.elapsed()));
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(switch) = switch else {
+                return Err(Error::new(Kind::UpgradeFailed)
+                    .detail("the origin switched protocols without being asked"));
+            };
+            return switch.complete(response, exchange, self.drain.clone());
+        }
+        hop_by_hop::strip(response.headers_mut(), &[]);
+        // The connection's own version is the server's affair.
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response)
+    }
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forward")
+            .field("balance", &self.0.balance)
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,8 +1,194 @@
-//! Groups of origins, and the connections to them.
+//! Groups of origins, their health, and the connections to them.
+//!
+//! An [`Upstream`] publishes which of its origins are fit to be asked as one
+//! immutable [`Rotation`]; requests read it without a lock, and whoever learns
+//! something about an origin (a probe, a failed request) publishes the next.
 
+mod client;
+mod connect;
+mod origin;
+mod pool;
+mod probe;
 mod settings;
+mod stream;
+mod tls;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub use client::{Failure, Sent};
+pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
     StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
+pub use tls::ClientTlsError;
+
+use crate::observe::Metrics;
+
+/// A named group of origins that serve the same thing.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Arc<str>,
+    origins: Vec<Arc<Origin>>,
+    settings: UpstreamSettings,
+    rotation: ArcSwap<Rotation>,
+    generation: AtomicU64,
+    /// Makes publishing one step: two that learn something at the same time
+    /// must not publish in the wrong order.
+    publishing: Mutex<()>,
+    set_aside: Notify,
+    metrics: Metrics,
+}
+
+/// The origins fit to be asked, at one moment.
+#[derive(Debug)]
+pub struct Rotation {
+    /// Differs from that of every other rotation of the upstream.
+    pub generation: u64,
+    /// The origins, in the order of the configuration.
+    pub origins: Vec<Arc<Origin>>,
+}
+
+impl Upstream {
+    /// Sets up an upstream. Nothing is connected or probed yet.
+    ///
+    /// # Errors
+    ///
+    /// The certificates to trust cannot be read.
+    pub fn new(settings: UpstreamSettings, metrics: Metrics) -> Result<Arc<Self>, ClientTlsError> {
+        let name: Arc<str> = settings.name.as_str().into();
+        let tls = tls::ClientTls::new(&settings)?;
+        let origins: Vec<_> = settings
+            .origins
+            .iter()
+            .map(|origin| Arc::new(Origin::new(&name, origin, &settings, &tls, &metrics)))
+            .collect();
+        for origin in &origins {
+            metrics.origin_healthy(&name, origin.name(), true);
+        }
+        let rotation = Rotation { generation: 0, origins: origins.clone() };
+        Ok(Arc::new(Self {
+            name,
+            origins,
+            settings,
+            rotation: ArcSwap::from_pointee(rotation),
+            generation: AtomicU64::new(0),
+            publishing: Mutex::new(()),
+            set_aside: Notify::new(),
+            metrics,
+        }))
+    }
+
+    /// The upstream's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Every origin, fit or not.
+    #[must_use]
+    pub fn origins(&self) -> &[Arc<Origin>] {
+        &self.origins
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
+    /// The origins fit to be asked now.
+    pub fn rotation(&self) -> Guard<Arc<Rotation>> {
+        self.rotation.load()
+    }
+
+    /// Takes in what a request or a probe learnt of `origin`.
+    pub fn report(&self, origin: &Origin, verdict: Verdict) {
+        let Some(change) = origin.judge(verdict, &self.settings) else { return };
+        let (upstream, name) = (&*self.name, origin.name());
+        match change {
+            origin::Change::Up => tracing::info!(upstream, origin = name, "origin is back"),
+            origin::Change::Down(reason) => {
+                tracing::warn!(upstream, origin = name, reason, "origin is down");
+            }
+            origin::Change::SetAside(reason) => {
+                tracing::warn!(
+                    upstream,
+                    origin = name,
+                    reason,
+                    seconds = self.settings.passive.set_aside.as_secs_f32(),
+                    "origin is set aside"
+                );
+                self.set_aside.notify_one();
+            }
+        }
+        self.publish();
+    }
+
+    /// Publishes the rotation anew from what is known of each origin.
+    fn publish(&self) {
+        let _one_at_a_time = self.publishing.lock();
+        let now = Instant::now();
+        let mut fit: Vec<_> = self.origins.iter().filter(|o| o.is_fit(now)).cloned().collect();
+        for origin in &self.origins {
+            let healthy = fit.iter().any(|other| Arc::ptr_eq(origin, other));
+            self.metrics.origin_healthy(&self.name, origin.name(), healthy);
+        }
+        if fit.is_empty() {
+            // Being set aside is a guess from a few requests. When it would
+            // leave nobody to ask, an origin that no probe has condemned is
+            // still worth a try.
+            fit = self.origins.iter().filter(|origin| !origin.is_condemned()).cloned().collect();
+        }
+        if fit.is_empty() {
+            tracing::error!(upstream = &*self.name, "no origin is left: requests are answered 503");
+        }
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        self.rotation.store(Arc::new(Rotation { generation, origins: fit }));
+    }
+
+    /// Probes the origins, brings back those set aside, and closes connections
+    /// that idled too long. Runs until dropped.
+    pub async fn keep(self: Arc<Self>) {
+        let probes = async {
+            match &self.settings.health {
+                Some(check) => probe::run(&self, check).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(probes, self.bring_back(), self.sweep());
+    }
+
+    async fn bring_back(&self) {
+        loop {
+            let now = Instant::now();
+            let next = self.origins.iter().filter_map(|origin| origin.set_aside_until(now)).min();
+            match next {
+                // A timer's resolution is a millisecond: a little later, so
+                // that the origin is past its time when it is looked at.
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at + std::time::Duration::from_millis(2)) => self.publish(),
+                    () = self.set_aside.notified() => {}
+                },
+                None => self.set_aside.notified().await,
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        let every = self.settings.timeouts.pool_idle.div_f32(2.0);
+        loop {
+            tokio::time::sleep(every.max(std::time::Duration::from_millis(100))).await;
+            let now = Instant::now();
+            for origin in &self.origins {
+                origin.pool().sweep(now);
+            }
+        }
+    }
+}

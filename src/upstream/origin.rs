@@ -1,0 +1,241 @@
+//! One origin: where it is, whether it is fit to be asked, its connections.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::uri::Authority;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::connect::Connector;
+use super::pool::Pool;
+use super::tls::ClientTls;
+use super::{OriginScheme, OriginSettings, OriginUrl, UpstreamSettings, UpstreamTimeouts};
+use crate::observe::Metrics;
+
+/// One server of an upstream.
+pub struct Origin {
+    upstream: Arc<str>,
+    name: Arc<str>,
+    url: OriginUrl,
+    weight: u32,
+    authority: Option<Authority>,
+    host: Option<HeaderValue>,
+    health: Mutex<Health>,
+    connector: Connector,
+    pool: Pool,
+    timeouts: UpstreamTimeouts,
+    metrics: Metrics,
+}
+
+/// What is known of an origin's health.
+#[derive(Debug, Default)]
+struct Health {
+    /// Condemned by probes.
+    down: bool,
+    /// Probes in a row that say the opposite of `down`.
+    against: u32,
+    /// Requests in a row that failed to reach it.
+    failures: u32,
+    /// Set aside by failed requests until then.
+    set_aside: Option<Instant>,
+    /// Whether any probe has ended yet.
+    probed: bool,
+}
+
+/// What a probe or a request learnt of an origin.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// A probe succeeded.
+    ProbeOk,
+    /// A probe failed, for this reason.
+    ProbeFailed(String),
+    /// A request reached it.
+    Reached,
+    /// A request could not reach it, for this reason.
+    Unreachable(String),
+}
+
+/// What a verdict changed.
+#[derive(Debug)]
+pub(super) enum Change {
+    Up,
+    Down(String),
+    SetAside(String),
+}
+
+impl Origin {
+    pub(super) fn new(
+        upstream: &Arc<str>,
+        origin: &OriginSettings,
+        settings: &UpstreamSettings,
+        tls: &ClientTls,
+        metrics: &Metrics,
+    ) -> Self {
+        let authority = origin.url.authority();
+        Self {
+            upstream: upstream.clone(),
+            name: format!("{}:{}", bracketed(&origin.url.host), origin.url.port).into(),
+            url: origin.url.clone(),
+            weight: origin.weight.max(1),
+            host: HeaderValue::try_from(authority.as_str()).ok(),
+            authority: authority.parse().ok(),
+            health: Mutex::default(),
+            connector: Connector::new(origin.url.clone(), tls, settings),
+            pool: Pool::new(settings.max_idle, settings.timeouts.pool_idle),
+            timeouts: settings.timeouts,
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// `host:port`: its name in logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name, shared.
+    #[must_use]
+    pub fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    /// The upstream it belongs to.
+    #[must_use]
+    pub fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn url(&self) -> &OriginUrl {
+        &self.url
+    }
+
+    /// Its share of the requests.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Its authority, for `:authority`.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
+    }
+
+    /// Its authority as a field value, for `Host`.
+    #[must_use]
+    pub fn host(&self) -> Option<&HeaderValue> {
+        self.host.as_ref()
+    }
+
+    /// Whether it is asked over TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.url.scheme == OriginScheme::Https
+    }
+
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn timeouts(&self) -> &UpstreamTimeouts {
+        &self.timeouts
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Fit to be asked: neither condemned by probes nor set aside.
+    pub(super) fn is_fit(&self, now: Instant) -> bool {
+        let health = self.health.lock();
+        !health.down && health.set_aside.is_none_or(|until| until <= now)
+    }
+
+    /// Whether probes say that it is down.
+    #[must_use]
+    pub fn is_condemned(&self) -> bool {
+        self.health.lock().down
+    }
+
+    /// Until when it is set aside, if it is.
+    pub(super) fn set_aside_until(&self, now: Instant) -> Option<Instant> {
+        self.health.lock().set_aside.filter(|until| *until > now)
+    }
+
+    /// Takes in a verdict; tells if the rotation must be published anew.
+    pub(super) fn judge(&self, verdict: Verdict, settings: &UpstreamSettings) -> Option<Change> {
+        let mut health = self.health.lock();
+        match verdict {
+            Verdict::ProbeOk => {
+                health.probed = true;
+                let was_aside = health.set_aside.take().is_some();
+                health.failures = 0;
+                if !health.down {
+                    health.against = 0;
+                    return was_aside.then_some(Change::Up);
+                }
+                health.against += 1;
+                let rise = settings.health.as_ref().map_or(1, |check| check.rise);
+                (health.against >= rise).then(|| health.set_down(false, Change::Up))
+            }
+            Verdict::ProbeFailed(reason) => {
+                let first = !std::mem::replace(&mut health.probed, true);
+                if health.down {
+                    health.against = 0;
+                    return None;
+                }
+                health.against += 1;
+                // An origin is trusted when the proxy starts; the first probe
+                // alone says whether that was right.
+                let fall = settings.health.as_ref().map_or(1, |check| check.fall);
+                (first || health.against >= fall)
+                    .then(|| health.set_down(true, Change::Down(reason)))
+            }
+            Verdict::Reached => {
+                health.failures = 0;
+                None
+            }
+            Verdict::Unreachable(reason) => {
+                health.failures = health.failures.saturating_add(1);
+                if health.down || health.failures < settings.passive.max_failures {
+                    return None;
+                }
+                let aside: Duration = settings.passive.set_aside;
+                let again = health.set_aside.is_some_and(|until| until > Instant::now());
+                health.set_aside = Some(Instant::now() + aside);
+                (!again).then_some(Change::SetAside(reason))
+            }
+        }
+    }
+}
+
+impl Health {
+    fn set_down(&mut self, down: bool, change: Change) -> Change {
+        self.down = down;
+        self.against = 0;
+        change
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin")
+            .field("url", &self.url)
+            .field("weight", &self.weight)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
+}

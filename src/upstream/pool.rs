@@ -1,0 +1,161 @@
+//! Idle connections to one origin, ready to carry the next request.
+//!
+//! A pool is divided into shards, one for each thread that asks, as far as the
+//! count goes: a worker finds the connections that its own runtime drives, and
+//! no lock is shared by all cores. A worker without an idle connection takes
+//! one from its neighbours before it dials, so that an origin does not see
+//! cores × connections.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::body::Body;
+
+/// The idle connections of one origin.
+pub(super) struct Pool {
+    shards: Box<[Shard]>,
+    max_idle: usize,
+    idle_timeout: Duration,
+    /// Whether the origin spoke HTTP/2 the last time: then one connection
+    /// carries all, and dialling is worth waiting in line for.
+    http2: AtomicBool,
+}
+
+#[derive(Default)]
+struct Shard {
+    idle: Mutex<Vec<Idle>>,
+    shared: Mutex<Option<http2::SendRequest<Body>>>,
+    dialling: tokio::sync::Mutex<()>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+thread_local! {
+    static SEAT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Numbers the threads that ask, in the order in which they first do.
+fn seat() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    SEAT.with(|seat| {
+        seat.get().unwrap_or_else(|| {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            seat.set(Some(number));
+            number
+        })
+    })
+}
+
+impl Pool {
+    pub(super) fn new(max_idle: usize, idle_timeout: Duration) -> Self {
+        let shards = std::thread::available_parallelism().map_or(1, usize::from).min(64);
+        Self {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            max_idle,
+            idle_timeout,
+            http2: AtomicBool::new(false),
+        }
+    }
+
+    fn mine(&self) -> usize {
+        seat() % self.shards.len()
+    }
+
+    /// An idle HTTP/1.1 connection, the most recently used first: it is the
+    /// least likely to have been closed by the origin.
+    pub(super) fn take(&self) -> Option<http1::SendRequest<Body>> {
+        let mine = self.mine();
+        let now = Instant::now();
+        let shards = self.shards.len();
+        (0..shards)
+            .find_map(|offset| self.shards[(mine + offset) % shards].take(now, self.idle_timeout))
+    }
+
+    /// Keeps a connection that is ready for the next request.
+    pub(super) fn put(&self, sender: http1::SendRequest<Body>) {
+        let mut idle = self.shards[self.mine()].idle.lock();
+        if idle.len() < self.max_idle {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    /// The HTTP/2 connection that all share, if there is a live one.
+    pub(super) fn shared(&self) -> Option<http2::SendRequest<Body>> {
+        let mut shared = self.shards[self.mine()].shared.lock();
+        if shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
+            *shared = None;
+        }
+        shared.clone()
+    }
+
+    /// Offers an HTTP/2 connection to all who come.
+    pub(super) fn share(&self, sender: http2::SendRequest<Body>) {
+        self.http2.store(true, Ordering::Relaxed);
+        *self.shards[self.mine()].shared.lock() = Some(sender);
+    }
+
+    /// Takes back an HTTP/2 connection that should carry no new request.
+    pub(super) fn unshare(&self) {
+        *self.shards[self.mine()].shared.lock() = None;
+    }
+
+    /// A turn to dial, where one connection will serve all who wait.
+    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if self.http2.load(Ordering::Relaxed) {
+            Some(self.shards[self.mine()].dialling.lock().await)
+        } else {
+            None
+        }
+    }
+
+    /// Closes what has been idle for too long, or was closed by the origin.
+    pub(super) fn sweep(&self, now: Instant) {
+        let timeout = self.idle_timeout;
+        for shard in &self.shards {
+            let stale = |idle: &mut Idle| idle.is_stale(now, timeout);
+            let dropped: Vec<_> = shard.idle.lock().extract_if(.., stale).collect();
+            drop(dropped);
+            let mut shared = shard.shared.lock();
+            if shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
+                *shared = None;
+            }
+        }
+    }
+}
+
+impl Shard {
+    fn take(&self, now: Instant, timeout: Duration) -> Option<http1::SendRequest<Body>> {
+        let mut idle = self.idle.lock();
+        while let Some(candidate) = idle.pop() {
+            if !candidate.is_stale(now, timeout) && candidate.sender.is_ready() {
+                return Some(candidate.sender);
+            }
+        }
+        None
+    }
+}
+
+impl Idle {
+    fn is_stale(&self, now: Instant, timeout: Duration) -> bool {
+        self.sender.is_closed() || now.saturating_duration_since(self.since) >= timeout
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("shards", &self.shards.len())
+            .field("max_idle", &self.max_idle)
+            .field("idle_timeout", &self.idle_timeout)
+            .finish_non_exhaustive()
+    }
+}

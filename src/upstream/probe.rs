@@ -1,0 +1,125 @@
+//! Active health checks: one task for an upstream, one loop for each origin.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::{HeaderValue, Method, Request, Uri, header};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::{HealthCheck, Origin, Probe, StatusRange, Upstream, Verdict};
+use crate::body::Body;
+use crate::error::Error;
+
+/// Probes every origin, again and again. Runs until dropped.
+pub(super) async fn run(upstream: &Upstream, check: &HealthCheck) {
+    let mut loops: FuturesUnordered<_> =
+        upstream.origins().iter().map(|origin| watch(upstream, origin, check)).collect();
+    while loops.next().await.is_some() {}
+}
+
+async fn watch(upstream: &Upstream, origin: &Arc<Origin>, check: &HealthCheck) {
+    let random = RandomState::new();
+    for round in 0_u64.. {
+        let outcome = match tokio::time::timeout(check.timeout, probe(origin, &check.probe)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer within {:?}", check.timeout)),
+        };
+        upstream.metrics.probe_finished(upstream.name(), origin.name(), outcome.is_ok());
+        let verdict = match outcome {
+            Ok(()) => Verdict::ProbeOk,
+            Err(reason) => Verdict::ProbeFailed(reason),
+        };
+        upstream.report(origin, verdict);
+        tokio::time::sleep(jittered(check.interval, random.hash_one(round))).await;
+    }
+}
+
+/// `interval`, moved by up to a tenth either way, so that many proxies that
+/// started together do not probe together.
+fn jittered(interval: Duration, random: u64) -> Duration {
+    let share = (random % 2_001) as f64 / 10_000.0;
+    interval.mul_f64(0.9 + share)
+}
+
+/// Tries once. An error says why the origin is not healthy.
+async fn probe(origin: &Origin, probe: &Probe) -> Result<(), String> {
+    let dialled = origin.connector().dial().await.map_err(|error| error.chain())?;
+    let Probe::Http { method, path, host, expect } = probe else { return Ok(()) };
+    let host = match host {
+        Some(host) => HeaderValue::try_from(host.as_str()).ok(),
+        None => origin.host().cloned(),
+    };
+    let request = request(origin, method, path, host, dialled.http2).map_err(|e| e.to_string())?;
+    let io = TokioIo::new(dialled.stream);
+    let response = if dialled.http2 {
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), io).await.map_err(said)?;
+        drive(connection, sender.send_request(request)).await
+    } else {
+        let (mut sender, connection) = http1::handshake(io).await.map_err(said)?;
+        drive(connection, sender.send_request(request)).await
+    };
+    let status = response.map_err(said)?.status();
+    if expect.iter().any(|range: &StatusRange| range.contains(status)) {
+        Ok(())
+    } else {
+        Err(format!("answered {}", status.as_u16()))
+    }
+}
+
+fn request(
+    origin: &Origin,
+    method: &Method,
+    path: &Uri,
+    host: Option<HeaderValue>,
+    http2: bool,
+) -> Result<Request<Body>, http::Error> {
+    let mut request = Request::builder().method(method).uri(path).body(Body::empty())?;
+    let headers = request.headers_mut();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("tollgate-health-check"));
+    if let Some(host) = host {
+        headers.insert(header::HOST, host);
+    }
+    if http2 {
+        origin.address(&mut request);
+    }
+    Ok(request)
+}
+
+/// Drives the connection just as long as the answer takes.
+async fn drive<T>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    answer: impl Future<Output = hyper::Result<T>>,
+) -> hyper::Result<T> {
+    tokio::pin!(connection, answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        ended = &mut connection => {
+            ended?;
+            answer.await
+        }
+    }
+}
+
+fn said(error: hyper::Error) -> String {
+    Error::new(crate::error::Kind::ConnectionTerminated).because(error).chain()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_within_a_tenth() {
+        let interval = Duration::from_secs(10);
+        for random in [0, 1, 1000, 2000, 2001, u64::MAX] {
+            let moved = jittered(interval, random);
+            assert!((9.0..=11.0).contains(&moved.as_secs_f64()), "{moved:?}");
+        }
+    }
+}

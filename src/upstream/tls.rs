@@ -1,0 +1,146 @@
+//! TLS towards origins: who is trusted, and how that is checked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::{OriginScheme, Protocol, UpstreamSettings};
+
+/// The TLS settings that all connections to an upstream share; `None` where
+/// no origin speaks TLS.
+#[derive(Clone, Debug)]
+pub(super) struct ClientTls {
+    pub(super) config: Option<Arc<ClientConfig>>,
+}
+
+/// The certificates to trust cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientTlsError {
+    /// The `ca` bundle cannot be used.
+    #[error("upstream `{upstream}`: cannot trust the certificates in {}: {reason}", path.display())]
+    Ca {
+        /// The upstream.
+        upstream: String,
+        /// The bundle.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system has no trusted certificates.
+    #[error(
+        "upstream `{upstream}`: no trusted certificates were found on this system; \
+         install `ca-certificates` or name a bundle with `tls.ca`"
+    )]
+    NoSystemRoots {
+        /// The upstream.
+        upstream: String,
+    },
+    /// The library refused the settings.
+    #[error("upstream `{upstream}`: {source}")]
+    Rustls {
+        /// The upstream.
+        upstream: String,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+impl ClientTls {
+    pub(super) fn new(settings: &UpstreamSettings) -> Result<Self, ClientTlsError> {
+        if settings.origins.iter().all(|origin| origin.url.scheme != OriginScheme::Https) {
+            return Ok(Self { config: None });
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|source| ClientTlsError::Rustls { upstream: settings.name.clone(), source })?;
+        let mut config = if settings.tls.verify {
+            builder.with_root_certificates(roots(settings)?).with_no_client_auth()
+        } else {
+            tracing::warn!(
+                upstream = settings.name,
+                "`tls.verify = false`: anyone on the way can pose as an origin of this upstream"
+            );
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+                .with_no_client_auth()
+        };
+        config.alpn_protocols = match settings.protocol {
+            Protocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Protocol::Http1 => vec![b"http/1.1".to_vec()],
+            Protocol::Http2 => vec![b"h2".to_vec()],
+        };
+        Ok(Self { config: Some(Arc::new(config)) })
+    }
+}
+
+fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, ClientTlsError> {
+    let mut roots = RootCertStore::empty();
+    let upstream = settings.name.clone();
+    if let Some(path) = &settings.tls.ca {
+        let fail = |reason: String| ClientTlsError::Ca {
+            upstream: upstream.clone(),
+            path: path.clone(),
+            reason,
+        };
+        let certificates =
+            crate::pem::read_certificates(path).map_err(|error| fail(error.to_string()))?;
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+        }
+    } else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(ClientTlsError::NoSystemRoots { upstream });
+        }
+    }
+    Ok(roots)
+}
+
+/// Believes any certificate, for `tls.verify = false`. Signatures are still
+/// checked, so that the connection is at least with whoever holds the key.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
