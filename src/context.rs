@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +111,16 @@ pub struct Record {
     pub complete: bool,
     /// Whether the connection became a tunnel (`101 Switching Protocols`).
     pub upgraded: bool,
+}
+
+/// The network that counts as one client: an IPv6 client has a /64 to choose
+/// addresses from, and an IPv4 client is the same one when it comes mapped.
+#[must_use]
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & (u128::MAX << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 /// Keeps an exchange open: it is over, and its line written, when the last

@@ -16,9 +16,11 @@ pub mod error;
 pub mod forward;
 pub mod layers;
 pub mod observe;
-mod pem;
+pub mod pem;
 pub mod respond;
 pub mod route;
 pub mod serve;
 pub mod tls;
 pub mod upstream;
+
+pub use app::{BindError, Bound, BuildError, Ended, Proxy, ProxyBuilder, ProxyService, SetupError};

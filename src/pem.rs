@@ -1,9 +1,121 @@
-//! placeholder
-use rustls::pki_types::CertificateDer;
-use std::io;
-use std::path::Path;
-/// x
-pub fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let _ = path;
-    Ok(vec![])
+//! Certificates and private keys from PEM files (RFC 7468).
+//!
+//! The one module that knows rustls-pemfile.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A PEM file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PemError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// Something between its markers is not what PEM allows.
+    #[error("{} is not well-formed PEM", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// It has no certificate.
+    #[error("{} holds no certificate (expected `-----BEGIN CERTIFICATE-----`)", .0.display())]
+    NoCertificate(PathBuf),
+    /// It has no private key.
+    #[error(
+        "{} holds no private key (expected `-----BEGIN PRIVATE KEY-----`, `RSA PRIVATE KEY` or \
+         `EC PRIVATE KEY`; an encrypted key must be decrypted first)",
+        .0.display()
+    )]
+    NoKey(PathBuf),
+}
+
+/// Reads every certificate of a file, in its order.
+///
+/// # Errors
+///
+/// The file cannot be read, or has no certificate.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let certificates: Vec<_> = rustls_pemfile::certs(&mut open(path)?)
+        .collect::<Result<_, _>>()
+        .map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })?;
+    if certificates.is_empty() {
+        return Err(PemError::NoCertificate(path.to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Reads the first private key of a file: PKCS #8, PKCS #1 or SEC 1. Warns of
+/// one that others may read as well.
+///
+/// # Errors
+///
+/// The file cannot be read, or has no private key.
+pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    let key = rustls_pemfile::private_key(&mut open(path)?)
+        .map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })?;
+    warn_if_exposed(path);
+    key.ok_or_else(|| PemError::NoKey(path.to_owned()))
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, PemError> {
+    let file = File::open(path);
+    file.map(BufReader::new).map_err(|cause| PemError::Unreadable { path: path.to_owned(), cause })
+}
+
+#[cfg(unix)]
+fn warn_if_exposed(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = path.metadata() else { return };
+    let mode = metadata.permissions().mode();
+    if mode & 0o007 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            mode = format!("{:o}", mode & 0o777),
+            "everyone on this machine may read this private key; `chmod 600` it"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_exposed(_path: &Path) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_is_missing_from_a_file_is_said() {
+        let empty = file("");
+        let error = read_certificates(empty.path()).unwrap_err();
+        assert!(matches!(error, PemError::NoCertificate(_)), "{error}");
+        let error = read_key(empty.path()).unwrap_err();
+        assert!(matches!(error, PemError::NoKey(_)), "{error}");
+        let error = read_key(Path::new("/nonexistent/key.pem")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/key.pem"), "{error}");
+    }
+
+    #[test]
+    fn broken_base64_is_malformed() {
+        let broken = file("-----BEGIN CERTIFICATE-----\n@@@\n-----END CERTIFICATE-----\n");
+        let error = read_certificates(broken.path()).unwrap_err();
+        assert!(matches!(error, PemError::Malformed { .. }), "{error}");
+    }
 }

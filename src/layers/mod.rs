@@ -1,8 +1,53 @@
-//! The layers of the request path.
+//! The layers of the request path, each usable in anyone's tower stack.
+//!
+//! In the order in which a request meets them:
+//!
+//! | layer | what it does |
+//! |---|---|
+//! | [`ExchangesLayer`] | opens the exchange's record, writes log and metrics at its end |
+//! | [`ClientAddressLayer`] | derives the client's address from trusted proxies |
+//! | [`RecordRequestIdLayer`] | copies the request's id into the record |
+//! | [`RescueLayer`] | turns errors and panics into responses |
+//! | [`InFlightLayer`] | bounds the exchanges under way |
+//! | [`RateLimitLayer`] | bounds how often a client address asks |
+//! | [`ApiKeyLayer`] | lets only known API keys in |
+//! | [`BodyLimitLayer`] | bounds the request's body |
+//! | [`HeaderRewriteLayer`] | changes fields both ways |
+//! | [`ForwardedLayer`] | tells the origin where the request came from |
+//!
+//! A layer has one of three shapes. *Header-only*: it edits what passes, and
+//! its future is the inner one. *Short-circuit*: it answers or passes on, and
+//! its future is [`ShortCircuit`]. *Awaiting*: it must wait before it can
+//! decide, and boxes its body inside a named future; none here has to, yet.
+//!
+//! A layer reads and writes the [`Exchange`](crate::context::Exchange) in the
+//! request's extensions, and does without if there is none.
 
+mod auth;
+mod body_limit;
+mod client_address;
+mod exchanges;
+mod forwarded;
+mod header_rewrite;
+mod in_flight;
+mod rate_limit;
+mod request_id;
+mod rescue;
 mod settings;
+mod short_circuit;
 
+pub use auth::{ApiKeyAuth, ApiKeyLayer};
+pub use body_limit::{BodyLimit, BodyLimitLayer};
+pub use client_address::{ClientAddress, ClientAddressLayer};
+pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
+pub use forwarded::{Forwarded, ForwardedLayer};
+pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
+pub use in_flight::{Holding, InFlight, InFlightLayer};
+pub use rate_limit::{RateLimit, RateLimitLayer};
+pub use request_id::{MakeRequestId, REQUEST_ID, RecordRequestId, RecordRequestIdLayer};
+pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
     ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, RateLimitSettings,
     TrustSettings,
 };
+pub use short_circuit::ShortCircuit;

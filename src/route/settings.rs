@@ -1,5 +1,8 @@
 //! What a route matches, and what becomes of what it matched.
 
+use std::fmt;
+use std::str::FromStr;
+
 use http::{StatusCode, Uri};
 
 /// The requests a route takes.
@@ -27,6 +30,39 @@ pub enum PathPattern {
     Exact(String),
     /// This path and all below it: `/api` takes `/api` and `/api/x`, not `/apix`.
     Prefix(String),
+}
+
+impl FromStr for HostPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let host = text.trim_end_matches('.').to_ascii_lowercase();
+        let (suffix, name) = match host.strip_prefix("*.") {
+            Some(name) => (true, name),
+            None => (false, host.as_str()),
+        };
+        let fits = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        let is_v6 = host.starts_with('[') && host.ends_with(']');
+        if !(is_v6 || name.split('.').all(fits)) {
+            return Err(format!(
+                "`{text}` is not a host name; write `example.com` or `*.example.com`, \
+                 without scheme, port or path"
+            ));
+        }
+        Ok(if suffix { Self::Suffix(format!(".{name}")) } else { Self::Exact(host) })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
+    }
 }
 
 impl Default for PathPattern {

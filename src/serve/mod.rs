@@ -1,5 +1,216 @@
-//! HTTP on one connection from a client.
+//! HTTP on one connection from a client: hyper, held to its limits.
 
+mod io;
+mod pulse;
 mod settings;
+mod validate;
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
 
 pub use settings::{H2Settings, ServeSettings};
+pub use validate::{Validate, ValidateLayer};
+
+use crate::body::{Body, Hold};
+use crate::context::Downstream;
+use crate::drain;
+use io::Noted;
+use pulse::{Beat, Expired, Pulse, Watch};
+
+/// How long a connection that was told to end may take over it.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Which version of HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Speaks {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// To be told from the first bytes, as far as the listener allows both.
+    Either,
+}
+
+/// A service that answers the requests of a connection.
+pub trait Answers:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Serves one connection until it ends, expires or is drained.
+pub async fn connection<IO, S>(
+    io: IO,
+    speaks: Speaks,
+    downstream: Arc<Downstream>,
+    settings: Arc<ServeSettings>,
+    service: S,
+    drain: drain::Watcher,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answers,
+{
+    let pulse = Pulse::new();
+    let mut io = Noted::new(io, pulse.clone());
+    let http2 = match speaks {
+        Speaks::Http1 => false,
+        Speaks::Http2 => true,
+        Speaks::Either if !(settings.http1 && settings.http2) => settings.http2,
+        Speaks::Either => {
+            let told = tokio::time::timeout(settings.request_head_timeout, io.speaks_http2());
+            let told = tokio::select! {
+                told = told => told,
+                () = drain.draining() => return,
+            };
+            match told {
+                Ok(Ok(http2)) => http2,
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    };
+    let service = PerConnection { service, downstream, pulse: pulse.clone() };
+    let watch = Watch::new(&pulse, &settings, http2);
+    let io = TokioIo::new(io);
+    if http2 {
+        let connection = h2_builder(&settings).serve_connection(io, service);
+        run(pin!(connection), http2::Connection::graceful_shutdown, watch, &drain).await;
+    } else {
+        let connection = h1_builder(&settings).serve_connection(io, service).with_upgrades();
+        let end = http1::UpgradeableConnection::graceful_shutdown;
+        run(pin!(connection), end, watch, &drain).await;
+    }
+}
+
+/// Polls a connection beside its watch and the drain.
+async fn run<C>(
+    mut connection: Pin<&mut C>,
+    graceful_shutdown: fn(Pin<&mut C>),
+    mut watch: Watch<'_>,
+    drain: &drain::Watcher,
+) where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut ending = false;
+    loop {
+        // The watch comes after the connection: it looks at what that noted.
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                return;
+            }
+            () = drain.cut() => return,
+            () = drain.draining(), if !ending => {
+                ending = true;
+                graceful_shutdown(connection.as_mut());
+            }
+            expired = watch.expired() => {
+                tracing::debug!(?expired, "a connection expired");
+                if expired == Expired::Idle {
+                    graceful_shutdown(connection.as_mut());
+                    let _ended = tokio::time::timeout(FAREWELL, connection.as_mut()).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn h1_builder(settings: &ServeSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The watch counts the head's time, without the pause before it.
+        .header_read_timeout(None)
+        .max_buf_size(settings.max_request_head.max(8 * 1024))
+        .max_header_size(settings.max_request_head)
+        .max_headers(settings.max_fields);
+    builder
+}
+
+fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
+    let h2 = &settings.h2;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(h2.max_concurrent_streams)
+        .initial_stream_window_size(h2.stream_window)
+        .initial_connection_window_size(h2.connection_window)
+        .max_header_list_size(u32::try_from(settings.max_request_head).unwrap_or(u32::MAX))
+        .max_send_buf_size(h2.stream_window as usize)
+        .keep_alive_interval(h2.ping_interval)
+        .keep_alive_timeout(h2.ping_timeout);
+    builder
+}
+
+/// Answers the requests of one connection.
+#[derive(Clone, Debug)]
+struct PerConnection<S> {
+    service: S,
+    downstream: Arc<Downstream>,
+    pulse: Pulse,
+}
+
+impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering<Oneshot<S, Request<Body>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let beat = self.pulse.begin();
+        let mut request = request.map(Body::from);
+        request.extensions_mut().insert(self.downstream.clone());
+        Answering { answer: self.service.clone().oneshot(request), beat: Some(beat) }
+    }
+}
+
+pin_project! {
+    /// A response on its way; the exchange lasts until its body's end.
+    #[derive(Debug)]
+    struct Answering<F> {
+        #[pin]
+        answer: F,
+        beat: Option<Beat>,
+    }
+}
+
+impl<F> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(response) = ready!(this.answer.poll(cx));
+        let beat = this.beat.take();
+        Poll::Ready(Ok(response.map(|body| body.with_guard(Hold(beat)))))
+    }
+}
+
+#[cfg(test)]
+mod tests;

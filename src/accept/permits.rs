@@ -1,0 +1,156 @@
+//! How many connections may be open: in all, and from one client.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::ConnectionLimits;
+use crate::context::client_network;
+
+/// Enough that two cores rarely want the same one.
+const SHARDS: usize = 32;
+
+/// Hands out permits for connections. Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub struct Permits(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: ConnectionLimits,
+    open: AtomicUsize,
+    clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+    random: RandomState,
+}
+
+/// A connection that may be open, until this is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    permits: Permits,
+    client: IpAddr,
+}
+
+/// Which limit a connection would exceed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LimitReached {
+    /// That of all connections.
+    Total,
+    /// That of its client's.
+    Client,
+}
+
+impl Permits {
+    /// Counts against these limits.
+    #[must_use]
+    pub fn new(limits: ConnectionLimits) -> Self {
+        Self(Arc::new(Inner {
+            limits,
+            open: AtomicUsize::new(0),
+            clients: std::array::from_fn(|_| Mutex::default()),
+            random: RandomState::new(),
+        }))
+    }
+
+    /// A permit for one more connection of `client`.
+    ///
+    /// # Errors
+    ///
+    /// There are as many as may be.
+    pub fn acquire(&self, client: IpAddr) -> Result<Permit, LimitReached> {
+        let Inner { limits, open, .. } = &*self.0;
+        if open.fetch_add(1, Ordering::Relaxed) >= limits.total {
+            open.fetch_sub(1, Ordering::Relaxed);
+            return Err(LimitReached::Total);
+        }
+        let client = client_network(client);
+        let mut clients = self.shard(client).lock();
+        let count = clients.entry(client).or_default();
+        if *count >= limits.per_client {
+            open.fetch_sub(1, Ordering::Relaxed);
+            return Err(LimitReached::Client);
+        }
+        *count += 1;
+        drop(clients);
+        Ok(Permit { permits: self.clone(), client })
+    }
+
+    fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
+        let hash = self.0.random.hash_one(client);
+        // The remainder is below SHARDS.
+        &self.0.clients[(hash % SHARDS as u64) as usize]
+    }
+}
+
+impl LimitReached {
+    /// The limit as one word, for metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "limit_total",
+            Self::Client => "limit_client",
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.0.open.fetch_sub(1, Ordering::Relaxed);
+        let mut clients = self.permits.shard(self.client).lock();
+        if let Some(count) = clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permits(total: usize, per_client: usize) -> Permits {
+        Permits::new(ConnectionLimits { total, per_client })
+    }
+
+    fn ip(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn a_permit_counts_until_it_is_dropped() {
+        let permits = permits(2, 9);
+        let first = permits.acquire(ip("192.0.2.1")).unwrap();
+        let _second = permits.acquire(ip("192.0.2.2")).unwrap();
+        assert_eq!(permits.acquire(ip("192.0.2.3")).unwrap_err(), LimitReached::Total);
+        drop(first);
+        assert!(permits.acquire(ip("192.0.2.3")).is_ok());
+    }
+
+    #[test]
+    fn one_client_cannot_take_everything() {
+        let permits = permits(9, 1);
+        let _held = permits.acquire(ip("192.0.2.1")).unwrap();
+        assert_eq!(permits.acquire(ip("192.0.2.1")).unwrap_err(), LimitReached::Client);
+        assert_eq!(permits.acquire(ip("::ffff:192.0.2.1")).unwrap_err(), LimitReached::Client);
+        assert!(permits.acquire(ip("192.0.2.2")).is_ok());
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_64() {
+        let permits = permits(9, 1);
+        let _held = permits.acquire(ip("2001:db8::1")).unwrap();
+        assert_eq!(permits.acquire(ip("2001:db8::ffff:2")).unwrap_err(), LimitReached::Client);
+        assert!(permits.acquire(ip("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn clients_that_are_gone_leave_nothing_behind() {
+        let permits = permits(9, 9);
+        drop(permits.acquire(ip("192.0.2.1")).unwrap());
+        assert!(permits.0.clients.iter().all(|clients| clients.lock().is_empty()));
+    }
+}

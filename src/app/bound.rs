@@ -1,0 +1,198 @@
+//! A proxy whose listeners are open: serving, and ending.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Proxy;
+use super::compose::Gateway;
+use super::embed::Keepers;
+use crate::accept::{self, Acceptor, Listener, Permits};
+use crate::admin::{self, AdminState, Readiness};
+use crate::config::Settings;
+use crate::drain;
+use crate::observe::Metrics;
+use crate::upstream::Upstream;
+
+/// A proxy whose listeners are bound.
+#[derive(Debug)]
+pub struct Bound {
+    settings: Settings,
+    gateway: Gateway,
+    upstreams: Vec<Arc<Upstream>>,
+    listeners: Vec<(Listener, Acceptor)>,
+    admin: Option<TcpListener>,
+    metrics: Metrics,
+    drain: drain::Trigger,
+    workers: usize,
+}
+
+/// An address that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (listener `{listener}`)")]
+pub struct BindError {
+    /// The listener's name.
+    pub listener: String,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why, and what may help.
+    #[source]
+    pub cause: io::Error,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// Connections and tunnels still busy at the drain deadline, and cut.
+    pub cut: usize,
+}
+
+impl Bound {
+    pub(super) fn new(proxy: Proxy) -> Result<Self, BindError> {
+        let Proxy { settings, gateway, upstreams, tls, metrics, drain } = proxy;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = settings.server.workers.unwrap_or(cores).max(1);
+        let permits = Permits::new(settings.server.connections);
+        let mut listeners = Vec::new();
+        for (listener, tls) in settings.listeners.iter().zip(tls) {
+            let bound = Listener::bind(listener, workers).map_err(|error| BindError {
+                listener: listener.name.clone(),
+                address: error.address,
+                cause: error.cause,
+            })?;
+            let acceptor = Acceptor::new(listener, tls, permits.clone(), metrics.clone());
+            listeners.push((bound, acceptor));
+        }
+        let admin = match &settings.admin {
+            Some(admin) => Some(bind_admin(admin.address)?),
+            None => None,
+        };
+        Ok(Self { settings, gateway, upstreams, listeners, admin, metrics, drain, workers })
+    }
+
+    /// What it was built from.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where a listener is bound; empty if there is none of that name.
+    #[must_use]
+    pub fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        let named = self.listeners.iter().find(|(bound, _)| bound.name() == listener);
+        named.map_or_else(Vec::new, |(bound, _)| bound.addresses().to_vec())
+    }
+
+    /// Where the admin listener is bound.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
+    /// Serves until `shutdown` resolves, then drains: stops accepting, lets
+    /// what is under way finish until the drain timeout, and cuts the rest.
+    ///
+    /// Connections are served by worker threads of its own; probes and the
+    /// admin listener run on the caller's runtime.
+    ///
+    /// # Errors
+    ///
+    /// The system refused a thread or a runtime.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> io::Result<Ended> {
+        let watcher = self.drain.watcher();
+        let stop = CancellationToken::new();
+        let threads = self.start_workers(&watcher, &stop)?;
+        let keepers = Keepers::new(self.upstreams);
+        keepers.start();
+        let ready = Readiness::default();
+        let admin = match self.admin {
+            Some(listener) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let state = AdminState::new(self.metrics.clone(), ready.clone());
+                let ended = stop.clone().cancelled_owned();
+                Some(tokio::spawn(admin::serve(listener, state, watcher.clone(), ended)))
+            }
+            None => None,
+        };
+        ready.set(true);
+        shutdown.await;
+        let timeout = self.settings.server.drain_timeout;
+        tracing::info!(busy = watcher.busy_count(), ?timeout, "draining");
+        let cut = self.drain.drain(timeout).await;
+        if cut > 0 {
+            tracing::warn!(cut, "the drain timeout passed; connections were cut");
+        }
+        stop.cancel();
+        if let Some(admin) = admin {
+            let _ended = admin.await;
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().filter_map(|thread| thread.join().err()).count()
+        });
+        if joined.await.unwrap_or(1) > 0 {
+            tracing::error!("a worker thread ended in a panic");
+        }
+        Ok(Ended { cut })
+    }
+
+    fn start_workers(
+        &mut self,
+        drain: &drain::Watcher,
+        stop: &CancellationToken,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let mut threads = Vec::new();
+        for worker in 0..self.workers {
+            let mut sockets = Vec::new();
+            for (listener, acceptor) in &mut self.listeners {
+                let taken = listener.take_sockets(worker);
+                sockets.extend(taken.into_iter().map(|socket| (socket, acceptor.clone())));
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let work = Worker {
+                sockets,
+                gateway: self.gateway.clone(),
+                drain: drain.clone(),
+                stop: stop.clone(),
+            };
+            let name = format!("worker-{worker}");
+            let thread = std::thread::Builder::new().name(name);
+            threads.push(thread.spawn(move || runtime.block_on(work.run()))?);
+        }
+        Ok(threads)
+    }
+}
+
+/// What one worker thread serves.
+struct Worker {
+    sockets: Vec<(TcpListener, Acceptor)>,
+    gateway: Gateway,
+    drain: drain::Watcher,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    async fn run(self) {
+        for (socket, acceptor) in self.sockets {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let (gateway, drain) = (self.gateway.clone(), self.drain.clone());
+                    tokio::spawn(accept::run(socket, acceptor, gateway, drain));
+                }
+                Err(error) => tracing::error!(%error, "a listener cannot be polled"),
+            }
+        }
+        self.stop.cancelled().await;
+    }
+}
+
+fn bind_admin(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|cause| BindError { listener: "admin".to_owned(), address, cause })
+}

@@ -1,0 +1,119 @@
+//! The order of the house: the only file that names every layer.
+//!
+//! Each concern has one place, and the cheapest rejection comes first. Read
+//! [`gateway`] and then [`route`] from top to bottom, and you have followed a
+//! request on its way in.
+
+use std::sync::Arc;
+
+use tower::util::Either;
+use tower::{Layer, ServiceBuilder};
+use tower_http::request_id::{
+    PropagateRequestId, PropagateRequestIdLayer, SetRequestId, SetRequestIdLayer,
+};
+
+use super::router::{Router, Terminus};
+use crate::balance::RoundRobin;
+use crate::config::{RouteSettings, Settings};
+use crate::drain;
+use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
+use crate::layers::{
+    ApiKeyLayer, BodyLimit, BodyLimitLayer, ClientAddress, ClientAddressLayer, Exchanges,
+    ExchangesLayer, Forwarded, ForwardedLayer, HeaderRewrite, HeaderRewriteLayer, InFlight,
+    InFlightLayer, MakeRequestId, REQUEST_ID, RateLimitLayer, RecordRequestId,
+    RecordRequestIdLayer, Rescue, RescueLayer,
+};
+use crate::observe::{AccessLog, Metrics};
+use crate::route::{ForwardAction, OriginHost, PathPattern};
+use crate::serve::{Validate, ValidateLayer};
+use crate::upstream::Upstream;
+
+/// What every exchange passes, whatever its route.
+pub type Gateway = Exchanges<
+    ClientAddress<
+        SetRequestId<
+            RecordRequestId<PropagateRequestId<Rescue<Validate<InFlight<Router>>>>>,
+            MakeRequestId,
+        >,
+    >,
+>;
+
+/// What the exchanges of one route pass.
+pub(super) type RouteStack =
+    Optional<RateLimitLayer, Optional<ApiKeyLayer, BodyLimit<HeaderRewrite<Forwarded<Terminus>>>>>;
+
+/// The service of a layer that a route may do without.
+type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
+
+/// Puts the layers of every exchange around the router.
+pub(super) fn gateway(
+    settings: &Settings,
+    router: Router,
+    access_log: AccessLog,
+    metrics: Metrics,
+) -> Gateway {
+    let max_target = settings.listeners.iter().map(|listener| listener.serve.max_target).max();
+    ServiceBuilder::new()
+        // Opens the exchange's record, and writes log and metrics at its end.
+        .layer(ExchangesLayer::new(access_log, metrics))
+        // Whose request it is: everything after this decides by that.
+        .layer(ClientAddressLayer::new(&settings.trust))
+        // A name for the exchange that client, log and origin share.
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestId::default()))
+        .layer(RecordRequestIdLayer)
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        // Whatever fails below becomes one well-formed response.
+        .layer(RescueLayer)
+        // Nothing malformed is looked at any further.
+        .layer(ValidateLayer::new(max_target.unwrap_or(8 * 1024)))
+        // No more at once than Tollgate was told to carry.
+        .layer(InFlightLayer::new(settings.server.max_in_flight))
+        .service(router)
+}
+
+/// Puts a route's layers around its end.
+pub(super) fn route(settings: &RouteSettings, all: &Settings, end: Terminus) -> RouteStack {
+    let rate_limit = settings.rate_limit.as_ref().map(RateLimitLayer::new);
+    let api_key = settings.api_key.as_ref().map(ApiKeyLayer::new);
+    ServiceBuilder::new()
+        // Before anything that costs more than a look at the address.
+        .option_layer(rate_limit)
+        // Who asks; a stranger's body is never read.
+        .option_layer(api_key)
+        // A body too long is refused before an origin is troubled.
+        .layer(BodyLimitLayer::new(settings.max_request_body, settings.request_body_timeout))
+        // What the operator wants of the fields, both ways.
+        .layer(HeaderRewriteLayer::new(&settings.headers))
+        // Where the request came from, in words that the origin may believe.
+        .layer(ForwardedLayer::new(&all.trust))
+        .service(end)
+}
+
+/// Forwards a route's requests to `upstream`.
+pub(super) fn forward(
+    route: &RouteSettings,
+    action: &ForwardAction,
+    upstream: Arc<Upstream>,
+    metrics: Metrics,
+    drain: drain::Watcher,
+) -> Result<Forward, http::Error> {
+    let (PathPattern::Exact(matched) | PathPattern::Prefix(matched)) = &route.matches.path;
+    let host = match &action.host {
+        OriginHost::Keep => HostPolicy::Keep,
+        OriginHost::Origin => HostPolicy::Origin,
+        OriginHost::Set(host) => HostPolicy::Set(host.parse()?),
+    };
+    let changes = &route.headers.request;
+    let identity = route.api_key.as_ref().and_then(|api_key| api_key.identity_header.clone());
+    let written = changes.set.iter().chain(&changes.append).map(|(name, _)| name.clone());
+    let settings = ForwardSettings {
+        target: TargetSettings {
+            replace_prefix: action.rewrite_prefix.clone().map(|with| (matched.clone(), with)),
+            host,
+        },
+        upgrades: action.upgrades.clone(),
+        vouched: identity.into_iter().chain(written).collect(),
+    };
+    let balance = Box::new(RoundRobin::new(upstream));
+    Ok(Forward::new(balance, settings, metrics, drain))
+}

@@ -1,0 +1,109 @@
+//! From the layers of every exchange to those of one route.
+
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use http::{Request, Response, StatusCode};
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
+
+use super::compose::RouteStack;
+use crate::body::Body;
+use crate::context::{Downstream, Exchange};
+use crate::error::Error;
+use crate::forward::Forward;
+use crate::layers::ShortCircuit;
+use crate::respond::{Answer, Format};
+use crate::route::{Reply, Table, host_of};
+
+/// A route ready to take requests.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: Arc<str>,
+    pub(super) stack: RouteStack,
+}
+
+/// Hands each request to the stack of the route that matches it.
+#[derive(Clone, Debug)]
+pub struct Router(Arc<Table<Entry>>);
+
+impl Router {
+    pub(super) fn new(table: Table<Entry>) -> Self {
+        Self(Arc::new(table))
+    }
+
+    /// Why a request is nobody's: the host is not ours to answer for on this
+    /// connection (RFC 9110 §15.5.20), or nothing is here.
+    fn nobody(&self, host: Option<&str>, downstream: Option<&Downstream>) -> Answer {
+        let server_name = downstream.and_then(|d| d.tls.as_ref()?.server_name.as_deref());
+        let misdirected = match (host, server_name) {
+            (Some(host), Some(name)) => {
+                !host.eq_ignore_ascii_case(name) && !self.0.knows_host(host)
+            }
+            _ => false,
+        };
+        if misdirected {
+            let detail = "This connection is not for that host; open one of its own.";
+            return Answer::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail);
+        }
+        Answer::new(StatusCode::NOT_FOUND, "no_route", "Nothing is served under this address.")
+    }
+}
+
+impl Service<Request<Body>> for Router {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = ShortCircuit<Oneshot<RouteStack, Request<Body>>, Body>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let exchange = request.extensions().get::<Exchange>();
+        let host = host_of(&request);
+        if let Some(entry) = self.0.find(host, request.uri().path()) {
+            if let Some(exchange) = exchange {
+                let name = entry.name.clone();
+                exchange.update(|record| record.route = Some(name));
+            }
+            return ShortCircuit::forwarded(entry.stack.clone().oneshot(request));
+        }
+        let answer = self.nobody(host, exchange.map(|exchange| &**exchange.downstream()));
+        if let Some(exchange) = exchange {
+            exchange.update(|record| record.rejection = Some(answer.code()));
+        }
+        ShortCircuit::rejected(answer.render(Format::preferred(request.headers())))
+    }
+}
+
+/// What stands at the end of a route's stack.
+#[derive(Clone, Debug)]
+pub enum Terminus {
+    /// Forwards to an upstream.
+    Forward(Forward),
+    /// Answers by itself.
+    Reply(Reply),
+}
+
+type Answered = Result<Response<Body>, Error>;
+
+impl Service<Request<Body>> for Terminus {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Either<Pin<Box<dyn Future<Output = Answered> + Send>>, Ready<Answered>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match self {
+            Self::Forward(forward) => Either::Left(forward.call(request)),
+            Self::Reply(reply) => Either::Right(ready(Ok(reply.answer(&request)))),
+        }
+    }
+}

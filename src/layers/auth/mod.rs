@@ -1,0 +1,5 @@
+//! Who may come in.
+
+mod api_key;
+
+pub use api_key::{ApiKeyAuth, ApiKeyLayer};

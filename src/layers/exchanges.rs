@@ -1,0 +1,204 @@
+//! Opens the record of each exchange and closes it exactly once: at the end of
+//! the response body, or when the client goes away before that.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{self, HeaderName};
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::body::{Body, End, Guard};
+use crate::context::{Downstream, Exchange, KeepOpen, RequestLine};
+use crate::observe::{AccessLog, Metrics};
+
+/// Puts [`Exchanges`] before a service.
+#[derive(Clone, Debug)]
+pub struct ExchangesLayer {
+    access_log: AccessLog,
+    metrics: Metrics,
+}
+
+/// Opens an [`Exchange`] for each request, and writes the access log and the
+/// metrics from it when it is over.
+#[derive(Clone, Debug)]
+pub struct Exchanges<S> {
+    inner: S,
+    access_log: AccessLog,
+    metrics: Metrics,
+}
+
+impl ExchangesLayer {
+    /// Writes to these.
+    #[must_use]
+    pub fn new(access_log: AccessLog, metrics: Metrics) -> Self {
+        Self { access_log, metrics }
+    }
+}
+
+impl<S> Layer<S> for ExchangesLayer {
+    type Service = Exchanges<S>;
+
+    fn layer(&self, inner: S) -> Exchanges<S> {
+        Exchanges { inner, access_log: self.access_log.clone(), metrics: self.metrics.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for Exchanges<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = ExchangesFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let downstream = request.extensions().get::<Arc<Downstream>>().cloned();
+        let exchange = Exchange::open(downstream.unwrap_or_default(), request_line(&request));
+        let open = Arc::new(Open {
+            exchange: exchange.clone(),
+            access_log: self.access_log.clone(),
+            metrics: self.metrics.clone(),
+        });
+        let extensions = request.extensions_mut();
+        extensions.insert(exchange.clone());
+        extensions.insert(KeepOpen::new(open.clone()));
+        let request = request.map(|body| body.with_guard(Received(exchange)));
+        ExchangesFuture { inner: self.inner.call(request), open: Some(open) }
+    }
+}
+
+pin_project! {
+    /// The response of [`Exchanges`] on its way.
+    #[derive(Debug)]
+    pub struct ExchangesFuture<F> {
+        #[pin]
+        inner: F,
+        open: Option<Arc<Open>>,
+    }
+}
+
+impl<F, E> Future for ExchangesFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx))?;
+        let Some(open) = this.open.take() else { return Poll::Ready(Ok(response)) };
+        open.exchange.update(|record| record.status = Some(response.status()));
+        Poll::Ready(Ok(response.map(|body| body.with_guard(Sent(open)))))
+    }
+}
+
+/// An exchange that is not over; when the last clone goes, it is.
+#[derive(Debug)]
+struct Open {
+    exchange: Exchange,
+    access_log: AccessLog,
+    metrics: Metrics,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.exchange_finished(&self.exchange);
+        self.access_log.write(&self.exchange);
+    }
+}
+
+/// Counts the request's body.
+struct Received(Exchange);
+
+impl Guard for Received {
+    fn data(&mut self, bytes: usize) {
+        self.0.update(|record| record.request_bytes += bytes as u64);
+    }
+}
+
+/// Counts the response's body, and keeps the exchange open until its end.
+struct Sent(Arc<Open>);
+
+impl Guard for Sent {
+    fn data(&mut self, bytes: usize) {
+        self.0.exchange.update(|record| record.response_bytes += bytes as u64);
+    }
+
+    fn end(&mut self, end: End) {
+        self.0.exchange.update(|record| match end {
+            // A tunnel is complete when its bytes are.
+            End::Complete => record.complete = !record.upgraded,
+            End::Failed(kind) => record.error_kind = Some(kind),
+            End::Dropped => {}
+        });
+    }
+}
+
+fn request_line<B>(request: &Request<B>) -> RequestLine {
+    let field = |name: HeaderName| {
+        let value = request.headers().get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    RequestLine {
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        version: request.version(),
+        host: authority.or_else(|| field(header::HOST)),
+        user_agent: field(header::USER_AGENT),
+        referer: field(header::REFERER),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use std::convert::Infallible;
+    use tower::ServiceExt;
+
+    async fn exchange_of(request: Request<Body>) -> (Exchange, Response<Body>) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let sender = Arc::new(parking_lot::Mutex::new(Some(sender)));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let exchange = request.extensions().get::<Exchange>().unwrap().clone();
+            let _ = sender.lock().take().unwrap().send(exchange);
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                Ok::<_, Infallible>(Response::new(Body::from(body)))
+            }
+        });
+        let layer = ExchangesLayer::new(AccessLog::off(), Metrics::default());
+        let response = layer.layer(service).oneshot(request).await.unwrap();
+        (receiver.await.unwrap(), response)
+    }
+
+    #[tokio::test]
+    async fn both_bodies_are_counted_and_the_end_is_seen() {
+        let request = Request::post("/x").header("host", "a.test").body(Body::from("12345"));
+        let (exchange, response) = exchange_of(request.unwrap()).await;
+        assert!(!exchange.read(|record| record.complete));
+        response.into_body().collect().await.unwrap();
+        exchange.read(|record| {
+            assert_eq!((record.request_bytes, record.response_bytes), (5, 5));
+            assert_eq!(record.status.unwrap(), 200);
+            assert!(record.complete);
+        });
+        assert_eq!(exchange.request().host.as_deref(), Some("a.test"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_leaves_an_incomplete_exchange() {
+        let request = Request::post("/x").body(Body::from("12345")).unwrap();
+        let (exchange, response) = exchange_of(request).await;
+        drop(response);
+        assert!(!exchange.read(|record| record.complete));
+    }
+}

@@ -1,0 +1,233 @@
+//! Where the request came from, in words that the origin may believe:
+//! `X-Forwarded-*`, `X-Real-IP` and `Forwarded` (RFC 7239).
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Request};
+use ipnet::IpNet;
+use tower::{Layer, Service};
+
+use super::TrustSettings;
+use super::client_address::is_trusted;
+use crate::context::Exchange;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Puts [`Forwarded`] before a service.
+#[derive(Clone, Debug)]
+pub struct ForwardedLayer {
+    trusted: Arc<[IpNet]>,
+}
+
+/// Writes the forwarded fields anew; those of a trusted proxy are continued,
+/// a stranger's replaced.
+#[derive(Clone, Debug)]
+pub struct Forwarded<S> {
+    inner: S,
+    trusted: Arc<[IpNet]>,
+}
+
+impl ForwardedLayer {
+    /// Continues what these proxies say.
+    #[must_use]
+    pub fn new(trust: &TrustSettings) -> Self {
+        Self { trusted: trust.proxies.as_slice().into() }
+    }
+}
+
+impl<S> Layer<S> for ForwardedLayer {
+    type Service = Forwarded<S>;
+
+    fn layer(&self, inner: S) -> Forwarded<S> {
+        Forwarded { inner, trusted: self.trusted.clone() }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Forwarded<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let exchange = request.extensions().get::<Exchange>().cloned();
+        write(request.headers_mut(), exchange.as_ref(), &self.trusted);
+        self.inner.call(request)
+    }
+}
+
+fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]) {
+    remove_twins(headers);
+    let peer = exchange.and_then(|exchange| exchange.downstream().peer);
+    let peer = peer.map(|peer| peer.ip().to_canonical());
+    let is_trusted = peer.is_some_and(|peer| is_trusted(trusted, peer));
+    if !is_trusted {
+        for name in [
+            X_FORWARDED_FOR,
+            X_FORWARDED_HOST,
+            X_FORWARDED_PROTO,
+            X_FORWARDED_PORT,
+            X_REAL_IP,
+            header::FORWARDED,
+        ] {
+            headers.remove(name);
+        }
+    }
+    let Some(exchange) = exchange else { return };
+    let tls = exchange.downstream().tls.is_some();
+    let proto = if tls { "https" } else { "http" };
+    let host = exchange.request().host.as_deref();
+    if let Some(peer) = peer {
+        append_to_list(headers, X_FORWARDED_FOR, &peer.to_string());
+        append_to_list(headers, header::FORWARDED, &element(peer, proto, host));
+    }
+    if let Some(client) = exchange.client() {
+        insert(headers, X_REAL_IP, &client.to_string());
+    }
+    // What the first proxy saw is what the client did; a trusted one said so.
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+    if let Some(host) = host
+        && !headers.contains_key(X_FORWARDED_HOST)
+    {
+        insert(headers, X_FORWARDED_HOST, host);
+    }
+}
+
+/// Takes out names that some origins read as the same: `X_Forwarded_For`.
+fn remove_twins(headers: &mut HeaderMap) {
+    let suspicious = |name: &&HeaderName| name.as_str().contains('_');
+    let twins: Vec<HeaderName> = headers
+        .keys()
+        .filter(suspicious)
+        .filter(|name| {
+            let plain = name.as_str().replace('_', "-");
+            plain.starts_with("x-forwarded-") || plain == "x-real-ip" || plain == "forwarded"
+        })
+        .cloned()
+        .collect();
+    for twin in twins {
+        headers.remove(twin);
+    }
+}
+
+/// One element of `Forwarded`. An IPv6 address is bracketed and quoted, and
+/// so is a host with a port (RFC 7239 §6).
+fn element(peer: IpAddr, proto: &str, host: Option<&str>) -> String {
+    let mut element = match peer {
+        IpAddr::V4(v4) => format!("for={v4};proto={proto}"),
+        IpAddr::V6(v6) => format!("for=\"[{v6}]\";proto={proto}"),
+    };
+    if let Some(host) = host.filter(|host| !host.contains(['"', '\\'])) {
+        let _infallible = write!(element, ";host=\"{host}\"");
+    }
+    element
+}
+
+/// Adds an element to a list field, on its one line.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
+    let mut list = String::new();
+    for line in headers.get_all(&name) {
+        if let Ok(line) = line.to_str() {
+            list.push_str(line);
+            list.push_str(", ");
+        }
+    }
+    list.push_str(element);
+    insert(headers, name, &list);
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => headers.insert(name, value),
+        Err(_) => headers.remove(name),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::{Downstream, RequestLine, TlsFacts};
+    use http::{Method, Uri, Version};
+
+    fn exchange(peer: &str) -> Exchange {
+        let downstream = Downstream {
+            peer: Some(peer.parse().unwrap()),
+            tls: Some(TlsFacts::default()),
+            ..Downstream::default()
+        };
+        let request = RequestLine {
+            method: Method::GET,
+            uri: Uri::from_static("/"),
+            version: Version::HTTP_11,
+            host: Some("example.com".to_owned()),
+            user_agent: None,
+            referer: None,
+        };
+        Exchange::open(Arc::new(downstream), request)
+    }
+
+    fn written(peer: &str, fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        write(&mut headers, Some(&exchange(peer)), &["10.0.0.0/8".parse().unwrap()]);
+        headers
+    }
+
+    #[test]
+    fn what_a_stranger_says_is_replaced() {
+        let headers = written(
+            "192.0.2.1:4711",
+            &[
+                ("x-forwarded-for", "6.6.6.6"),
+                ("x-forwarded-proto", "gopher"),
+                ("x-forwarded-host", "evil.test"),
+                ("x-forwarded-port", "1"),
+                ("x-real-ip", "6.6.6.6"),
+                ("forwarded", "for=6.6.6.6"),
+                ("x_forwarded_for", "6.6.6.6"),
+                ("x-forwarded_proto", "gopher"),
+            ],
+        );
+        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.1");
+        assert_eq!(headers[X_FORWARDED_PROTO], "https");
+        assert_eq!(headers[X_FORWARDED_HOST], "example.com");
+        assert_eq!(headers[X_REAL_IP], "192.0.2.1");
+        let expected = "for=192.0.2.1;proto=https;host=\"example.com\"";
+        assert_eq!(headers[header::FORWARDED], expected);
+        assert_eq!(headers.len(), 5, "{headers:?}");
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_continued() {
+        let fields = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "http")];
+        let headers = written("10.0.0.1:4711", &fields);
+        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.1, 10.0.0.1");
+        assert_eq!(headers[X_FORWARDED_PROTO], "http");
+    }
+
+    #[test]
+    fn an_ipv6_peer_is_bare_in_one_field_and_bracketed_in_the_other() {
+        let headers = written("[2001:db8::1]:4711", &[]);
+        assert_eq!(headers[X_FORWARDED_FOR], "2001:db8::1");
+        let forwarded = headers[header::FORWARDED].to_str().unwrap();
+        assert!(forwarded.starts_with("for=\"[2001:db8::1]\";"), "{forwarded}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The limiter of one process: governor's GCRA, one cell for each client.
+//!
+//! A cell that has been idle for as long as it takes to refill says nothing
+//! any more, and is evicted: by whoever comes along when the table has grown
+//! by half since the last time, or has not been looked through for a minute.
+//! So memory is bounded by the clients that asked within that time, each once.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use super::RateLimitSettings;
+use crate::context::client_network;
+
+/// Below this many clients the table is not worth looking through.
+const FEW: usize = 1_024;
+
+/// How long an idle cell may stay at the most, in nanoseconds.
+const LOOK_EVERY: u64 = 60_000_000_000;
+
+/// Counts requests by client.
+#[derive(Debug)]
+pub(super) struct Limiter<C: Clock = DefaultClock> {
+    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, C, NoOpMiddleware<C::Instant>>,
+    clock: C,
+    started: C::Instant,
+    evicting: AtomicBool,
+    /// Requests since the table was last looked through.
+    since: AtomicUsize,
+    /// After this many it is looked through again.
+    patience: AtomicUsize,
+    looked_at: AtomicU64,
+}
+
+impl Limiter {
+    pub(super) fn new(settings: &RateLimitSettings) -> Self {
+        Self::with_clock(settings, DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> Limiter<C> {
+    fn with_clock(settings: &RateLimitSettings, clock: C) -> Self {
+        Self {
+            limiter: RateLimiter::new(
+                quota(settings.rate, settings.per, settings.burst),
+                DashMapStateStore::default(),
+                clock.clone(),
+            ),
+            started: clock.now(),
+            clock,
+            evicting: AtomicBool::new(false),
+            since: AtomicUsize::new(0),
+            patience: AtomicUsize::new(FEW),
+            looked_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets a request of `client` through, or says how long it should wait.
+    pub(super) fn check(&self, client: IpAddr) -> Result<(), Duration> {
+        let now = self.clock.now();
+        let outcome = self.limiter.check_key(&client_network(client));
+        self.evict_if_due(now);
+        outcome.map_err(|not_until| not_until.wait_time_from(now))
+    }
+
+    fn evict_if_due(&self, now: C::Instant) {
+        let elapsed: u64 = now.duration_since(self.started).as_u64();
+        let asked = self.since.fetch_add(1, Ordering::Relaxed) + 1;
+        let late = elapsed.saturating_sub(self.looked_at.load(Ordering::Relaxed)) > LOOK_EVERY;
+        if !late && asked < self.patience.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.evicting.swap(true, Ordering::Acquire) {
+            return;
+        }
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+        self.since.store(0, Ordering::Relaxed);
+        self.patience.store(FEW.max(self.limiter.len() / 2), Ordering::Relaxed);
+        self.looked_at.store(elapsed, Ordering::Relaxed);
+        self.evicting.store(false, Ordering::Release);
+    }
+
+    #[cfg(test)]
+    fn clients(&self) -> usize {
+        self.limiter.len()
+    }
+}
+
+/// One cell back every `per / rate`, whole fractions kept, `burst` at most.
+fn quota(rate: NonZeroU32, per: Duration, burst: NonZeroU32) -> Quota {
+    let each = (per / rate.get()).max(Duration::from_nanos(1));
+    // The period is at least a nanosecond, the only thing that is refused.
+    Quota::with_period(each).unwrap_or_else(|| Quota::per_second(rate)).allow_burst(burst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use governor::clock::FakeRelativeClock;
+
+    fn limiter(rate: u32, per: u64, burst: u32) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        let settings = RateLimitSettings {
+            rate: NonZeroU32::new(rate).unwrap(),
+            per: Duration::from_secs(per),
+            burst: NonZeroU32::new(burst).unwrap(),
+            exempt: Vec::new(),
+        };
+        (Limiter::with_clock(&settings, clock.clone()), clock)
+    }
+
+    fn client(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
+    #[test]
+    fn defect_3_a_rate_below_one_a_second_refills_and_keeps_fractions() {
+        let (limiter, clock) = limiter(1, 10, 1);
+        assert!(limiter.check(client(1)).is_ok());
+        for _ in 0..3 {
+            clock.advance(Duration::from_secs(3));
+            assert!(limiter.check(client(1)).is_err());
+        }
+        clock.advance(Duration::from_secs(1));
+        assert!(limiter.check(client(1)).is_ok());
+    }
+
+    #[test]
+    fn a_burst_is_let_through_and_then_the_rate_holds() {
+        let (limiter, clock) = limiter(10, 1, 20);
+        let admitted = |tries: u32| (0..tries).filter(|_| limiter.check(client(1)).is_ok()).count();
+        assert_eq!(admitted(30), 20);
+        let wait = limiter.check(client(1)).unwrap_err();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(100), "{wait:?}");
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(admitted(30), 10);
+    }
+
+    #[test]
+    fn defect_2_idle_clients_are_evicted() {
+        let (limiter, clock) = limiter(10, 1, 20);
+        for number in 0..10_000 {
+            let _ = limiter.check(client(number));
+        }
+        assert_eq!(limiter.clients(), 10_000);
+        clock.advance(Duration::from_secs(61));
+        let _ = limiter.check(client(1));
+        assert_eq!(limiter.clients(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_clients_is_evicted_as_it_goes() {
+        let (limiter, clock) = limiter(10, 1, 1);
+        for number in 0..100_000 {
+            let _ = limiter.check(client(number));
+            clock.advance(Duration::from_millis(1));
+        }
+        assert!(limiter.clients() < 5_000, "{}", limiter.clients());
+    }
+
+    #[test]
+    fn an_ipv6_client_cannot_rotate_through_its_64() {
+        let (limiter, _clock) = limiter(1, 60, 1);
+        assert!(limiter.check("2001:db8::1".parse().unwrap()).is_ok());
+        assert!(limiter.check("2001:db8::2".parse().unwrap()).is_err());
+        assert!(limiter.check("2001:db8:0:1::1".parse().unwrap()).is_ok());
+        assert!(limiter.check("192.0.2.1".parse().unwrap()).is_ok());
+        assert!(limiter.check("::ffff:192.0.2.1".parse().unwrap()).is_err());
+    }
+}

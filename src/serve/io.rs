@@ -1,0 +1,139 @@
+//! The byte stream of a connection, as hyper sees it: it takes note of every
+//! read and write, and gives back first what was read to tell the version.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::pulse::Pulse;
+
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream whose reads and writes are noted.
+#[derive(Debug)]
+pub(super) struct Noted<IO> {
+    io: IO,
+    first: Bytes,
+    pulse: Pulse,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Noted<IO> {
+    pub(super) fn new(io: IO, pulse: Pulse) -> Self {
+        Self { io, first: Bytes::new(), pulse }
+    }
+
+    /// Whether the client speaks HTTP/2 by prior knowledge. Reads no more than
+    /// it takes to tell; has no deadline of its own.
+    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let mut seen = BytesMut::with_capacity(PREFACE.len());
+        while PREFACE.starts_with(&seen) && seen.len() < PREFACE.len() {
+            let room = PREFACE.len() - seen.len();
+            if (&mut self.io).take(room as u64).read_buf(&mut seen).await? == 0 {
+                break;
+            }
+            self.pulse.received();
+        }
+        self.first = seen.freeze();
+        Ok(self.first == PREFACE)
+    }
+
+    fn noted<T>(&self, written: &Poll<io::Result<T>>) {
+        match written {
+            Poll::Pending => self.pulse.blocked(),
+            Poll::Ready(_) => self.pulse.sent(),
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Noted<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.has_remaining() {
+            let some = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(some));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.pulse.received();
+        }
+        read
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.noted(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.noted(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.noted(&flushed);
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    async fn told(parts: &[&[u8]]) -> (bool, Vec<u8>) {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Noted::new(server, Pulse::new());
+        let send = async {
+            for part in parts {
+                client.write_all(part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            drop(client);
+        };
+        let (http2, ()) = tokio::join!(server.speaks_http2(), send);
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).await.unwrap();
+        (http2.unwrap(), all)
+    }
+
+    #[tokio::test]
+    async fn the_version_is_told_from_the_first_bytes_and_none_is_lost() {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(told(&[request]).await, (false, request.to_vec()));
+        let post = b"POST / HTTP/1.1\r\n";
+        assert_eq!(told(&[b"P", &post[1..]]).await, (false, post.to_vec()));
+        let h2 = [PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
+        assert_eq!(told(&[&h2[..3], &h2[3..]]).await, (true, h2.clone()));
+        assert_eq!(told(&[b"PRI"]).await, (false, b"PRI".to_vec()));
+    }
+}

@@ -1,0 +1,145 @@
+use std::path::Path;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// Writes a self-signed certificate for `names` and its key.
+fn certificate(dir: &Path, file: &str, names: &[&str]) -> CertificateSettings {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let certificate = dir.join(format!("{file}.crt"));
+    let key = dir.join(format!("{file}.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    CertificateSettings { certificate, key, names: Vec::new() }
+}
+
+fn trusting(settings: &[CertificateSettings]) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for one in settings {
+        for certificate in crate::pem::read_certificates(&one.certificate).unwrap() {
+            roots.add(certificate).unwrap();
+        }
+    }
+    roots
+}
+
+fn client(roots: RootCertStore, alpn: &[&str], tls12: bool) -> ClientConfig {
+    let versions: &[_] =
+        if tls12 { &[&rustls::version::TLS12] } else { &[&rustls::version::TLS13] };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+/// Shakes hands; returns what both sides learnt.
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    config: ClientConfig,
+    name: &str,
+) -> (Result<(TlsFacts, Alpn), HandshakeError>, io::Result<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connect = async {
+        let tcp = TcpStream::connect(address).await?;
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map(drop)
+    };
+    let accept = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        acceptor.accept(tcp).await.map(|(_, facts, alpn)| (facts, alpn))
+    };
+    tokio::join!(accept, connect)
+}
+
+#[tokio::test]
+async fn the_certificate_follows_the_server_name() {
+    let dir = TempDir::new().unwrap();
+    let certificates = vec![
+        certificate(dir.path(), "default", &["default.test"]),
+        certificate(dir.path(), "exact", &["www.example.test"]),
+        certificate(dir.path(), "wild", &["*.example.test"]),
+    ];
+    let acceptor = TlsAcceptor::new(&TlsSettings::new(certificates.clone()), true, true).unwrap();
+    let cases = [
+        ("default.test", 0),
+        ("www.example.test", 1),
+        ("WWW.Example.test", 1),
+        ("api.example.test", 2),
+    ];
+    for (name, expected) in cases {
+        for (index, certificate) in certificates.iter().enumerate() {
+            let config = client(trusting(std::slice::from_ref(certificate)), &[], false);
+            let (_, connected) = handshake(&acceptor, config, name).await;
+            assert_eq!(connected.is_ok(), index == expected, "{name} with certificate {index}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn versions_and_protocols_are_agreed_on() {
+    let dir = TempDir::new().unwrap();
+    let certificates = vec![certificate(dir.path(), "a", &["a.test"])];
+    let acceptor = TlsAcceptor::new(&TlsSettings::new(certificates.clone()), true, true).unwrap();
+    let roots = trusting(&certificates);
+
+    let config = client(roots.clone(), &["h2", "http/1.1"], false);
+    let (facts, alpn) = handshake(&acceptor, config, "a.test").await.0.unwrap();
+    assert_eq!((facts.version, alpn), ("TLSv1_3", Alpn::Http2));
+    assert_eq!(facts.server_name.as_deref(), Some("a.test"));
+
+    let config = client(roots.clone(), &["http/1.1"], true);
+    let (facts, alpn) = handshake(&acceptor, config, "a.test").await.0.unwrap();
+    assert_eq!((facts.version, alpn), ("TLSv1_2", Alpn::Http1));
+
+    let config = client(roots, &["smtp"], false);
+    let error = handshake(&acceptor, config, "a.test").await.0.unwrap_err();
+    assert_eq!(error.reason(), "alpn");
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused_where_1_3_is_the_least() {
+    let dir = TempDir::new().unwrap();
+    let certificates = vec![certificate(dir.path(), "a", &["a.test"])];
+    let mut settings = TlsSettings::new(certificates.clone());
+    settings.min_version = TlsVersion::Tls13;
+    let acceptor = TlsAcceptor::new(&settings, true, true).unwrap();
+    let config = client(trusting(&certificates), &[], true);
+    let (accepted, connected) = handshake(&acceptor, config, "a.test").await;
+    assert!(accepted.is_err() && connected.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_never_speaks_is_given_up_on() {
+    let dir = TempDir::new().unwrap();
+    let mut settings = TlsSettings::new(vec![certificate(dir.path(), "a", &["a.test"])]);
+    settings.handshake_timeout = Duration::from_millis(50);
+    let acceptor = TlsAcceptor::new(&settings, true, true).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (tcp, _) = listener.accept().await.unwrap();
+    let error = acceptor.accept(tcp).await.unwrap_err();
+    assert_eq!(error.reason(), "timeout");
+}
+
+#[test]
+fn every_file_that_cannot_be_used_is_named() {
+    let dir = TempDir::new().unwrap();
+    let good = certificate(dir.path(), "good", &["a.test"]);
+    let other = certificate(dir.path(), "other", &["b.test"]);
+    let mismatched = CertificateSettings { key: other.key, ..good.clone() };
+    let missing = CertificateSettings { key: dir.path().join("missing.key"), ..good.clone() };
+    let settings = TlsSettings::new(vec![good, mismatched, missing]);
+    let error = TlsAcceptor::new(&settings, true, true).unwrap_err();
+    assert_eq!(error.problems().len(), 2, "{error}");
+    assert!(error.problems()[0].contains("does not belong"), "{error}");
+    assert!(error.problems()[1].contains("missing.key"), "{error}");
+}
