@@ -111,9 +111,9 @@ impl Bound {
         let admin = match self.admin {
             Some(listener) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                let state = AdminState::new(self.metrics.clone(), ready.clone());
+                let state = AdminState::new(self.metrics.clone(), ready.clone(), watcher.clone());
                 let ended = stop.clone().cancelled_owned();
-                Some(tokio::spawn(admin::serve(listener, state, watcher.clone(), ended)))
+                Some(tokio::spawn(admin::serve(listener, state, ended)))
             }
             None => None,
         };

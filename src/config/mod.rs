@@ -1,37 +1,75 @@
 //! From a TOML file to [`Settings`].
+//!
+//! A file is read key by key with its spans, so that everything that is wrong
+//! with it is said at once, each with its place and what was expected there.
 
+mod listeners;
+mod problem;
+mod reader;
+mod routes;
+mod server;
 mod settings;
+mod units;
+mod upstreams;
 
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use problem::{LoadError, Problem};
 pub use settings::{AdminSettings, LogSettings, RouteSettings, ServerSettings, Settings};
 
-use std::path::{Path, PathBuf};
-
-/// A configuration that cannot be used: every problem, with where it lies.
-#[derive(Debug, thiserror::Error)]
-#[error("{report}")]
-pub struct LoadError {
-    /// The problems as they are shown to a person.
-    report: String,
-    /// The file.
-    pub path: PathBuf,
-}
+use problem::Problems;
+use reader::Table;
+use routes::Upstreams;
 
 /// Reads a configuration file.
 ///
 /// # Errors
 ///
-/// Every problem found in the file.
+/// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Settings, LoadError> {
-    Err(LoadError { report: String::new(), path: path.to_path_buf() })
+    let text =
+        std::fs::read_to_string(path).map_err(|error| LoadError::unreadable(path, &error))?;
+    parse(path, &text)
 }
 
-/// Reads a configuration from memory; `path` is the name it has in messages,
-/// and relative paths in it are taken from that file's folder.
+/// Reads a configuration from memory. `path` is the name it has in messages;
+/// relative paths in it start at that file's folder.
 ///
 /// # Errors
 ///
-/// Every problem found.
+/// Everything that is wrong with it.
 pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
-    let _ = text;
-    Err(LoadError { report: String::new(), path: path.to_path_buf() })
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    let problems = Problems::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        for error in errors {
+            problems.add("", error.span().unwrap_or(0..0), error.message(), None);
+        }
+        // What follows a broken line would be guesswork.
+        return Err(LoadError::new(path, text, problems.into_found()));
+    }
+    let settings = read(Table::root(&document, &problems), base);
+    let found = problems.into_found();
+    if found.is_empty() { Ok(settings) } else { Err(LoadError::new(path, text, found)) }
+}
+
+fn read(mut root: Table<'_>, base: &Path) -> Settings {
+    let (server, trust) = server::server(&mut root);
+    let log = server::log(&mut root);
+    let access_log = server::access_log(&mut root, base);
+    let admin = server::admin(&mut root);
+    let listeners = listeners::read(&mut root, base);
+    let upstreams = upstreams::read(&mut root, base);
+    let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+    let routes = routes::read(&mut root, base, &Upstreams(&names));
+    root.finish(&[
+        ("listeners", "[[listener]]"),
+        ("upstreams", "[[upstream]]"),
+        ("routes", "[[route]]"),
+        ("logging", "[log]"),
+    ]);
+    Settings { listeners, upstreams, routes, server, trust, access_log, log, admin }
 }

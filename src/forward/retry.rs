@@ -112,7 +112,7 @@ impl<'a> Attempts<'a> {
             Err(failure) => failure.connect,
         };
         if let Some(exchange) = self.exchange {
-            let name = origin.shared_name();
+            let name = origin.shared_name().clone();
             exchange.update(|record| {
                 record.origin = Some(name);
                 record.attempts += 1;

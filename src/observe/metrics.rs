@@ -1,68 +1,353 @@
-//! Every metric, with typed labels.
+//! Every metric, with typed labels. No label is ever a value that a client
+//! chose, so their number is bounded by the configuration.
 
+use std::fmt;
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::context::Exchange;
 
+/// Upper bounds of the duration buckets, in seconds: 0.5 ms to a minute.
+const DURATIONS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
 /// The registry of every metric. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<()>);
+#[derive(Clone, Default)]
+pub struct Metrics(Arc<Families>);
 
 /// Counts a connection as open until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionGauge(());
+pub struct ConnectionGauge(Gauge);
+
+/// A label that all exchanges of one kind share.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Shared(Arc<str>);
+
+impl EncodeLabelValue for Shared {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RouteStatus {
+    route: Shared,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Route {
+    route: Shared,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RouteReason {
+    route: Shared,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct UpstreamReason {
+    upstream: Shared,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Listener {
+    listener: Shared,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ListenerReason {
+    listener: Shared,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Origin {
+    upstream: Shared,
+    origin: Shared,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OriginResult {
+    upstream: Shared,
+    origin: Shared,
+    result: &'static str,
+}
+
+/// Makes the histograms of a family.
+#[derive(Clone, Copy)]
+struct Durations;
+
+impl MetricConstructor<Histogram> for Durations {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(DURATIONS)
+    }
+}
+
+struct Families {
+    registry: Registry,
+    requests: Family<RouteStatus, Counter>,
+    duration: Family<Route, Histogram, Durations>,
+    request_bytes: Family<Route, Counter>,
+    response_bytes: Family<Route, Counter>,
+    rejections: Family<RouteReason, Counter>,
+    upstream_errors: Family<UpstreamReason, Counter>,
+    resends: Family<UpstreamReason, Counter>,
+    open: Family<Listener, Gauge>,
+    accepted: Family<Listener, Counter>,
+    refused: Family<ListenerReason, Counter>,
+    handshake_failures: Family<ListenerReason, Counter>,
+    accept_errors: Family<Listener, Counter>,
+    connects: Family<OriginResult, Counter>,
+    probes: Family<OriginResult, Counter>,
+    healthy: Family<Origin, Gauge>,
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        let mut families = Self {
+            registry: Registry::with_prefix("tollgate"),
+            requests: Family::default(),
+            duration: Family::new_with_constructor(Durations),
+            request_bytes: Family::default(),
+            response_bytes: Family::default(),
+            rejections: Family::default(),
+            upstream_errors: Family::default(),
+            resends: Family::default(),
+            open: Family::default(),
+            accepted: Family::default(),
+            refused: Family::default(),
+            handshake_failures: Family::default(),
+            accept_errors: Family::default(),
+            connects: Family::default(),
+            probes: Family::default(),
+            healthy: Family::default(),
+        };
+        families.register();
+        families
+    }
+}
+
+impl Families {
+    /// Gives each family its name and help. The registry adds `_total` to
+    /// counters and the unit to what has one.
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let info = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What is running", info);
+        let started: Gauge<f64, AtomicU64> = Gauge::default();
+        #[allow(clippy::cast_precision_loss, reason = "a millisecond is precise enough")]
+        started.set(jiff::Timestamp::now().as_millisecond() as f64 / 1_000.0);
+        registry.register_with_unit("start_time", "When it started", Unit::Seconds, started);
+
+        registry.register("requests", "Requests by status class", self.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From the request's head to the response's end",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        registry.register_with_unit(
+            "request_body",
+            "Request body bytes received",
+            Unit::Bytes,
+            self.request_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "response_body",
+            "Response body bytes sent",
+            Unit::Bytes,
+            self.response_bytes.clone(),
+        );
+        let help = "Requests that Tollgate answered itself, by reason";
+        registry.register("rejections", help, self.rejections.clone());
+        let help = "Requests that failed on the way to an origin, by reason";
+        registry.register("upstream_errors", help, self.upstream_errors.clone());
+        registry.register("resends", "Requests sent again, by reason", self.resends.clone());
+        registry.register("connections_open", "Connections from clients", self.open.clone());
+        registry.register("connections_accepted", "Connections accepted", self.accepted.clone());
+        let help = "Connections turned away, by reason";
+        registry.register("connections_refused", help, self.refused.clone());
+        let help = "TLS handshakes that failed, by reason";
+        registry.register("tls_handshake_failures", help, self.handshake_failures.clone());
+        registry.register("accept_errors", "Failures of accept()", self.accept_errors.clone());
+        let help = "Connections made to origins, by result";
+        registry.register("origin_connects", help, self.connects.clone());
+        registry.register("probes", "Health probes, by result", self.probes.clone());
+        let help = "Whether an origin is in the rotation";
+        registry.register("origin_healthy", help, self.healthy.clone());
+    }
+}
 
 impl Metrics {
     /// A connection was accepted on this listener.
     #[must_use]
-    pub fn connection_opened(&self, listener: &str) -> ConnectionGauge {
-        let _ = listener;
-        ConnectionGauge(())
+    pub fn connection_opened(&self, listener: &Arc<str>) -> ConnectionGauge {
+        let labels = Listener { listener: Shared(listener.clone()) };
+        self.0.accepted.get_or_create(&labels).inc();
+        let open = self.0.open.get_or_create(&labels).clone();
+        open.inc();
+        ConnectionGauge(open)
     }
 
-    /// A connection was turned away, for this reason (`limit_total`, `limit_client`).
-    pub fn connection_refused(&self, listener: &str, reason: &'static str) {
-        let _ = (listener, reason);
+    /// A connection was turned away, for this reason.
+    pub fn connection_refused(&self, listener: &Arc<str>, reason: &'static str) {
+        let labels = ListenerReason { listener: Shared(listener.clone()), reason };
+        self.0.refused.get_or_create(&labels).inc();
     }
 
     /// A TLS handshake failed or took too long.
-    pub fn handshake_failed(&self, listener: &str, reason: &'static str) {
-        let _ = (listener, reason);
+    pub fn handshake_failed(&self, listener: &Arc<str>, reason: &'static str) {
+        let labels = ListenerReason { listener: Shared(listener.clone()), reason };
+        self.0.handshake_failures.get_or_create(&labels).inc();
     }
 
     /// `accept` failed.
-    pub fn accept_failed(&self, listener: &str) {
-        let _ = listener;
+    pub fn accept_failed(&self, listener: &Arc<str>) {
+        let labels = Listener { listener: Shared(listener.clone()) };
+        self.0.accept_errors.get_or_create(&labels).inc();
     }
 
     /// An exchange is over.
     pub fn exchange_finished(&self, exchange: &Exchange) {
-        let _ = exchange;
+        let families = &*self.0;
+        let elapsed = exchange.elapsed();
+        exchange.read(|record| {
+            let none = || Arc::from("none");
+            let route = Shared(record.route.clone().unwrap_or_else(none));
+            let status = match record.status.map(|status| status.as_u16() / 100) {
+                Some(1) => "1xx",
+                Some(2) => "2xx",
+                Some(3) => "3xx",
+                Some(4) => "4xx",
+                Some(_) => "5xx",
+                None => "aborted",
+            };
+            let labels = RouteStatus { route: route.clone(), status };
+            families.requests.get_or_create(&labels).inc();
+            if let Some(reason) = record.rejection {
+                let labels = RouteReason { route: route.clone(), reason };
+                families.rejections.get_or_create(&labels).inc();
+            }
+            if let (Some(upstream), Some(kind)) = (&record.upstream, record.error_kind) {
+                let labels =
+                    UpstreamReason { upstream: Shared(upstream.clone()), reason: kind.as_str() };
+                families.upstream_errors.get_or_create(&labels).inc();
+            }
+            let labels = Route { route };
+            families.request_bytes.get_or_create(&labels).inc_by(record.request_bytes);
+            families.response_bytes.get_or_create(&labels).inc_by(record.response_bytes);
+            families.duration.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        });
     }
 
     /// A new connection to an origin was made (`ok`) or not.
-    pub fn origin_connected(&self, upstream: &str, origin: &str, ok: bool) {
-        let _ = (upstream, origin, ok);
+    pub fn origin_connected(&self, upstream: &Arc<str>, origin: &Arc<str>, ok: bool) {
+        self.0.connects.get_or_create(&origin_result(upstream, origin, ok)).inc();
     }
 
-    /// A request was sent again, for this reason (`stale_connection`, `connect_failed`).
-    pub fn request_resent(&self, upstream: &str, reason: &'static str) {
-        let _ = (upstream, reason);
+    /// A request was sent again, for this reason.
+    pub fn request_resent(&self, upstream: &Arc<str>, reason: &'static str) {
+        let labels = UpstreamReason { upstream: Shared(upstream.clone()), reason };
+        self.0.resends.get_or_create(&labels).inc();
     }
 
     /// An origin is in (`true`) or out of the rotation.
-    pub fn origin_healthy(&self, upstream: &str, origin: &str, healthy: bool) {
-        let _ = (upstream, origin, healthy);
+    pub fn origin_healthy(&self, upstream: &Arc<str>, origin: &Arc<str>, healthy: bool) {
+        let (upstream, origin) = (Shared(upstream.clone()), Shared(origin.clone()));
+        self.0.healthy.get_or_create(&Origin { upstream, origin }).set(i64::from(healthy));
     }
 
     /// A probe of an origin ended.
-    pub fn probe_finished(&self, upstream: &str, origin: &str, ok: bool) {
-        let _ = (upstream, origin, ok);
+    pub fn probe_finished(&self, upstream: &Arc<str>, origin: &Arc<str>, ok: bool) {
+        self.0.probes.get_or_create(&origin_result(upstream, origin, ok)).inc();
     }
 
-    /// Everything in the Prometheus text format (OpenMetrics).
+    /// Everything in the OpenMetrics text format, which Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {
-        String::new()
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = text::encode(&mut text, &self.0.registry);
+        text
+    }
+}
+
+fn origin_result(upstream: &Arc<str>, origin: &Arc<str>, ok: bool) -> OriginResult {
+    let result = if ok { "ok" } else { "failed" };
+    OriginResult { upstream: Shared(upstream.clone()), origin: Shared(origin.clone()), result }
+}
+
+impl Drop for ConnectionGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::observe::line::tests::exchange;
+
+    fn has(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|l| l == line), "no line `{line}` in\n{text}");
+    }
+
+    #[test]
+    fn a_finished_exchange_is_counted_under_its_route() {
+        let metrics = Metrics::default();
+        let exchange = exchange("/x");
+        exchange.update(|record| {
+            record.response_bytes = 7;
+            record.upstream = Some("api".into());
+            record.rejection = Some("connect_refused");
+            record.error_kind = Some(Kind::ConnectRefused);
+        });
+        metrics.exchange_finished(&exchange);
+        has(&metrics, "tollgate_requests_total{route=\"demo\",status=\"2xx\"} 1");
+        has(&metrics, "tollgate_response_body_bytes_total{route=\"demo\"} 7");
+        has(&metrics, "tollgate_rejections_total{route=\"demo\",reason=\"connect_refused\"} 1");
+        has(
+            &metrics,
+            "tollgate_upstream_errors_total{upstream=\"api\",reason=\"connect_refused\"} 1",
+        );
+        has(&metrics, "tollgate_request_duration_seconds_count{route=\"demo\"} 1");
+    }
+
+    #[test]
+    fn a_connection_is_open_until_its_gauge_is_dropped() {
+        let metrics = Metrics::default();
+        let gauge = metrics.connection_opened(&"public".into());
+        has(&metrics, "tollgate_connections_open{listener=\"public\"} 1");
+        drop(gauge);
+        has(&metrics, "tollgate_connections_open{listener=\"public\"} 0");
+        has(&metrics, "tollgate_connections_accepted_total{listener=\"public\"} 1");
+    }
+
+    #[test]
+    fn origins_and_their_health_are_told() {
+        let metrics = Metrics::default();
+        metrics.origin_healthy(&"api".into(), &"127.0.0.1:1".into(), false);
+        has(&metrics, "tollgate_origin_healthy{upstream=\"api\",origin=\"127.0.0.1:1\"} 0");
+        assert!(metrics.render().ends_with("# EOF\n"));
     }
 }

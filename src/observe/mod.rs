@@ -1,6 +1,7 @@
 //! What can be seen from outside: the access log, metrics.
 
 mod access_log;
+mod line;
 mod metrics;
 mod settings;
 

@@ -107,7 +107,7 @@ impl Origin {
             Ok(dialled) => self.handshake(dialled).await,
             Err(error) => Err(error),
         };
-        self.metrics().origin_connected(self.upstream(), self.name(), lease.is_ok());
+        self.metrics().origin_connected(self.upstream(), self.shared_name(), lease.is_ok());
         let took = Some(started.elapsed());
         match lease {
             Ok(lease) => Ok((lease, took)),

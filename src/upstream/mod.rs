@@ -70,7 +70,7 @@ impl Upstream {
             .map(|origin| Arc::new(Origin::new(&name, origin, &settings, &tls, &metrics)))
             .collect();
         for origin in &origins {
-            metrics.origin_healthy(&name, origin.name(), true);
+            metrics.origin_healthy(&name, origin.shared_name(), true);
         }
         let rotation = Rotation { generation: 0, origins: origins.clone() };
         Ok(Arc::new(Self {
@@ -138,7 +138,7 @@ impl Upstream {
         let mut fit: Vec<_> = self.origins.iter().filter(|o| o.is_fit(now)).cloned().collect();
         for origin in &self.origins {
             let healthy = fit.iter().any(|other| Arc::ptr_eq(origin, other));
-            self.metrics.origin_healthy(&self.name, origin.name(), healthy);
+            self.metrics.origin_healthy(&self.name, origin.shared_name(), healthy);
         }
         if fit.is_empty() {
             // Being set aside is a guess from a few requests. When it would

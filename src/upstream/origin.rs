@@ -98,13 +98,13 @@ impl Origin {
 
     /// The name, shared.
     #[must_use]
-    pub fn shared_name(&self) -> Arc<str> {
-        self.name.clone()
+    pub fn shared_name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The upstream it belongs to.
     #[must_use]
-    pub fn upstream(&self) -> &str {
+    pub fn upstream(&self) -> &Arc<str> {
         &self.upstream
     }
 

@@ -28,7 +28,7 @@ async fn watch(upstream: &Upstream, origin: &Arc<Origin>, check: &HealthCheck) {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {:?}", check.timeout)),
         };
-        upstream.metrics.probe_finished(upstream.name(), origin.name(), outcome.is_ok());
+        upstream.metrics.probe_finished(upstream.name(), origin.shared_name(), outcome.is_ok());
         let verdict = match outcome {
             Ok(()) => Verdict::ProbeOk,
             Err(reason) => Verdict::ProbeFailed(reason),

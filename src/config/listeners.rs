@@ -1,0 +1,149 @@
+//! `[[listener]]`
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::reader::{Fits, Misfit, Table, Value};
+use super::units::{count, duration, file, memory_size, socket_address, window};
+use crate::accept::ListenerSettings;
+use crate::route::HostPattern;
+use crate::serve::{H2Settings, ServeSettings};
+use crate::tls::{CertificateSettings, TlsSettings, TlsVersion};
+
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("listen", "address"),
+    ("bind", "address"),
+    ("port", "address"),
+    ("addresses", "address"),
+    ("alpn", "protocols"),
+];
+
+pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<ListenerSettings> {
+    let mut listeners: Vec<ListenerSettings> = Vec::new();
+    let tables = root.tables("listener");
+    if tables.is_empty() {
+        let hint = "[[listener]]\nname = \"public\"\naddress = \"0.0.0.0:8080\"";
+        root.complain("there is no `[[listener]]`", Some(hint.to_owned()));
+    }
+    for table in tables {
+        let taken: Vec<SocketAddr> = listeners.iter().flat_map(|l| l.addresses.clone()).collect();
+        let names: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
+        listeners.push(listener(table, base, &names, &taken));
+    }
+    listeners
+}
+
+fn listener(
+    mut table: Table<'_>,
+    base: &Path,
+    names: &[String],
+    taken: &[SocketAddr],
+) -> ListenerSettings {
+    let name = table.require("name", "a word for logs and metrics", |v| unique(v, names));
+    let address = |value: &Value<'_>| {
+        let address = socket_address(value)?;
+        if address.port() != 0 && taken.contains(&address) {
+            return Err(Misfit::new(format!("another listener has `{address}` already")));
+        }
+        Ok(address)
+    };
+    if !table.has("address") {
+        table.complain("the key `address` is missing: where to listen", None);
+    }
+    let addresses = table.list("address", address).unwrap_or_default();
+    let mut serve = ServeSettings::default();
+    if let Some(protocols) = table.list("protocols", protocol) {
+        serve.http1 = protocols.contains(&"http/1.1");
+        serve.http2 = protocols.contains(&"h2");
+        if protocols.is_empty() {
+            table.complain("`protocols` names no protocol", None);
+        }
+    }
+    table.set("request_head_timeout", &mut serve.request_head_timeout, duration);
+    table.set("keep_alive_timeout", &mut serve.keep_alive_timeout, duration);
+    table.set("send_timeout", &mut serve.send_timeout, duration);
+    table.set("max_request_head", &mut serve.max_request_head, memory_size);
+    table.set("max_fields", &mut serve.max_fields, count);
+    table.set("max_target", &mut serve.max_target, memory_size);
+    if let Some(h2) = table.table("h2") {
+        serve.h2 = h2_settings(h2);
+    }
+    let backlog = table.read("backlog", |v| v.integer("a number", 1, 65_535));
+    let tls = table.table("tls").map(|tls| tls_settings(tls, base));
+    table.finish(&ELSEWHERE);
+    ListenerSettings {
+        name: name.unwrap_or_default(),
+        addresses,
+        backlog: backlog.and_then(|backlog| u32::try_from(backlog).ok()).unwrap_or(1024),
+        tls,
+        serve,
+    }
+}
+
+/// A name that no other of its kind has.
+pub(super) fn unique(value: &Value<'_>, others: &[String]) -> Fits<String> {
+    let name = value.string("a name")?;
+    if name.is_empty() {
+        return Err(Misfit::new("a name is not empty"));
+    }
+    if others.iter().any(|other| other == name) {
+        return Err(Misfit::new(format!("the name `{name}` is taken already")));
+    }
+    Ok(name.to_owned())
+}
+
+fn protocol(value: &Value<'_>) -> Fits<&'static str> {
+    value.word(&[("h2", "h2"), ("http/1.1", "http/1.1")])
+}
+
+fn h2_settings(mut table: Table<'_>) -> H2Settings {
+    let mut h2 = H2Settings::default();
+    table.set("max_concurrent_streams", &mut h2.max_concurrent_streams, |v| {
+        super::units::positive(v).map(std::num::NonZeroU32::get)
+    });
+    table.set("stream_window", &mut h2.stream_window, window);
+    table.set("connection_window", &mut h2.connection_window, window);
+    table.set("ping_interval", &mut h2.ping_interval, duration);
+    table.set("ping_timeout", &mut h2.ping_timeout, duration);
+    table.finish(&[]);
+    h2
+}
+
+fn tls_settings(mut table: Table<'_>, base: &Path) -> TlsSettings {
+    let mut tls = TlsSettings::new(Vec::new());
+    let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    table.set("min_version", &mut tls.min_version, |v| v.word(&versions));
+    table.set("handshake_timeout", &mut tls.handshake_timeout, duration);
+    let given = table.value("certificates");
+    let items = given.as_ref().and_then(|value| value.items("a list of tables"));
+    match items {
+        Some(items) if items.is_empty() => table.complain("there is no certificate", None),
+        Some(items) => {
+            let tables = items.iter().filter_map(Value::table);
+            tls.certificates = tables.filter_map(|table| certificate(table, base)).collect();
+        }
+        None if given.is_none() => table.complain(
+            "the key `certificates` is missing",
+            Some(
+                "certificates = [{ certificate = \"certs/a.crt\", key = \"certs/a.key\" }]"
+                    .to_owned(),
+            ),
+        ),
+        None => {}
+    }
+    table.finish(&[
+        ("certificate", "certificates"),
+        ("cert", "certificates"),
+        ("timeout", "handshake_timeout"),
+    ]);
+    tls
+}
+
+fn certificate(mut table: Table<'_>, base: &Path) -> Option<CertificateSettings> {
+    let certificate = table.require("certificate", "the chain in PEM", |v| file(v, base));
+    let key = table.require("key", "the private key in PEM", |v| file(v, base));
+    let names = table.list("names", |v| v.parsed::<HostPattern>("a server name"));
+    table.finish(&[("cert", "certificate"), ("cert_file", "certificate"), ("key_file", "key")]);
+    let names = names.unwrap_or_default().iter().map(ToString::to_string).collect();
+    Some(CertificateSettings { certificate: certificate?, key: key?, names })
+}

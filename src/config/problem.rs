@@ -1,0 +1,151 @@
+//! What is wrong with a configuration, and how it is shown.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// The line it is on, from 1.
+    pub line: usize,
+    /// The column it begins in, from 1, in characters.
+    pub column: usize,
+    /// The key it is about, such as `route[2].rate_limit.burst`.
+    pub key: String,
+    /// What is wrong, and what was expected.
+    pub message: String,
+    /// What may help.
+    pub hint: Option<String>,
+    span: Range<usize>,
+}
+
+/// A configuration that cannot be used: everything that is wrong with it.
+///
+/// Displayed, it is a report for people, with the lines it is about.
+#[derive(Debug)]
+pub struct LoadError {
+    path: PathBuf,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+/// Collects problems while a configuration is read.
+#[derive(Debug)]
+pub(super) struct Problems<'a> {
+    text: &'a str,
+    found: RefCell<Vec<Problem>>,
+}
+
+impl<'a> Problems<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, found: RefCell::default() }
+    }
+
+    /// Notes that something is wrong with `key`, at `span`.
+    pub(super) fn add(
+        &self,
+        key: &str,
+        span: Range<usize>,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        self.found.borrow_mut().push(Problem {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            key: key.to_owned(),
+            message: message.into(),
+            hint,
+            span,
+        });
+    }
+
+    pub(super) fn into_found(self) -> Vec<Problem> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|problem| problem.span.start);
+        found
+    }
+}
+
+impl LoadError {
+    pub(super) fn new(path: &Path, text: &str, problems: Vec<Problem>) -> Self {
+        Self { path: path.to_owned(), text: text.to_owned(), problems }
+    }
+
+    /// The file cannot be read at all.
+    pub(super) fn unreadable(path: &Path, cause: &std::io::Error) -> Self {
+        let hint = match cause.kind() {
+            std::io::ErrorKind::NotFound => {
+                "name a file with `-c`, or start with `tollgate demo`".to_owned()
+            }
+            _ => "check its permissions".to_owned(),
+        };
+        let problem = Problem {
+            line: 1,
+            column: 1,
+            key: String::new(),
+            message: format!("the file cannot be read: {cause}"),
+            hint: Some(hint),
+            span: 0..0,
+        };
+        Self::new(path, "", vec![problem])
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Everything that is wrong, in the order of the file.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    fn render(&self, problem: &Problem, renderer: &Renderer) -> String {
+        let path = self.path.display().to_string();
+        let place = format!("{path}:{}:{}", problem.line, problem.column);
+        let key =
+            if problem.key.is_empty() { String::new() } else { format!("`{}`: ", problem.key) };
+        let title = format!("{place}: {key}{}", problem.message);
+        let mut group = Group::with_title(Level::ERROR.primary_title(title));
+        if !self.text.is_empty() {
+            let end = problem.span.end.clamp(problem.span.start, self.text.len());
+            // A whole table is marked by its first line.
+            let first = self.text[problem.span.start..end].lines().next().unwrap_or_default();
+            let span = problem.span.start..problem.span.start + first.len();
+            let snippet = Snippet::source(self.text.as_str())
+                .path(path)
+                .annotation(AnnotationKind::Primary.span(span));
+            group = group.element(snippet);
+        }
+        if let Some(hint) = &problem.hint {
+            group = group.element(Level::HELP.message(hint.as_str()));
+        }
+        renderer.render(&[group])
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let styled = std::io::stderr().is_terminal();
+        let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
+        let renderer = renderer.decor_style(DecorStyle::Ascii);
+        for problem in &self.problems {
+            writeln!(f, "{}\n", self.render(problem, &renderer))?;
+        }
+        let count = self.problems.len();
+        let plural = if count == 1 { "" } else { "s" };
+        write!(f, "{count} problem{plural} in {}", self.path.display())
+    }
+}
+
+impl std::error::Error for LoadError {}

@@ -1,0 +1,361 @@
+//! `[[route]]`
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+
+use super::RouteSettings;
+use super::listeners::unique;
+use super::reader::{Fits, Misfit, Table, Value, nearest};
+use super::units::{
+    api_key, duration, field_name, header_name, header_value, network, positive, size, status,
+};
+use crate::layers::{
+    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
+};
+use crate::route::{
+    Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,
+    RedirectTo,
+};
+
+const ELSEWHERE: [(&str, &str); 10] = [
+    ("host_names", "hosts"),
+    ("domains", "hosts"),
+    ("prefix", "path"),
+    ("path_prefix", "path"),
+    ("backend", "upstream"),
+    ("proxy_pass", "upstream"),
+    ("target", "upstream"),
+    ("auth", "api_key"),
+    ("header", "headers"),
+    ("client_max_body_size", "max_request_body"),
+];
+
+/// The names of the upstreams there are.
+pub(super) struct Upstreams<'a>(pub(super) &'a [String]);
+
+pub(super) fn read(
+    root: &mut Table<'_>,
+    base: &Path,
+    upstreams: &Upstreams<'_>,
+) -> Vec<RouteSettings> {
+    let mut routes: Vec<RouteSettings> = Vec::new();
+    let mut taken: HashMap<(Option<HostPattern>, PathPattern), String> = HashMap::new();
+    let tables = root.tables("route");
+    if tables.is_empty() {
+        let hint = "[[route]]\nname = \"all\"\nupstream = \"…\"";
+        root.complain("there is no `[[route]]`", Some(hint.to_owned()));
+    }
+    for table in tables {
+        let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
+        let (place, span) = (table.path().to_owned(), table.span());
+        let problems = table.problems();
+        let Some(route) = route(table, base, upstreams, &names) else { continue };
+        let Match { hosts, path } = &route.matches;
+        let mut hosts: Vec<Option<HostPattern>> = hosts.iter().cloned().map(Some).collect();
+        if hosts.is_empty() {
+            hosts.push(None);
+        }
+        for host in hosts {
+            if let Some(first) = taken.insert((host, path.clone()), route.name.clone()) {
+                let message = format!("the route `{first}` takes the same host and path already");
+                problems.add(&place, span.clone(), message, None);
+            }
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn route(
+    mut table: Table<'_>,
+    base: &Path,
+    upstreams: &Upstreams<'_>,
+    names: &[String],
+) -> Option<RouteSettings> {
+    let name = table.require("name", "a word for logs and metrics", |v| unique(v, names));
+    let matches = matches(&mut table);
+    let prefix = match &matches.path {
+        PathPattern::Prefix(prefix) => Some(prefix.clone()),
+        PathPattern::Exact(_) => None,
+    };
+    let action = action(&mut table, upstreams, prefix.as_deref());
+    let placeholder = Action::Forward(ForwardAction::new(""));
+    let usable = action.is_some();
+    let mut route = RouteSettings::new(
+        name.clone().unwrap_or_default(),
+        matches,
+        action.unwrap_or(placeholder),
+    );
+    route.rate_limit = table.table("rate_limit").and_then(rate_limit);
+    route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
+    if let Some(headers) = table.table("headers") {
+        route.headers = headers_of(headers);
+    }
+    if let Some(limit) = table.read("max_request_body", body_limit) {
+        route.max_request_body = limit;
+    }
+    table.set("request_body_timeout", &mut route.request_body_timeout, duration);
+    table.finish(&ELSEWHERE);
+    (usable && name.is_some()).then_some(route)
+}
+
+fn matches(table: &mut Table<'_>) -> Match {
+    let hosts = table.list("hosts", |v| {
+        let text = v.string("a host name")?;
+        text.parse::<HostPattern>().map_err(Misfit::new)
+    });
+    if table.has("path") && table.has("path_exact") {
+        table.complain("`path` and `path_exact` exclude each other", None);
+    }
+    let prefix = table.read("path", path);
+    let exact = table.read("path_exact", path);
+    let path = match (exact, prefix) {
+        (Some(exact), _) => PathPattern::Exact(exact),
+        (None, Some(prefix)) => PathPattern::Prefix(prefix),
+        (None, None) => PathPattern::default(),
+    };
+    Match { hosts: hosts.unwrap_or_default(), path }
+}
+
+fn path(value: &Value<'_>) -> Fits<String> {
+    let text = value.string("a path")?;
+    if !text.starts_with('/') {
+        return Err(Misfit::new("a path begins with `/`").hint(format!("write \"/{text}\"")));
+    }
+    if text.contains(['?', '#', '*', ' ']) {
+        return Err(Misfit::new("a path has no query, fragment, space or wildcard")
+            .hint("`path` takes everything below it as it is"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Exactly one of `upstream`, `redirect` and `respond`.
+fn action(
+    table: &mut Table<'_>,
+    upstreams: &Upstreams<'_>,
+    prefix: Option<&str>,
+) -> Option<Action> {
+    let given: Vec<&str> =
+        ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
+    let forward = forward(table, upstreams, prefix);
+    let redirect = table.table("redirect").map(redirect);
+    let respond = table.table("respond").map(respond);
+    match given.len() {
+        0 => {
+            let message = "a route says what becomes of its requests: `upstream`, `redirect` or \
+                           `respond`";
+            table.complain(message, None);
+            None
+        }
+        1 => forward
+            .map(Action::Forward)
+            .or_else(|| redirect.flatten().map(Action::Redirect))
+            .or_else(|| respond.map(Action::Respond)),
+        _ => {
+            table.complain(format!("{} exclude each other", given.join(" and ")), None);
+            None
+        }
+    }
+}
+
+fn forward(
+    table: &mut Table<'_>,
+    upstreams: &Upstreams<'_>,
+    prefix: Option<&str>,
+) -> Option<ForwardAction> {
+    let upstream = table.read("upstream", |v| {
+        let name = v.string("the name of an upstream")?;
+        if upstreams.0.iter().any(|upstream| upstream == name) {
+            return Ok(name.to_owned());
+        }
+        let names: Vec<&str> = upstreams.0.iter().map(String::as_str).collect();
+        let misfit = Misfit::new(format!("there is no upstream `{name}`"));
+        Err(match nearest(name, &names) {
+            Some(near) => misfit.hint(format!("did you mean `{near}`?")),
+            None => misfit.hint(format!("there are: {}", names.join(", "))),
+        })
+    });
+    let strip = table.read("strip_prefix", Value::boolean).unwrap_or(false);
+    let rewrite = table.read("rewrite_prefix", path);
+    if strip && rewrite.is_some() {
+        table.complain("`strip_prefix` and `rewrite_prefix` exclude each other", None);
+    }
+    if (strip || rewrite.is_some()) && prefix.is_none() {
+        table.complain("there is no prefix to replace: the route matches an exact path", None);
+    }
+    let host = table.read("host", |v| {
+        let text = v.string("\"keep\", \"origin\" or a host")?;
+        match text {
+            "keep" => Ok(OriginHost::Keep),
+            "origin" => Ok(OriginHost::Origin),
+            host => match HeaderValue::from_str(host) {
+                Ok(_) if host.parse::<http::uri::Authority>().is_ok() => {
+                    Ok(OriginHost::Set(host.to_owned()))
+                }
+                _ => Err(Misfit::new(format!("`{host}` is not \"keep\", \"origin\" or a host"))),
+            },
+        }
+    });
+    let upgrades = table.list("upgrades", |v| {
+        let token = v.string("a protocol such as \"websocket\"")?.to_ascii_lowercase();
+        match token.as_str() {
+            "h2c" | "http/2.0" => Err(Misfit::new("HTTP/2 is not reached by an upgrade")
+                .hint("origins that speak it have an `h2c://` or `https://` URL")),
+            "" => Err(Misfit::new("a protocol has a name")),
+            _ => Ok(token),
+        }
+    });
+    let mut forward = ForwardAction::new(upstream?);
+    forward.rewrite_prefix = if strip { Some(String::new()) } else { rewrite };
+    forward.host = host.unwrap_or_default();
+    if let Some(upgrades) = upgrades {
+        forward.upgrades = upgrades;
+    }
+    Some(forward)
+}
+
+fn redirect(mut table: Table<'_>) -> Option<Redirect> {
+    const WHAT: &str = "\"https\", or a URL such as \"https://example.com\"";
+    let to = table.require("to", WHAT, |v| {
+        let text = v.string(WHAT)?;
+        if text == "https" {
+            return Ok(None);
+        }
+        v.parsed::<Uri>(WHAT).map(Some)
+    });
+    let keep_path = table.read("keep_path", Value::boolean).unwrap_or(false);
+    let port = table.read("port", |v| v.integer("a port", 1, 65_535));
+    let status = table.read("status", |v| {
+        let status = status(v, 300, 308)?;
+        match status.as_u16() {
+            301 | 302 | 303 | 307 | 308 => Ok(status),
+            _ => Err(Misfit::new("expected 301, 302, 303, 307 or 308")),
+        }
+    });
+    table.finish(&[("url", "to"), ("location", "to"), ("code", "status")]);
+    let to = match to? {
+        None => {
+            let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+            RedirectTo::Https { port }
+        }
+        Some(uri) if keep_path => RedirectTo::SamePath(uri),
+        Some(uri) => RedirectTo::Fixed(uri),
+    };
+    Some(Redirect { status: status.unwrap_or(StatusCode::PERMANENT_REDIRECT), to })
+}
+
+fn respond(mut table: Table<'_>) -> FixedResponse {
+    let status = table.read("status", |v| status(v, 200, 599));
+    let body = table.read("body", |v| v.string("a string").map(str::to_owned));
+    let content_type = table.read("content_type", |v| {
+        header_value(v)?;
+        v.string("a media type").map(str::to_owned)
+    });
+    table.finish(&[("code", "status"), ("content", "body")]);
+    FixedResponse {
+        status: status.unwrap_or(StatusCode::OK),
+        content_type: content_type.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
+        body: body.unwrap_or_default(),
+    }
+}
+
+fn rate_limit(mut table: Table<'_>) -> Option<RateLimitSettings> {
+    let rate = table.require("rate", "how many requests are let through", positive);
+    let per = table.read("per", duration).unwrap_or(Duration::from_secs(1));
+    let burst = table.read("burst", positive);
+    let exempt = table.list("exempt", network).unwrap_or_default();
+    table.finish(&[("requests", "rate"), ("limit", "rate"), ("window", "per"), ("period", "per")]);
+    let rate = rate?;
+    Some(RateLimitSettings { rate, per, burst: burst.unwrap_or(rate), exempt })
+}
+
+fn api_keys(mut table: Table<'_>, base: &Path) -> Option<ApiKeySettings> {
+    let header = table.read("header", header_name);
+    let identity_header = table.read("identity_header", header_name);
+    let mut keys: Vec<ApiKey> = Vec::new();
+    if table.has("keys") {
+        for key in table.tables("keys") {
+            let names: Vec<String> = keys.iter().map(|key| key.name.to_string()).collect();
+            keys.extend(one_key(key, base, &names));
+        }
+    } else {
+        table.complain("the key `keys` is missing: who is let in", None);
+        let _known = table.value("keys");
+    }
+    table.finish(&[("key", "keys"), ("header_name", "header"), ("name", "header")]);
+    let mut settings = ApiKeySettings::new(keys);
+    settings.identity_header = identity_header;
+    if let Some(header) = header {
+        settings.header = header;
+    }
+    Some(settings)
+}
+
+fn one_key(mut table: Table<'_>, base: &Path, names: &[String]) -> Option<ApiKey> {
+    let name = table.require("name", "whose key it is", |v| {
+        let name = unique(v, names)?;
+        match HeaderValue::from_str(&name) {
+            Ok(_) => Ok(name),
+            Err(_) => Err(Misfit::new("a name has no control characters")),
+        }
+    });
+    let digest =
+        table.require("key", "the key, by its digest or where to read it", |v| api_key(v, base));
+    table.finish(&[("secret", "key"), ("value", "key"), ("hash", "key")]);
+    Some(ApiKey { name: name?.into(), digest: digest? })
+}
+
+fn headers_of(mut table: Table<'_>) -> HeaderRewriteSettings {
+    let request = table.table("request").map(|t| changes(t, HeaderChanges::default()));
+    let response = table.table("response").map(|mut response| {
+        let defaults = response.read("defaults", Value::boolean).unwrap_or(true);
+        let start =
+            if defaults { HeaderChanges::response_defaults() } else { HeaderChanges::default() };
+        changes(response, start)
+    });
+    table.finish(&[]);
+    HeaderRewriteSettings {
+        request: request.unwrap_or_default(),
+        response: response.unwrap_or_else(HeaderChanges::response_defaults),
+    }
+}
+
+fn changes(mut table: Table<'_>, mut changes: HeaderChanges) -> HeaderChanges {
+    let set = pairs(table.table("set"));
+    // What the operator sets stands in the place of a default.
+    let own: Vec<HeaderName> = set.iter().map(|(name, _)| name.clone()).collect();
+    changes.set.retain(|(name, _)| !own.contains(name));
+    changes.set.extend(set);
+    changes.append.extend(pairs(table.table("append")));
+    let remove = table.list("remove", header_name).unwrap_or_default();
+    // A field that the operator takes out is not put back by a default.
+    changes.set.retain(|(name, _)| own.contains(name) || !remove.contains(name));
+    changes.remove.extend(remove);
+    table.finish(&[("add", "append"), ("delete", "remove"), ("replace", "set")]);
+    changes
+}
+
+fn pairs(table: Option<Table<'_>>) -> Vec<(HeaderName, HeaderValue)> {
+    let Some(table) = table else { return Vec::new() };
+    let pair = |(name, span, value): (String, _, Value<'_>)| {
+        let name = match field_name(&name) {
+            Ok(name) => Some(name),
+            Err(misfit) => {
+                value.complain_at(span, misfit);
+                None
+            }
+        };
+        Some((name?, value.fit(header_value)?))
+    };
+    table.entries().filter_map(pair).collect()
+}
+
+fn body_limit(value: &Value<'_>) -> Fits<Option<u64>> {
+    match value.string("") {
+        Ok("unlimited") => Ok(None),
+        _ => size(value).map(Some),
+    }
+}

@@ -1,0 +1,80 @@
+//! `[server]`, `[log]`, `[access_log]` and `[admin]`.
+
+use std::path::Path;
+
+use super::reader::{Misfit, Table, Value};
+use super::units::{count, duration, network, socket_address};
+use super::{AdminSettings, LogSettings, ServerSettings};
+use crate::layers::TrustSettings;
+use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
+
+pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
+    let (mut server, mut trust) = (ServerSettings::default(), TrustSettings::default());
+    let Some(mut table) = root.table("server") else { return (server, trust) };
+    server.workers = table.read("workers", |v| {
+        let workers = v.integer("a number of threads", 1, 1_024)?;
+        usize::try_from(workers).map_err(|_| Misfit::new("too many"))
+    });
+    table.set("max_connections", &mut server.connections.total, count);
+    table.set("max_connections_per_client", &mut server.connections.per_client, count);
+    table.set("max_in_flight", &mut server.max_in_flight, count);
+    table.set("drain_timeout", &mut server.drain_timeout, duration);
+    trust.proxies = table.list("trusted_proxies", network).unwrap_or_default();
+    table.finish(&[
+        ("threads", "workers"),
+        ("worker_processes", "workers"),
+        ("shutdown_timeout", "drain_timeout"),
+        ("real_ip_from", "trusted_proxies"),
+    ]);
+    (server, trust)
+}
+
+pub(super) fn log(root: &mut Table<'_>) -> LogSettings {
+    let mut log = LogSettings::default();
+    let Some(mut table) = root.table("log") else { return log };
+    table.set("level", &mut log.level, |v| {
+        const WHAT: &str = "a level (error, warn, info, debug, trace) or a filter such as \
+                            \"info,tollgate::upstream=debug\"";
+        let text = v.string(WHAT)?;
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        let fits = |part: &str| {
+            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+            levels.contains(&level.trim())
+        };
+        if text.split(',').all(fits) {
+            Ok(text.to_owned())
+        } else {
+            Err(Misfit::new(format!("`{text}` is not {WHAT}")))
+        }
+    });
+    table.set("format", &mut log.json, |v| v.word(&[("text", false), ("json", true)]));
+    table.finish(&[]);
+    log
+}
+
+pub(super) fn access_log(root: &mut Table<'_>, base: &Path) -> AccessLogSettings {
+    let mut log = AccessLogSettings::default();
+    let Some(mut table) = root.table("access_log") else { return log };
+    table.set("output", &mut log.output, |v| {
+        Ok(match v.string("\"stdout\", \"stderr\", \"off\" or a path")? {
+            "stdout" => LogOutput::Stdout,
+            "stderr" => LogOutput::Stderr,
+            "off" => LogOutput::Off,
+            "" => return Err(Misfit::new("expected \"stdout\", \"stderr\", \"off\" or a path")),
+            path => LogOutput::File(base.join(path)),
+        })
+    });
+    let formats = [("text", AccessLogFormat::Text), ("json", AccessLogFormat::Json)];
+    table.set("format", &mut log.format, |v| v.word(&formats));
+    table.finish(&[("path", "output"), ("file", "output")]);
+    log
+}
+
+pub(super) fn admin(root: &mut Table<'_>) -> Option<AdminSettings> {
+    let mut admin = AdminSettings::default();
+    let Some(mut table) = root.table("admin") else { return Some(admin) };
+    let enabled = table.read("enabled", Value::boolean).unwrap_or(true);
+    table.set("address", &mut admin.address, socket_address);
+    table.finish(&[("listen", "address"), ("port", "address")]);
+    enabled.then_some(admin)
+}

@@ -1,0 +1,215 @@
+//! Values that are more than a TOML type: durations, sizes, networks, names,
+//! secrets.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::header::{self, HeaderName};
+use http::{HeaderValue, StatusCode};
+use ipnet::IpNet;
+use zeroize::Zeroizing;
+
+use super::reader::{Fits, Misfit, Value};
+use crate::layers::KeyDigest;
+
+/// A time of at least a millisecond, such as `"1m 30s"`.
+pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
+    const WHAT: &str = "a duration such as \"500ms\", \"10s\" or \"1m 30s\"";
+    if !value.is_string() {
+        return Err(value
+            .string(WHAT)
+            .err()
+            .unwrap_or_else(|| Misfit::new(WHAT))
+            .hint("write the unit: \"10s\" is ten seconds"));
+    }
+    let text = value.string(WHAT)?;
+    let parsed = humantime::parse_duration(text)
+        .map_err(|error| Misfit::new(format!("`{text}` is not {WHAT}: {error}")))?;
+    if parsed < Duration::from_millis(1) {
+        return Err(Misfit::new("expected a duration of at least 1ms")
+            .hint("a timeout cannot be switched off; choose a long one instead"));
+    }
+    Ok(parsed)
+}
+
+/// A number of bytes, plain or such as `"64KiB"`.
+pub(super) fn size(value: &Value<'_>) -> Fits<u64> {
+    const WHAT: &str = "a size such as \"64KiB\" or \"10MB\", or a number of bytes";
+    if !value.is_string() {
+        return value.integer(WHAT, 1, i64::MAX.unsigned_abs());
+    }
+    let text = value.string(WHAT)?;
+    let wrong = || Misfit::new(format!("`{text}` is not {WHAT}"));
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return Err(wrong().hint("units: B, KB, KiB, MB, MiB, GB, GiB")),
+    };
+    number.checked_mul(unit).filter(|size| *size > 0).ok_or_else(wrong)
+}
+
+/// A size that fits the machine's memory.
+pub(super) fn memory_size(value: &Value<'_>) -> Fits<usize> {
+    let size = size(value)?;
+    usize::try_from(size).map_err(|_| Misfit::new("the size is too large"))
+}
+
+/// A size that fits 31 bits, as HTTP/2 windows must (RFC 9113 §6.9.1).
+pub(super) fn window(value: &Value<'_>) -> Fits<u32> {
+    u32::try_from(size(value)?)
+        .ok()
+        .filter(|window| *window < 1 << 31)
+        .ok_or_else(|| Misfit::new("expected a window of less than 2GiB"))
+}
+
+/// A positive number.
+pub(super) fn positive(value: &Value<'_>) -> Fits<NonZeroU32> {
+    let number = value.integer("a number", 1, u64::from(u32::MAX))?;
+    Ok(u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
+}
+
+/// A positive number, as a count of things in memory.
+pub(super) fn count(value: &Value<'_>) -> Fits<usize> {
+    let number = value.integer("a number", 1, u64::from(u32::MAX))?;
+    usize::try_from(number).map_err(|_| Misfit::new("the number is too large"))
+}
+
+/// A network such as `10.0.0.0/8`, or one address.
+pub(super) fn network(value: &Value<'_>) -> Fits<IpNet> {
+    const WHAT: &str = "a network such as \"10.0.0.0/8\" or an address";
+    let text = value.string(WHAT)?;
+    let network: IpNet = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse().map_err(|_| Misfit::new(format!("`{text}` is not {WHAT}")))?,
+    };
+    if network != network.trunc() {
+        return Err(Misfit::new(format!("`{text}` has bits set past its prefix"))
+            .hint(format!("the network is `{}`", network.trunc())));
+    }
+    Ok(network)
+}
+
+/// An address with a port.
+pub(super) fn socket_address(value: &Value<'_>) -> Fits<SocketAddr> {
+    const WHAT: &str = "an address with a port, such as \"0.0.0.0:443\" or \"[::]:443\"";
+    let text = value.string(WHAT)?;
+    text.parse().map_err(|_| {
+        let misfit = Misfit::new(format!("`{text}` is not {WHAT}"));
+        match text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
+            Some(port) => misfit.hint(format!("for every address write \"0.0.0.0:{port}\"")),
+            None if text.starts_with("localhost:") => misfit.hint("write 127.0.0.1 for localhost"),
+            None => misfit,
+        }
+    })
+}
+
+/// The name of a field that may be rewritten.
+pub(super) fn field_name(text: &str) -> Fits<HeaderName> {
+    let name = HeaderName::try_from(text)
+        .map_err(|_| Misfit::new(format!("`{text}` is not a field name")))?;
+    let managed = [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    if managed.contains(&name) {
+        return Err(Misfit::new(format!(
+            "`{name}` belongs to the connection and is not rewritten"
+        )));
+    }
+    if name == header::HOST {
+        return Err(Misfit::new("`host` is not rewritten as a field")
+            .hint("the route's own key `host` says what the origin sees"));
+    }
+    Ok(name)
+}
+
+pub(super) fn header_name(value: &Value<'_>) -> Fits<HeaderName> {
+    field_name(value.string("a field name")?)
+}
+
+pub(super) fn header_value(value: &Value<'_>) -> Fits<HeaderValue> {
+    let text = value.string("a string")?;
+    HeaderValue::from_str(text).map_err(|_| Misfit::new("a field value has no control characters"))
+}
+
+/// A status from `least` to `most`.
+pub(super) fn status(value: &Value<'_>, least: u16, most: u16) -> Fits<StatusCode> {
+    let number = value.integer("a status", u64::from(least), u64::from(most))?;
+    u16::try_from(number)
+        .ok()
+        .and_then(|number| StatusCode::from_u16(number).ok())
+        .ok_or_else(|| Misfit::new("expected a status"))
+}
+
+/// A file that is there and may be read; relative paths start at `base`.
+pub(super) fn file(value: &Value<'_>, base: &Path) -> Fits<PathBuf> {
+    let path = base.join(value.string("a path")?);
+    match std::fs::File::open(&path) {
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_dir()) => {
+            Err(Misfit::new(format!("{} is a folder, not a file", path.display())))
+        }
+        Ok(_) => Ok(path),
+        Err(error) => {
+            let misfit = Misfit::new(format!("{} cannot be read: {error}", path.display()));
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            Err(if missing && path.to_string_lossy().contains("demo") {
+                misfit.hint("`tollgate demo` makes a self-signed certificate")
+            } else {
+                misfit
+            })
+        }
+    }
+}
+
+/// An API key: by its digest, or read from the environment or a file. What is
+/// read is never shown, not even when it is wrong.
+pub(super) fn api_key(value: &Value<'_>, base: &Path) -> Fits<KeyDigest> {
+    const WAYS: &str = "write \"env:NAME\", \"file:PATH\" or \"sha256:…\"; \
+                        `tollgate hash-key` makes the last from a key";
+    let text = value.string("a key")?;
+    let read = if let Some(hex) = text.strip_prefix("sha256:") {
+        return digest(hex).map(KeyDigest::from_bytes).ok_or_else(|| {
+            Misfit::new("expected 64 hexadecimal digits after `sha256:`").hint(WAYS)
+        });
+    } else if let Some(name) = text.strip_prefix("env:") {
+        std::env::var(name)
+            .map(Zeroizing::new)
+            .map_err(|_| Misfit::new(format!("the environment has no variable `{name}`")))?
+    } else if let Some(path) = text.strip_prefix("file:") {
+        let path = base.join(path);
+        std::fs::read_to_string(&path)
+            .map(Zeroizing::new)
+            .map_err(|error| Misfit::new(format!("{} cannot be read: {error}", path.display())))?
+    } else {
+        return Err(Misfit::new("a key does not stand in the configuration itself").hint(WAYS));
+    };
+    let key = read.trim_end_matches(['\r', '\n']);
+    if key.is_empty() {
+        return Err(Misfit::new("the key is empty"));
+    }
+    Ok(KeyDigest::of(key.as_bytes()))
+}
+
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (index, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(digest)
+}

@@ -1,0 +1,170 @@
+//! `[[upstream]]`
+
+use std::path::Path;
+
+use http::{Method, Uri};
+
+use super::listeners::unique;
+use super::reader::{Fits, Misfit, Table, Value};
+use super::units::{count, duration, file, positive};
+use crate::upstream::{
+    HealthCheck, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol, StatusRange,
+    UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+};
+
+const ELSEWHERE: [(&str, &str); 7] = [
+    ("servers", "origins"),
+    ("backends", "origins"),
+    ("endpoints", "origins"),
+    ("targets", "origins"),
+    ("health_check", "health"),
+    ("healthcheck", "health"),
+    ("keepalive", "max_idle"),
+];
+
+pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<UpstreamSettings> {
+    let mut upstreams: Vec<UpstreamSettings> = Vec::new();
+    for table in root.tables("upstream") {
+        let names: Vec<String> = upstreams.iter().map(|one| one.name.clone()).collect();
+        upstreams.push(upstream(table, base, &names));
+    }
+    upstreams
+}
+
+fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSettings {
+    let name = table.require("name", "what routes call it by", |v| unique(v, names));
+    if !table.has("origins") {
+        let hint = "origins = [\"http://127.0.0.1:3000\"]".to_owned();
+        table.complain("the key `origins` is missing", Some(hint));
+    }
+    let origins = table.list("origins", origin).unwrap_or_default();
+    if table.has("origins") && origins.is_empty() {
+        table.complain("an upstream needs at least one origin", None);
+    }
+    let mut settings = UpstreamSettings::new(name.unwrap_or_default(), origins);
+    let protocols =
+        [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
+    table.set("protocol", &mut settings.protocol, |v| v.word(&protocols));
+    table.set("max_idle", &mut settings.max_idle, count);
+    table.set("max_attempts", &mut settings.max_attempts, |v| positive(v).map(u32::from));
+    if let Some(tls) = table.table("tls") {
+        settings.tls = tls_settings(tls, base);
+    }
+    if let Some(timeouts) = table.table("timeouts") {
+        settings.timeouts = timeouts_of(timeouts);
+    }
+    if let Some(passive) = table.table("passive") {
+        settings.passive = passive_health(passive);
+    }
+    settings.health = table.table("health").map(health);
+    table.finish(&ELSEWHERE);
+    settings
+}
+
+fn origin(value: &Value<'_>) -> Fits<OriginSettings> {
+    const WHAT: &str = "an origin such as \"http://127.0.0.1:3000\"";
+    if value.is_string() {
+        return value.parsed::<OriginUrl>(WHAT).map(OriginSettings::new);
+    }
+    let Some(mut table) = value.table() else {
+        return Err(Misfit::new(format!("expected {WHAT}")));
+    };
+    let url = table.require("url", WHAT, |v| v.parsed::<OriginUrl>(WHAT));
+    let weight = table.read("weight", |v| v.integer("a weight", 1, 1_000));
+    table.finish(&[("address", "url"), ("host", "url")]);
+    let weight = weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1);
+    url.map(|url| OriginSettings { url, weight })
+        .ok_or_else(|| Misfit::new("the origin cannot be used"))
+}
+
+fn tls_settings(mut table: Table<'_>, base: &Path) -> UpstreamTls {
+    let mut tls = UpstreamTls::default();
+    table.set("verify", &mut tls.verify, Value::boolean);
+    tls.ca = table.read("ca", |v| file(v, base));
+    tls.server_name = table.read("server_name", |v| v.string("a server name").map(str::to_owned));
+    table.finish(&[("sni", "server_name"), ("insecure", "verify"), ("ca_file", "ca")]);
+    tls
+}
+
+fn timeouts_of(mut table: Table<'_>) -> UpstreamTimeouts {
+    let mut timeouts = UpstreamTimeouts::default();
+    table.set("connect", &mut timeouts.connect, duration);
+    table.set("response_head", &mut timeouts.response_head, duration);
+    table.set("idle_body", &mut timeouts.idle_body, duration);
+    table.set("pool_idle", &mut timeouts.pool_idle, duration);
+    table.finish(&[
+        ("read", "response_head"),
+        ("idle", "pool_idle"),
+        ("first_byte", "response_head"),
+    ]);
+    timeouts
+}
+
+fn passive_health(mut table: Table<'_>) -> PassiveHealth {
+    let mut passive = PassiveHealth::default();
+    table.set("max_failures", &mut passive.max_failures, |v| positive(v).map(u32::from));
+    table.set("set_aside", &mut passive.set_aside, duration);
+    table.finish(&[("max_fails", "max_failures"), ("fail_timeout", "set_aside")]);
+    passive
+}
+
+fn health(mut table: Table<'_>) -> HealthCheck {
+    let http = table.read("type", |v| v.word(&[("http", true), ("tcp", false)])).unwrap_or(true);
+    let probe = if http {
+        http_probe(&mut table)
+    } else {
+        for key in ["path", "method", "host", "expect"] {
+            if table.has(key) {
+                table.complain(format!("`{key}` is for probes of type \"http\""), None);
+            }
+        }
+        let _known = http_probe(&mut table);
+        Probe::Tcp
+    };
+    let mut check = HealthCheck::new(probe);
+    table.set("interval", &mut check.interval, duration);
+    table.set("timeout", &mut check.timeout, duration);
+    table.set("rise", &mut check.rise, |v| positive(v).map(u32::from));
+    table.set("fall", &mut check.fall, |v| positive(v).map(u32::from));
+    table.finish(&[
+        ("uri", "path"),
+        ("healthy_threshold", "rise"),
+        ("unhealthy_threshold", "fall"),
+    ]);
+    check
+}
+
+fn http_probe(table: &mut Table<'_>) -> Probe {
+    let method = table.read("method", |v| v.parsed::<Method>("a method"));
+    let path = table.read("path", |v| {
+        let path = v.parsed::<Uri>("a path such as \"/health\"")?;
+        if path.authority().is_some() || !path.path().starts_with('/') {
+            return Err(Misfit::new("expected a path that begins with `/`"));
+        }
+        Ok(path)
+    });
+    let host = table.read("host", |v| v.string("a host").map(str::to_owned));
+    let expect = table.list("expect", statuses);
+    Probe::Http {
+        method: method.unwrap_or(Method::GET),
+        path: path.unwrap_or_else(|| Uri::from_static("/")),
+        host,
+        expect: expect.unwrap_or_else(|| vec![StatusRange { first: 200, last: 399 }]),
+    }
+}
+
+/// `204`, `"204"` or `"200-399"`.
+fn statuses(value: &Value<'_>) -> Fits<StatusRange> {
+    const WHAT: &str = "a status or a range such as \"200-399\"";
+    if !value.is_string() {
+        let status = super::units::status(value, 100, 599)?.as_u16();
+        return Ok(StatusRange { first: status, last: status });
+    }
+    let text = value.string(WHAT)?;
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| text.trim().parse().ok().filter(|n| (100..600).contains(n));
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(StatusRange { first, last }),
+        _ => Err(Misfit::new(format!("`{text}` is not {WHAT}"))),
+    }
+}
