@@ -8,6 +8,8 @@
 mod bound;
 mod builder;
 mod compose;
+#[cfg(feature = "cli")]
+pub mod demo;
 mod embed;
 mod router;
 

@@ -1,0 +1,180 @@
+//! The command line: reads it, does as it says, and turns what went wrong into
+//! a message and an exit code.
+
+mod demo;
+mod health;
+mod keys;
+mod serve;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::{BindError, SetupError};
+
+/// Exit codes, after `sysexits.h`.
+const EX_UNAVAILABLE: u8 = 69;
+const EX_SOFTWARE: u8 = 70;
+const EX_CONFIG: u8 = 78;
+
+const EXAMPLES: &str = "\
+Examples:
+  tollgate demo                      try it: origins, certificate and all
+  tollgate check -c config.toml      say everything that is wrong with a file
+  tollgate run -c config.toml        serve
+  tollgate hash-key --generate       make an API key and the line for it
+
+Exit codes: 0 ended as asked, 1 unhealthy, 2 wrong usage, 69 an address
+cannot be bound, 70 a fault of Tollgate's own, 78 the configuration is wrong.";
+
+/// A reverse proxy and API gateway.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve what a configuration file says.
+    Run {
+        /// The file; default `config.toml`, else `/etc/tollgate/config.toml`.
+        #[arg(short, long)]
+        config: Option<PathBuf>,
+    },
+    /// Say whether a configuration file can be used, without serving.
+    Check {
+        /// The file; default `config.toml`, else `/etc/tollgate/config.toml`.
+        #[arg(short, long)]
+        config: Option<PathBuf>,
+    },
+    /// Serve the sample configuration with two built-in origins and a
+    /// certificate made on the spot.
+    Demo {
+        /// Another file than `config.toml`; without one, the built-in sample.
+        #[arg(short, long)]
+        config: Option<PathBuf>,
+    },
+    /// Serve one of the demo's origins.
+    DemoOrigin {
+        /// Where to listen.
+        #[arg(long, default_value = "127.0.0.1:6201")]
+        address: SocketAddr,
+        /// What it calls itself.
+        #[arg(long, default_value = "demo-origin")]
+        name: String,
+    },
+    /// Ask a running proxy's admin listener whether it is ready.
+    Healthcheck {
+        /// The proxy's configuration file, which names its admin address.
+        #[arg(short, long, conflicts_with = "address")]
+        config: Option<PathBuf>,
+        /// The admin address itself.
+        #[arg(long)]
+        address: Option<SocketAddr>,
+    },
+    /// Turn an API key, read from standard input, into its digest for the
+    /// configuration.
+    HashKey {
+        /// Make a key instead of reading one.
+        #[arg(long)]
+        generate: bool,
+    },
+}
+
+/// Why a command ended before it was done.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("{0}")]
+    Unhealthy(String),
+    #[error("{what}")]
+    Io {
+        what: String,
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+impl Failure {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |cause| Self::Io { what, cause }
+    }
+
+    fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Setup(_) => EX_CONFIG,
+            Self::Bind(_) => EX_UNAVAILABLE,
+            Self::Unhealthy(_) => 1,
+            Self::Io { .. } => EX_SOFTWARE,
+        })
+    }
+}
+
+/// Reads the command line and does as it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run { config } => serve::run(&config_path(config)),
+        Command::Check { config } => serve::check(&config_path(config)),
+        Command::Demo { config } => demo::run(config),
+        Command::DemoOrigin { address, name } => demo::origin(address, &name),
+        Command::Healthcheck { config, address } => health::check(config, address),
+        Command::HashKey { generate } => keys::hash(generate),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", message(&failure));
+            failure.code()
+        }
+    }
+}
+
+/// The error with all its causes; a report on a configuration is shown as it is.
+fn message(failure: &Failure) -> String {
+    if let Failure::Setup(SetupError::Config(report)) = failure {
+        return report.to_string();
+    }
+    let mut message = format!("tollgate: {failure}");
+    let mut cause = std::error::Error::source(failure);
+    while let Some(error) = cause {
+        let _infallible = write!(message, ": {error}");
+        cause = error.source();
+    }
+    message
+}
+
+fn config_path(given: Option<PathBuf>) -> PathBuf {
+    let system = Path::new("/etc/tollgate/config.toml");
+    given.unwrap_or_else(|| {
+        let here = PathBuf::from("config.toml");
+        if !here.exists() && system.exists() { system.to_owned() } else { here }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_with_what_it_caused() {
+        let cause = std::io::Error::other("the disk is on fire");
+        let failure = Failure::io("cannot start")(cause);
+        assert_eq!(message(&failure), "tollgate: cannot start: the disk is on fire");
+    }
+}

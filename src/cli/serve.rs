@@ -1,0 +1,117 @@
+//! `tollgate run` and `tollgate check`.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use super::Failure;
+use crate::app::{Bound, Proxy, SetupError};
+use crate::config::{LogSettings, Settings};
+
+pub(super) fn check(path: &Path) -> Result<(), Failure> {
+    let proxy = Proxy::from_config(path)?;
+    println!("{}: ok: {}", path.display(), summary(proxy.settings()));
+    Ok(())
+}
+
+pub(super) fn run(path: &Path) -> Result<(), Failure> {
+    let settings = crate::config::load(path).map_err(SetupError::from)?;
+    start_log(&settings.log);
+    let bound = Proxy::build(settings).map_err(SetupError::from)?.bind()?;
+    runtime()?.block_on(async {
+        let stop = stop_signal().map_err(Failure::io("cannot wait for signals"))?;
+        announce(&bound);
+        let ended = bound.run(stop).await.map_err(Failure::io("cannot start the workers"))?;
+        tracing::info!(cut = ended.cut, "ended");
+        Ok(())
+    })
+}
+
+/// A runtime for everything but the connections, which have workers of their own.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(Failure::io("cannot start the runtime"))
+}
+
+/// Resolves at the first SIGTERM or SIGINT. A second one ends the process on
+/// the spot: whoever asks twice does not want to wait for the drain.
+pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut either = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let name = either().await;
+        tracing::info!(signal = name, "stopping; a second signal ends at once");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(130);
+        });
+    })
+}
+
+/// Sends the operational log to standard error; `RUST_LOG` overrules the
+/// configured level.
+pub(super) fn start_log(settings: &LogSettings) {
+    let filter = EnvFilter::try_from_default_env()
+        .or_else(|_| EnvFilter::try_new(&settings.level))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let started = if settings.json {
+        log.json().flatten_event(true).try_init()
+    } else {
+        log.with_ansi(io::stderr().is_terminal()).try_init()
+    };
+    if let Err(error) = started {
+        eprintln!("tollgate: the log cannot be started: {error}");
+    }
+}
+
+fn announce(bound: &Bound) {
+    let settings = bound.settings();
+    for listener in &settings.listeners {
+        for address in bound.addresses(&listener.name) {
+            let serve = &listener.serve;
+            let protocols = match (serve.http1, serve.http2) {
+                (true, true) => "h2, http/1.1",
+                (false, true) => "h2",
+                _ => "http/1.1",
+            };
+            let tls = listener.tls.is_some();
+            tracing::info!(listener = listener.name, %address, tls, protocols, "listening");
+        }
+    }
+    if let Some(address) = bound.admin_address() {
+        tracing::info!(%address, "admin: /livez /readyz /metrics");
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "the admin listener is open to other machines");
+        }
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving {}", summary(settings));
+}
+
+fn summary(settings: &Settings) -> String {
+    let count = |number: usize, what: &str| {
+        let plural = if number == 1 { "" } else { "s" };
+        format!("{number} {what}{plural}")
+    };
+    let origins = settings.upstreams.iter().map(|upstream| upstream.origins.len()).sum();
+    format!(
+        "{}, {} ({}), {}",
+        count(settings.listeners.len(), "listener"),
+        count(settings.upstreams.len(), "upstream"),
+        count(origins, "origin"),
+        count(settings.routes.len(), "route"),
+    )
+}
