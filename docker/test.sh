@@ -310,6 +310,15 @@ else
   die "it becomes healthy" "it is $(state_of '{{.State.Status}}, {{.State.Health.Status}}')"
 fi
 
+origins_healthy() {
+  local origin
+  for origin in origin-a origin-b; do
+    [[ $(dock inspect --format '{{.State.Health.Status}}' "$(compose ps -q "$origin")") == healthy ]] ||
+      return 1
+  done
+}
+holds "so do the origins" within 30 origins_healthy
+
 expect "the process is not root's" 65532 \
   "$(dock top "$proxy" -eo uid,pid | sed -n 's/^ *\([0-9]\+\) .*/\1/p' | sort -u)"
 refused "its root is read-only" 'read-only' timeout 60 docker cp "$here/Dockerfile" "$proxy:/written"

@@ -278,6 +278,11 @@ impl<'a> Value<'a> {
         })
     }
 
+    pub(super) fn is_empty_list(&self) -> bool {
+        self.value.as_array().is_some_and(|items| items.is_empty())
+    }
+
+    /// The items of a list.
     pub(super) fn items(&self, what: &str) -> Option<Vec<Self>> {
         let Some(items) = self.value.as_array() else {
             let Misfit { message, hint } = self.expected(what);

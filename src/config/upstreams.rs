@@ -38,7 +38,7 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
         table.complain("the key `origins` is missing", Some(hint));
     }
     let origins = table.list("origins", origin).unwrap_or_default();
-    if table.has("origins") && origins.is_empty() {
+    if table.value("origins").is_some_and(|origins| origins.is_empty_list()) {
         table.complain("an upstream needs at least one origin", None);
     }
     let mut settings = UpstreamSettings::new(name.unwrap_or_default(), origins);

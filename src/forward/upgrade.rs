@@ -3,17 +3,24 @@
 //! byte until either side ends.
 
 use std::io;
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, Version};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::hop_by_hop;
 use crate::body::Body;
-use crate::context::{Exchange, KeepOpen};
+use crate::context::{Exchange, KeepOpen, Record};
 use crate::drain;
 use crate::error::{Error, Kind};
+
+/// How long one side of a tunnel may go on when the other has ended.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How much of a tunnel is in flight each way.
 const TUNNEL_BUFFER: usize = 16 * 1024;
@@ -95,29 +102,48 @@ async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade, exchange: Option<&Ex
             return;
         }
     };
-    match join(downstream, upstream).await {
-        Ok((received, sent)) => {
+    let (received, taken) = tokio::io::split(TokioIo::new(downstream));
+    let (answered, asked) = tokio::io::split(TokioIo::new(upstream));
+    let count = |write: fn(&mut Record, u64)| {
+        move |bytes| {
             if let Some(exchange) = exchange {
-                exchange.update(|record| {
-                    record.request_bytes += received;
-                    record.response_bytes += sent;
-                    record.complete = true;
-                });
+                exchange.update(|record| write(record, bytes));
             }
         }
-        // One side going away without a farewell is how most tunnels end.
-        Err(error) => tracing::trace!(%error, "a tunnel ended"),
+    };
+    let up = relay(received, asked, count(|record, bytes| record.request_bytes += bytes));
+    let down = relay(answered, taken, count(|record, bytes| record.response_bytes += bytes));
+    let (up, down) = (std::pin::pin!(up), std::pin::pin!(down));
+    let ended = match select(up, down).await {
+        Either::Left((Ok(()), other)) | Either::Right((Ok(()), other)) => {
+            timeout(FAREWELL, other).await
+        }
+        Either::Left((Err(error), _)) | Either::Right((Err(error), _)) => Ok(Err(error)),
+    };
+    match ended {
+        Ok(Err(error)) => tracing::trace!(%error, "a tunnel broke off"),
+        Ok(Ok(())) | Err(_) => {
+            if let Some(exchange) = exchange {
+                exchange.update(|record| record.complete = true);
+            }
+        }
     }
 }
 
-async fn join(downstream: Upgraded, upstream: Upgraded) -> io::Result<(u64, u64)> {
-    let mut downstream = TokioIo::new(downstream);
-    let mut upstream = TokioIo::new(upstream);
-    tokio::io::copy_bidirectional_with_sizes(
-        &mut downstream,
-        &mut upstream,
-        TUNNEL_BUFFER,
-        TUNNEL_BUFFER,
-    )
-    .await
+/// Passes on what comes, as it comes, and the end of it.
+async fn relay(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    count: impl Fn(u64),
+) -> io::Result<()> {
+    let mut buffer = vec![0; TUNNEL_BUFFER];
+    loop {
+        let bytes = from.read(&mut buffer).await?;
+        if bytes == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..bytes]).await?;
+        to.flush().await?;
+        count(bytes as u64);
+    }
 }

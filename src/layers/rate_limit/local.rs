@@ -87,8 +87,8 @@ impl<C: Clock + Clone> Limiter<C> {
         self.evicting.store(false, Ordering::Release);
     }
 
-    #[cfg(test)]
-    fn clients(&self) -> usize {
+    /// How many clients are remembered.
+    pub(super) fn clients(&self) -> usize {
         self.limiter.len()
     }
 }

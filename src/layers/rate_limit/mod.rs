@@ -58,6 +58,14 @@ impl RateLimitLayer {
     }
 }
 
+impl RateLimitLayer {
+    /// How many clients are remembered at the moment.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.shared.limiter.clients()
+    }
+}
+
 impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 

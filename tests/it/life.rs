@@ -1,0 +1,146 @@
+//! Starting and ending.
+
+use std::time::Duration;
+
+use crate::support::client::{Raw, get};
+use crate::support::origin::Origin;
+use crate::support::proxy::Setup;
+use crate::support::{eventually, within};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Answers after a while.
+async fn slow(wait: u64) -> Origin {
+    Origin::scripted(move |mut connection| async move {
+        while connection.request().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            connection.write(OK).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
+    within(async {
+        let origin = slow(300).await;
+        let mut proxy = Setup::forwarding_to(&origin).start();
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        eventually("the origin has it", async || !origin.requests().is_empty()).await;
+        proxy.begin_stop();
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+        assert_eq!(proxy.ended().await.cut, 0);
+        assert!(tokio::net::TcpStream::connect(proxy.address).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_the_drain_up() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let mut proxy = Setup::forwarding_to(&origin).server("drain_timeout = \"15s\"").start();
+        let mut idle = Raw::connect(proxy.address).await;
+        idle.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        idle.answer().await;
+        let _silent = Raw::connect(proxy.address).await;
+        let before = std::time::SystemTime::now();
+        proxy.begin_stop();
+        assert_eq!(proxy.ended().await.cut, 0);
+        assert!(before.elapsed().unwrap() < Duration::from_secs(10));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn past_the_deadline_what_is_left_is_cut_and_counted() {
+    within(async {
+        let origin = slow(60_000).await;
+        let mut proxy = Setup::forwarding_to(&origin).server("drain_timeout = \"200ms\"").start();
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        eventually("the origin has it", async || !origin.requests().is_empty()).await;
+        proxy.begin_stop();
+        assert_eq!(proxy.ended().await.cut, 1);
+        assert!(client.read_to_end().await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn http_2_clients_are_told_to_go_away() {
+    within(async {
+        let origin = slow(300).await;
+        let mut proxy = Setup::forwarding_to(&origin).start();
+        let tcp = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let request = http::Request::get("http://a.test/").body(()).unwrap();
+        let (response, _) = client.send_request(request, true).unwrap();
+        eventually("the origin has it", async || !origin.requests().is_empty()).await;
+        proxy.begin_stop();
+        assert_eq!(response.await.unwrap().status(), 200);
+        assert_eq!(proxy.ended().await.cut, 0);
+        driver.await.unwrap().unwrap();
+        let late = http::Request::get("http://a.test/").body(()).unwrap();
+        assert!(
+            client.ready().await.and_then(|mut c| c.send_request(late, true).map(drop)).is_err()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readiness_goes_before_the_listeners_do() {
+    within(async {
+        let origin = slow(500).await;
+        let mut proxy = Setup::forwarding_to(&origin).start();
+        let ready = "/readyz";
+        let local = "Connection: close\r\n";
+        let ask = |address| async move {
+            let request = format!("GET {ready} HTTP/1.1\r\nHost: localhost\r\n{local}\r\n");
+            crate::support::client::ask(address, request).await
+        };
+        assert_eq!(ask(proxy.admin).await.status, 200);
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        eventually("the origin has it", async || !origin.requests().is_empty()).await;
+        proxy.begin_stop();
+        eventually("it is not ready", async || ask(proxy.admin).await.status == 503).await;
+        assert_eq!(client.answer().await.status, 200);
+        proxy.ended().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_workers_share_the_load_and_the_pool() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let proxy = Setup::forwarding_to(&origin).server("workers = 3").start();
+        for _ in 0..30 {
+            assert_eq!(get(proxy.address, "/", "").await.status, 200);
+        }
+        // A worker without an idle connection takes one of its neighbours'.
+        assert!(origin.connections() <= 3, "{}", origin.connections());
+        assert_eq!(proxy.stop().await.cut, 0);
+    })
+    .await;
+}
+
+#[test]
+fn an_address_that_is_taken_is_said_with_its_listener() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let toml = format!(
+        "[admin]\nenabled = false\n[[listener]]\nname = \"public\"\naddress = \"{address}\"\n\
+         [[route]]\nname = \"all\"\nrespond = {{}}\n"
+    );
+    let settings = tollgate::config::parse("test.toml".as_ref(), &toml).unwrap();
+    let error = tollgate::Proxy::build(settings).unwrap().bind().unwrap_err();
+    assert_eq!((error.listener.as_str(), error.address), ("public", address));
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    assert!(error.cause.to_string().contains("another process"), "{}", error.cause);
+}

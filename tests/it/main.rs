@@ -1,0 +1,22 @@
+//! Whole-proxy tests, in one binary: real sockets, real TLS, a proxy in the
+//! same process, origins that record what they receive.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(unreachable_pub, reason = "the modules share what is public in `support`")]
+
+mod architecture;
+mod axum_embed;
+mod balancing;
+mod cli;
+mod defects;
+mod errors;
+mod forwarding;
+mod life;
+mod observe;
+mod policy;
+mod retries;
+mod routing;
+mod support;
+mod timeouts;
+mod tls;
+mod upgrade;

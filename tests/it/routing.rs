@@ -1,0 +1,105 @@
+//! Which route a request takes, and routes that answer by themselves.
+
+use crate::support::client::{ask, get};
+use crate::support::origin::Origin;
+use crate::support::proxy::Setup;
+use crate::support::within;
+
+async fn status_and_body(proxy: std::net::SocketAddr, host: &str, path: &str) -> (u16, String) {
+    let answer = ask(proxy, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+    (answer.status, answer.text())
+}
+
+#[tokio::test]
+async fn the_most_specific_route_wins_wherever_it_stands() {
+    within(async {
+        let route = |name: &str, matches: &str| {
+            format!("[[route]]\nname = \"{name}\"\n{matches}\nrespond = {{ body = \"{name}\" }}\n")
+        };
+        let proxy = Setup::new(
+            route("any", "")
+                + &route("host", "hosts = [\"a.test\"]")
+                + &route("api", "hosts = [\"a.test\"]\npath = \"/api\"")
+                + &route("v2", "hosts = [\"a.test\"]\npath = \"/api/v2\"")
+                + &route("exact", "hosts = [\"a.test\"]\npath_exact = \"/api/v2/x\"")
+                + &route("wild", "hosts = [\"*.a.test\"]"),
+        )
+        .start();
+        for (host, path, expected) in [
+            ("other.test", "/api", "any"),
+            ("a.test", "/", "host"),
+            ("A.TEST:8080", "/apix", "host"),
+            ("a.test", "/api?x", "api"),
+            ("a.test", "/api/v2/y", "v2"),
+            ("a.test", "/api/v2/x", "exact"),
+            ("b.a.test", "/api", "wild"),
+            ("c.b.a.test", "/", "wild"),
+        ] {
+            let (status, body) = status_and_body(proxy.address, host, path).await;
+            assert_eq!((status, body.as_str()), (200, expected), "{host}{path}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn prefixes_are_stripped_and_rewritten() {
+    within(async {
+        let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let proxy = Setup::new(format!(
+            "[[upstream]]\nname = \"origin\"\norigins = [\"{origin}\"]\n\
+             [[route]]\nname = \"a\"\npath = \"/a\"\nupstream = \"origin\"\nstrip_prefix = true\n\
+             [[route]]\nname = \"b\"\npath = \"/b\"\nupstream = \"origin\"\n\
+             rewrite_prefix = \"/v1\"\n"
+        ))
+        .start();
+        for (path, expected) in
+            [("/a/x?y", "/x?y"), ("/a", "/"), ("/b/x%20y", "/v1/x%20y"), ("/b?q=1", "/v1/?q=1")]
+        {
+            get(proxy.address, path, "").await;
+            let request = origin.requests().pop().unwrap();
+            assert!(request.starts_with(&format!("GET {expected} HTTP/1.1\r\n")), "{request}");
+        }
+        assert_eq!(get(proxy.address, "/c", "").await.status, 404);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redirects_lead_where_they_should() {
+    within(async {
+        let proxy = Setup::new(
+            "[[route]]\nname = \"https\"\nredirect = { to = \"https\" }\n\
+             [[route]]\nname = \"old\"\npath = \"/old\"\n\
+             redirect = { to = \"https://b.test/new\", status = 301 }\n\
+             [[route]]\nname = \"moved\"\npath = \"/moved\"\n\
+             redirect = { to = \"https://b.test\", keep_path = true, status = 307 }\n",
+        )
+        .start();
+        for (path, status, location) in [
+            ("/x?y=z", 308, "https://a.test/x?y=z"),
+            ("/old/page", 301, "https://b.test/new"),
+            ("/moved/page?y", 307, "https://b.test/moved/page?y"),
+        ] {
+            let answer = get(proxy.address, path, "").await;
+            assert_eq!((answer.status, answer.field("location")), (status, Some(location)));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fixed_response_is_what_it_says() {
+    within(async {
+        let proxy = Setup::new(
+            "[[route]]\nname = \"teapot\"\n\
+             respond = { status = 418, body = \"{}\", content_type = \"application/json\" }\n",
+        )
+        .start();
+        let answer = get(proxy.address, "/", "").await;
+        assert_eq!((answer.status, answer.text().as_str()), (418, "{}"));
+        assert_eq!(answer.field("content-type"), Some("application/json"));
+        assert_eq!(answer.field("server"), Some("tollgate"));
+    })
+    .await;
+}
