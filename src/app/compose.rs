@@ -21,7 +21,7 @@ use crate::layers::{
     ApiKeyLayer, BodyLimit, BodyLimitLayer, ClientAddress, ClientAddressLayer, Exchanges,
     ExchangesLayer, Forwarded, ForwardedLayer, HeaderRewrite, HeaderRewriteLayer, InFlight,
     InFlightLayer, MakeRequestId, REQUEST_ID, RateLimitLayer, RecordRequestId,
-    RecordRequestIdLayer, Rescue, RescueLayer,
+    RecordRequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
 };
 use crate::observe::{AccessLog, Metrics};
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -31,9 +31,11 @@ use crate::upstream::Upstream;
 /// What every exchange passes, whatever its route.
 pub type Gateway = Exchanges<
     ClientAddress<
-        SetRequestId<
-            RecordRequestId<PropagateRequestId<Rescue<Validate<InFlight<Router>>>>>,
-            MakeRequestId,
+        StripIdentity<
+            SetRequestId<
+                RecordRequestId<PropagateRequestId<Rescue<Validate<InFlight<Router>>>>>,
+                MakeRequestId,
+            >,
         >,
     >,
 >;
@@ -52,12 +54,16 @@ pub(super) fn gateway(
     access_log: AccessLog,
     metrics: Metrics,
 ) -> Gateway {
+    let api_keys = settings.routes.iter().filter_map(|route| route.api_key.as_ref());
+    let identities = api_keys.filter_map(|api_key| api_key.identity_header.clone());
     let max_target = settings.listeners.iter().map(|listener| listener.serve.max_target).max();
     ServiceBuilder::new()
         // Opens the exchange's record, and writes log and metrics at its end.
         .layer(ExchangesLayer::new(access_log, metrics))
         // Whose request it is: everything after this decides by that.
         .layer(ClientAddressLayer::new(&settings.trust))
+        // Nobody brings an identity along.
+        .layer(StripIdentityLayer::new(identities))
         // A name for the exchange that client, log and origin share.
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestId::default()))
         .layer(RecordRequestIdLayer)

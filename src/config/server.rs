@@ -61,7 +61,18 @@ pub(super) fn access_log(root: &mut Table<'_>, base: &Path) -> AccessLogSettings
             "stderr" => LogOutput::Stderr,
             "off" => LogOutput::Off,
             "" => return Err(Misfit::new("expected \"stdout\", \"stderr\", \"off\" or a path")),
-            path => LogOutput::File(base.join(path)),
+            path => {
+                let path = base.join(path);
+                match path.parent() {
+                    Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                        return Err(Misfit::new(format!(
+                            "there is no folder {}",
+                            folder.display()
+                        )));
+                    }
+                    _ => LogOutput::File(path),
+                }
+            }
         })
     });
     let formats = [("text", AccessLogFormat::Text), ("json", AccessLogFormat::Json)];

@@ -110,7 +110,9 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.metrics.exchange_finished(&self.exchange);
-        self.access_log.write(&self.exchange);
+        if !self.access_log.write(&self.exchange) {
+            self.metrics.access_log_dropped();
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`ExchangesLayer`] | opens the exchange's record, writes log and metrics at its end |
 //! | [`ClientAddressLayer`] | derives the client's address from trusted proxies |
+//! | [`StripIdentityLayer`] | takes identity fields out that a client brings along |
 //! | [`RecordRequestIdLayer`] | copies the request's id into the record |
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
@@ -36,7 +37,7 @@ mod rescue;
 mod settings;
 mod short_circuit;
 
-pub use auth::{ApiKeyAuth, ApiKeyLayer};
+pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};

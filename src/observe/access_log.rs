@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -73,19 +73,21 @@ impl AccessLog {
         Ok(Self(Some(Arc::new(Writer { format, queue: Some(queue), dropped, thread }))))
     }
 
-    /// Writes the line of a finished exchange.
-    pub fn write(&self, exchange: &Exchange) {
-        let Some(writer) = &self.0 else { return };
-        let Some(queue) = &writer.queue else { return };
+    /// Writes the line of a finished exchange; `false` if it had to be dropped.
+    pub fn write(&self, exchange: &Exchange) -> bool {
+        let Some(writer) = &self.0 else { return true };
+        let Some(queue) = &writer.queue else { return true };
         let line = match writer.format {
             AccessLogFormat::Text => line::text(exchange),
             AccessLogFormat::Json => line::json(exchange),
         };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(line)
-            && writer.dropped.fetch_add(1, Ordering::Relaxed) == 0
-        {
+        if queue.try_send(line).is_ok() {
+            return true;
+        }
+        if writer.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("the access log cannot be written as fast as requests end");
         }
+        false
     }
 
     /// How many lines were dropped because the log could not keep up.

@@ -112,6 +112,7 @@ struct Families {
     connects: Family<OriginResult, Counter>,
     probes: Family<OriginResult, Counter>,
     healthy: Family<Origin, Gauge>,
+    log_dropped: Counter,
 }
 
 impl Default for Families {
@@ -133,6 +134,7 @@ impl Default for Families {
             connects: Family::default(),
             probes: Family::default(),
             healthy: Family::default(),
+            log_dropped: Counter::default(),
         };
         families.register();
         families
@@ -187,6 +189,8 @@ impl Families {
         registry.register("probes", "Health probes, by result", self.probes.clone());
         let help = "Whether an origin is in the rotation";
         registry.register("origin_healthy", help, self.healthy.clone());
+        let help = "Access-log lines dropped because nobody took them";
+        registry.register("access_log_dropped", help, self.log_dropped.clone());
     }
 }
 
@@ -250,6 +254,11 @@ impl Metrics {
             families.response_bytes.get_or_create(&labels).inc_by(record.response_bytes);
             families.duration.get_or_create(&labels).observe(elapsed.as_secs_f64());
         });
+    }
+
+    /// A line of the access log had to be dropped.
+    pub fn access_log_dropped(&self) {
+        self.0.log_dropped.inc();
     }
 
     /// A new connection to an origin was made (`ok`) or not.

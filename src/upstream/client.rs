@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -66,9 +66,15 @@ impl Origin {
         request: Request<Body>,
         fresh: bool,
     ) -> Result<Sent, Failure> {
-        let (lease, connect) = match self.pooled(fresh) {
+        let http1 = request.headers().contains_key(header::UPGRADE);
+        if http1 && self.speaks_only_http2() {
+            let error = Error::new(Kind::UpgradeFailed)
+                .detail("the origin is spoken to in HTTP/2, which does not switch protocols");
+            return Err(Failure { error, request: None, reused: false, connect: None });
+        }
+        let (lease, connect) = match self.pooled(fresh, http1) {
             Some(lease) => (lease, None),
-            None => match self.dial(fresh).await {
+            None => match self.dial(fresh, http1).await {
                 Ok(dialled) => dialled,
                 Err((error, connect)) => {
                     let request = Some(request);
@@ -83,27 +89,29 @@ impl Origin {
         }
     }
 
-    fn pooled(&self, fresh: bool) -> Option<Lease> {
+    fn pooled(&self, fresh: bool, http1: bool) -> Option<Lease> {
         if fresh {
             self.pool().unshare();
             return None;
         }
-        if let Some(sender) = self.pool().shared() {
-            return Some(Lease::Http2(sender));
-        }
-        self.pool().take().map(Lease::Http1)
+        let shared = if http1 { None } else { self.pool().shared() };
+        shared.map(Lease::Http2).or_else(|| self.pool().take().map(Lease::Http1))
     }
 
     async fn dial(
         &self,
         fresh: bool,
+        http1: bool,
     ) -> Result<(Lease, Option<Duration>), (Error, Option<Duration>)> {
         let started = Instant::now();
-        let _turn = self.pool().turn().await;
-        if !fresh && let Some(sender) = self.pool().shared() {
+        let _turn = if http1 { None } else { self.pool().turn().await };
+        if !fresh
+            && !http1
+            && let Some(sender) = self.pool().shared()
+        {
             return Ok((Lease::Http2(sender), None));
         }
-        let lease = match self.connector().dial().await {
+        let lease = match self.connector().dial(http1).await {
             Ok(dialled) => self.handshake(dialled).await,
             Err(error) => Err(error),
         };
@@ -175,7 +183,7 @@ impl Origin {
     /// HTTP/2 carries the scheme and the authority in the target.
     pub(super) fn address(&self, request: &mut Request<Body>) {
         *request.version_mut() = Version::HTTP_2;
-        let host = request.headers_mut().remove(http::header::HOST);
+        let host = request.headers_mut().remove(header::HOST);
         let authority = host
             .and_then(|host| host.to_str().ok()?.parse().ok())
             .or_else(|| self.authority().cloned());

@@ -2,23 +2,21 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::stream::Stream;
-use super::tls::ClientTls;
+use super::tls::{ClientTls, Configs};
 use super::{OriginScheme, OriginUrl, UpstreamSettings};
 use crate::error::{Error, Kind, Resend, cause_of};
 
 /// Dials one origin.
 pub(super) struct Connector {
     url: OriginUrl,
-    tls: Option<(Arc<ClientConfig>, String)>,
+    tls: Option<(Configs, String)>,
     timeout: Duration,
 }
 
@@ -33,15 +31,18 @@ impl Connector {
     pub(super) fn new(url: OriginUrl, tls: &ClientTls, settings: &UpstreamSettings) -> Self {
         let name = settings.tls.server_name.clone().unwrap_or_else(|| url.host.clone());
         let tls = match url.scheme {
-            OriginScheme::Https => tls.config.clone().map(|config| (config, name)),
+            OriginScheme::Https => tls.configs.clone().map(|configs| (configs, name)),
             OriginScheme::Http | OriginScheme::H2c => None,
         };
         Self { url, tls, timeout: settings.timeouts.connect }
     }
 
     /// Connects. Nothing of any request has been sent when this fails.
-    pub(super) async fn dial(&self) -> Result<Dialled, Error> {
-        match tokio::time::timeout(self.timeout, self.connect()).await {
+    ///
+    /// `http1` asks for a connection that can switch protocols, which one of
+    /// HTTP/2 cannot.
+    pub(super) async fn dial(&self, http1: bool) -> Result<Dialled, Error> {
+        match tokio::time::timeout(self.timeout, self.connect(http1)).await {
             Ok(dialled) => dialled,
             Err(_) => Err(Error::new(Kind::ConnectTimeout)
                 .detail(format!("{} did not accept within {:?}", self.url, self.timeout))),
@@ -49,11 +50,11 @@ impl Connector {
         .map_err(|error| error.resend(Resend::Safe))
     }
 
-    async fn connect(&self) -> Result<Dialled, Error> {
+    async fn connect(&self, http1: bool) -> Result<Dialled, Error> {
         let tcp = self.connect_tcp().await?;
         // Small writes are the rule for a proxy, and each is complete in itself.
         let _best_effort = tcp.set_nodelay(true);
-        let Some((config, name)) = &self.tls else {
+        let Some((configs, name)) = &self.tls else {
             let http2 = self.url.scheme == OriginScheme::H2c;
             return Ok(Dialled { stream: Stream::Plain(tcp), http2 });
         };
@@ -62,6 +63,7 @@ impl Connector {
                 .detail(format!("`{name}` cannot be a server name"))
                 .because(error)
         })?;
+        let config = if http1 { &configs.http1 } else { &configs.any };
         let stream = TlsConnector::from(config.clone())
             .connect(name, tcp)
             .await

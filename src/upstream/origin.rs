@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use super::connect::Connector;
 use super::pool::Pool;
 use super::tls::ClientTls;
-use super::{OriginScheme, OriginSettings, OriginUrl, UpstreamSettings, UpstreamTimeouts};
+use super::{
+    OriginScheme, OriginSettings, OriginUrl, Protocol, UpstreamSettings, UpstreamTimeouts,
+};
 use crate::observe::Metrics;
 
 /// One server of an upstream.
@@ -21,6 +23,7 @@ pub struct Origin {
     name: Arc<str>,
     url: OriginUrl,
     weight: u32,
+    only_http2: bool,
     authority: Option<Authority>,
     host: Option<HeaderValue>,
     health: Mutex<Health>,
@@ -80,6 +83,8 @@ impl Origin {
             name: format!("{}:{}", bracketed(&origin.url.host), origin.url.port).into(),
             url: origin.url.clone(),
             weight: origin.weight.max(1),
+            only_http2: origin.url.scheme == OriginScheme::H2c
+                || settings.protocol == Protocol::Http2,
             host: HeaderValue::try_from(authority.as_str()).ok(),
             authority: authority.parse().ok(),
             health: Mutex::default(),
@@ -136,6 +141,11 @@ impl Origin {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.url.scheme == OriginScheme::Https
+    }
+
+    /// Whether it is never spoken to in HTTP/1.1.
+    pub(super) fn speaks_only_http2(&self) -> bool {
+        self.only_http2
     }
 
     pub(super) fn connector(&self) -> &Connector {

@@ -47,7 +47,7 @@ fn jittered(interval: Duration, random: u64) -> Duration {
 
 /// Tries once. An error says why the origin is not healthy.
 async fn probe(origin: &Origin, probe: &Probe) -> Result<(), String> {
-    let dialled = origin.connector().dial().await.map_err(|error| error.chain())?;
+    let dialled = origin.connector().dial(false).await.map_err(|error| error.chain())?;
     let Probe::Http { method, path, host, expect } = probe else { return Ok(()) };
     let host = match host {
         Some(host) => HeaderValue::try_from(host.as_str()).ok(),

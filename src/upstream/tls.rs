@@ -14,7 +14,16 @@ use super::{OriginScheme, Protocol, UpstreamSettings};
 /// no origin speaks TLS.
 #[derive(Clone, Debug)]
 pub(super) struct ClientTls {
-    pub(super) config: Option<Arc<ClientConfig>>,
+    pub(super) configs: Option<Configs>,
+}
+
+/// How a handshake with an origin goes.
+#[derive(Clone, Debug)]
+pub(super) struct Configs {
+    /// Offers what the upstream is to be spoken to in.
+    pub(super) any: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 only, for requests that ask to switch protocols.
+    pub(super) http1: Arc<ClientConfig>,
 }
 
 /// The certificates to trust cannot be read.
@@ -52,7 +61,7 @@ pub enum ClientTlsError {
 impl ClientTls {
     pub(super) fn new(settings: &UpstreamSettings) -> Result<Self, ClientTlsError> {
         if settings.origins.iter().all(|origin| origin.url.scheme != OriginScheme::Https) {
-            return Ok(Self { config: None });
+            return Ok(Self { configs: None });
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -75,7 +84,9 @@ impl ClientTls {
             Protocol::Http1 => vec![b"http/1.1".to_vec()],
             Protocol::Http2 => vec![b"h2".to_vec()],
         };
-        Ok(Self { config: Some(Arc::new(config)) })
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { configs: Some(Configs { any: Arc::new(config), http1: Arc::new(http1) }) })
     }
 }
 

@@ -45,6 +45,20 @@ async fn a_key_lets_in_and_stays_out_of_the_origins_sight() {
 }
 
 #[tokio::test]
+async fn an_identity_cannot_be_brought_along_to_a_route_without_keys() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let proxy = with_key(&origin)
+            .and("[[route]]\nname = \"open\"\npath = \"/open\"\nupstream = \"origin\"\n")
+            .start();
+        let forged = "X-Client: root\r\nX_Client: root\r\n";
+        assert_eq!(get(proxy.address, "/open", forged).await.status, 200);
+        assert!(!origin.request().contains("root"), "{}", origin.request());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn connection_cannot_take_the_identity_out() {
     within(async {
         let origin = Origin::answering(OK).await;

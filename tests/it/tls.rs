@@ -152,8 +152,11 @@ async fn tls_origin(authority: &Authority, dir: &TempDir, alpn: &'static [&'stat
                 serve_h2(stream, Arc::new(answer)).await;
             } else {
                 let mut client = Raw::over(stream);
-                client.read_until("\r\n\r\n").await;
-                client.send(OK).await;
+                let head = client.read_until("\r\n\r\n").await;
+                let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+                              Upgrade: websocket\r\n\r\nhello";
+                let asked = !fields(&head, "upgrade").is_empty();
+                client.send(if asked { switch } else { OK }).await;
             }
         }
     })
@@ -206,6 +209,28 @@ async fn an_origin_that_agrees_to_http_2_is_spoken_to_in_it() {
             assert_eq!(answer.text(), "h2 https://a.test/x");
         }
         assert_eq!(origin.connections(), 1, "one connection carries all");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_websocket_reaches_an_origin_that_prefers_http_2() {
+    within(async {
+        let authority = Authority::new();
+        let dir = TempDir::new().unwrap();
+        authority.write(dir.path());
+        let origin = tls_origin(&authority, &dir, &["h2", "http/1.1"]).await;
+        let proxy = https(&origin, dir, "ca = \"ca.pem\"\nserver_name = \"origin.test\"");
+        assert_eq!(get(proxy.address, "/x", "").await.text(), "h2 https://a.test/x");
+        let mut client = Raw::connect(proxy.address).await;
+        client
+            .send(
+                "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\n\
+                 Upgrade: websocket\r\n\r\n",
+            )
+            .await;
+        assert_eq!(client.answer().await.status, 101);
+        assert_eq!(client.read_exact(5).await, b"hello");
     })
     .await;
 }

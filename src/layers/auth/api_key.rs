@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{self, HeaderName};
+use http::header;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use subtle::{Choice, ConditionallySelectable};
 use tower::{Layer, Service};
 
+use super::identity::remove_twins;
 use crate::context::Exchange;
 use crate::layers::{ApiKeySettings, KeyDigest, ShortCircuit};
 use crate::respond::{Answer, Format};
@@ -122,23 +123,12 @@ fn identify(headers: &HeaderMap, settings: &ApiKeySettings) -> (Option<Arc<str>>
     (name, why)
 }
 
-/// Takes a field out that only we may set, with the names that some origins
-/// read as the same.
-fn remove_twins(headers: &mut HeaderMap, field: &HeaderName) {
-    let plain = |name: &str| name.replace(['_', '.'], "-");
-    let wanted = plain(field.as_str());
-    let twins: Vec<HeaderName> =
-        headers.keys().filter(|name| plain(name.as_str()) == wanted).cloned().collect();
-    for twin in twins {
-        headers.remove(twin);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::body::Body;
     use crate::layers::ApiKey;
+    use http::HeaderName;
     use std::convert::Infallible;
     use tower::ServiceExt;
 
