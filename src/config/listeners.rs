@@ -55,7 +55,7 @@ fn listener(
     if let Some(protocols) = table.list("protocols", protocol) {
         serve.http1 = protocols.contains(&"http/1.1");
         serve.http2 = protocols.contains(&"h2");
-        if protocols.is_empty() {
+        if table.value("protocols").is_some_and(|protocols| protocols.is_empty_list()) {
             table.complain("`protocols` names no protocol", None);
         }
     }

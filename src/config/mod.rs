@@ -49,11 +49,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
             problems.add("", error.span().unwrap_or(0..0), error.message(), None);
         }
         // What follows a broken line would be guesswork.
-        return Err(LoadError::new(path, text, problems.into_found()));
+        return Err(problems.into_error(path));
     }
     let settings = read(Table::root(&document, &problems), base);
-    let found = problems.into_found();
-    if found.is_empty() { Ok(settings) } else { Err(LoadError::new(path, text, found)) }
+    if problems.is_empty() { Ok(settings) } else { Err(problems.into_error(path)) }
 }
 
 fn read(mut root: Table<'_>, base: &Path) -> Settings {

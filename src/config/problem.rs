@@ -40,11 +40,17 @@ pub struct LoadError {
 pub(super) struct Problems<'a> {
     text: &'a str,
     found: RefCell<Vec<Problem>>,
+    secrets: RefCell<Vec<Range<usize>>>,
 }
 
 impl<'a> Problems<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, found: RefCell::default() }
+        Self { text, found: RefCell::default(), secrets: RefCell::default() }
+    }
+
+    /// Keeps what stands at `span` out of every report.
+    pub(super) fn conceal(&self, span: Range<usize>) {
+        self.secrets.borrow_mut().push(span);
     }
 
     /// Notes that something is wrong with `key`, at `span`.
@@ -67,18 +73,36 @@ impl<'a> Problems<'a> {
         });
     }
 
-    pub(super) fn into_found(self) -> Vec<Problem> {
-        let mut found = self.found.into_inner();
-        found.sort_by_key(|problem| problem.span.start);
-        found
+    /// Whether nothing is wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.borrow().is_empty()
+    }
+
+    /// The report on everything that is wrong with the file at `path`.
+    pub(super) fn into_error(self, path: &Path) -> LoadError {
+        let mut problems = self.found.into_inner();
+        problems.sort_by_key(|problem| problem.span.start);
+        let text = concealed(self.text, &self.secrets.into_inner());
+        LoadError { path: path.to_owned(), text, problems }
     }
 }
 
-impl LoadError {
-    pub(super) fn new(path: &Path, text: &str, problems: Vec<Problem>) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned(), problems }
+/// The text with a star for each byte of its secrets, so that every place stays
+/// where it is.
+fn concealed(text: &str, secrets: &[Range<usize>]) -> String {
+    let is_secret = |at: usize| secrets.iter().any(|span| span.contains(&at));
+    let mut shown = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if is_secret(at) && !matches!(c, '\n' | '"' | '\'') {
+            shown.extend(std::iter::repeat_n('*', c.len_utf8()));
+        } else {
+            shown.push(c);
+        }
     }
+    shown
+}
 
+impl LoadError {
     /// The file cannot be read at all.
     pub(super) fn unreadable(path: &Path, cause: &std::io::Error) -> Self {
         let hint = match cause.kind() {
@@ -95,7 +119,7 @@ impl LoadError {
             hint: Some(hint),
             span: 0..0,
         };
-        Self::new(path, "", vec![problem])
+        Self { path: path.to_owned(), text: String::new(), problems: vec![problem] }
     }
 
     /// The file.

@@ -211,6 +211,11 @@ impl<'a> Value<'a> {
         self.problems.add(&self.path, self.span.clone(), message, hint);
     }
 
+    /// Keeps this value out of every report.
+    pub(super) fn conceal(&self) {
+        self.problems.conceal(self.span.clone());
+    }
+
     /// Notes a problem with the key of this value.
     pub(super) fn complain_at(&self, key: Range<usize>, misfit: Misfit) {
         self.problems.add(&self.path, key, misfit.message, misfit.hint);

@@ -33,6 +33,9 @@ const ELSEWHERE: [(&str, &str); 10] = [
     ("client_max_body_size", "max_request_body"),
 ];
 
+/// How the value of an API key begins when it is not the key itself.
+const SAYS_WHERE: [&str; 3] = ["env:", "file:", "sha256:"];
+
 /// The names of the upstreams there are.
 pub(super) struct Upstreams<'a>(pub(super) &'a [String]);
 
@@ -295,6 +298,13 @@ fn api_keys(mut table: Table<'_>, base: &Path) -> Option<ApiKeySettings> {
 }
 
 fn one_key(mut table: Table<'_>, base: &Path, names: &[String]) -> Option<ApiKey> {
+    for (field, _, value) in table.entries() {
+        // Whatever it is called, it may be the key itself.
+        let says_where = |text: &str| SAYS_WHERE.iter().any(|prefix| text.starts_with(prefix));
+        if field != "name" && !value.string("").is_ok_and(says_where) {
+            value.conceal();
+        }
+    }
     let name = table.require("name", "whose key it is", |v| {
         let name = unique(v, names)?;
         match HeaderValue::from_str(&name) {

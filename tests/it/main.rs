@@ -8,6 +8,7 @@ mod architecture;
 mod axum_embed;
 mod balancing;
 mod cli;
+mod config;
 mod defects;
 mod errors;
 mod forwarding;

@@ -1,0 +1,130 @@
+//! What a configuration file says, and what is said of a wrong one.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tollgate::config::{Settings, parse};
+
+const SAMPLE: &str = include_str!("../../config.toml");
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// Compares with a file in `golden/`; `UPDATE_GOLDEN=1` writes it anew.
+fn golden(name: &str, report: &str) {
+    let path = root().join("tests/it/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, report).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(report, expected, "{name} differs; UPDATE_GOLDEN=1 takes the new one");
+}
+
+fn report(name: &str, text: &str) -> String {
+    format!("{}\n", parse(Path::new(name), text).unwrap_err())
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let text = include_str!("golden/everything-wrong.toml");
+    let error = parse(Path::new("everything-wrong.toml"), text).unwrap_err();
+    assert!(error.problems().len() >= 35, "{}", error.problems().len());
+    for problem in error.problems() {
+        assert!(problem.line >= 1 && problem.column >= 1, "{problem:?}");
+    }
+    let report = format!("{error}\n");
+    let shown: Vec<&str> = report.lines().filter(|line| line.contains("hunter2")).collect();
+    assert!(shown.is_empty(), "a secret is shown: {shown:?}");
+    golden("everything-wrong.txt", &report);
+}
+
+#[test]
+fn a_file_that_is_no_toml_says_where_it_breaks() {
+    golden("syntax.txt", &report("syntax.toml", "[server]\nworkers = = 2\n[[listener]\n"));
+}
+
+#[test]
+fn an_empty_file_says_what_it_needs() {
+    golden("empty.txt", &report("empty.toml", ""));
+}
+
+/// The shipped file in a folder with the certificate that it names.
+fn sample(text: &str) -> Settings {
+    let dir = TempDir::new().unwrap();
+    let certs = dir.path().join("certs");
+    std::fs::create_dir(&certs).unwrap();
+    for file in ["demo.crt", "demo.key"] {
+        std::fs::write(certs.join(file), "").unwrap();
+    }
+    let path = dir.path().join("config.toml");
+    let mut settings = parse(&path, text).unwrap_or_else(|error| panic!("{error}"));
+    for listener in &mut settings.listeners {
+        // The folder differs from call to call.
+        listener.tls.as_mut().unwrap().certificates.clear();
+    }
+    settings
+}
+
+#[test]
+fn the_sample_is_sound_and_shows_true_defaults() {
+    let plain = sample(SAMPLE);
+    assert_eq!(plain.routes.len(), 3);
+    let with_defaults: String = SAMPLE
+        .lines()
+        .map(|line| format!("{}\n", line.strip_prefix("#! ").unwrap_or(line)))
+        .collect();
+    assert!(SAMPLE.matches("\n#! ").count() > 30);
+    let mut spelt_out = sample(&with_defaults);
+    // How many cores there are is no default that a file can spell out.
+    assert_eq!(spelt_out.server.workers, Some(2));
+    spelt_out.server.workers = plain.server.workers;
+    assert_eq!(format!("{spelt_out:#?}"), format!("{plain:#?}"));
+}
+
+#[test]
+fn every_key_is_documented() {
+    let docs = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let mut keys = BTreeSet::new();
+    for file in ["listeners.rs", "routes.rs", "server.rs", "upstreams.rs"] {
+        let code = std::fs::read_to_string(root().join("src/config").join(file)).unwrap();
+        for call in ["read", "set", "require", "list", "table", "tables", "value"] {
+            for part in code.split(&format!(".{call}(")).skip(1) {
+                if let Some(rest) = part.trim_start().strip_prefix('"') {
+                    keys.insert(rest.split('"').next().unwrap().to_owned());
+                }
+            }
+        }
+    }
+    assert!(keys.len() > 60, "{keys:?}");
+    let missing: Vec<_> = keys
+        .iter()
+        .filter(|key| {
+            let named = [format!("`{key}`"), format!("[{key}]"), format!(".{key}]")];
+            !named.iter().any(|name| docs.contains(name.as_str()))
+        })
+        .collect();
+    assert!(missing.is_empty(), "not in docs/configuration.md: {missing:?}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in ".{0,400}") {
+        let _ = parse(Path::new("x.toml"), &text).map_err(|error| error.to_string());
+    }
+
+    #[test]
+    fn no_change_of_the_sample_makes_the_reader_panic(
+        at in 0..SAMPLE.len(),
+        length in 0..40_usize,
+        with in "[\\[\\]={}\"',.#a-z0-9é\n -]{0,12}",
+    ) {
+        prop_assume!(SAMPLE.is_char_boundary(at));
+        let end = (at + length).min(SAMPLE.len());
+        prop_assume!(SAMPLE.is_char_boundary(end));
+        let text = format!("{}{with}{}", &SAMPLE[..at], &SAMPLE[end..]);
+        let _ = parse(Path::new("x.toml"), &text).map_err(|error| error.to_string());
+    }
+}
