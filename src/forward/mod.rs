@@ -4,6 +4,7 @@
 //! fields of the client's connection out, rewrites the target, asks one origin
 //! after another as far as that is safe, and streams what comes back.
 
+mod cookie;
 mod hop_by_hop;
 mod retry;
 mod target;
@@ -114,6 +115,9 @@ impl Inner {
         let trailers = hop_by_hop::take_te_trailers(headers);
         hop_by_hop::strip(headers, &self.settings.vouched);
         via::append(headers, version);
+        if version == Version::HTTP_2 {
+            cookie::join(headers);
+        }
         match (switch, trailers) {
             (Some(switch), _) => switch.ask(headers),
             (None, true) => {

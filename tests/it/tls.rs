@@ -47,7 +47,9 @@ async fn http_1_and_2_are_served_as_agreed() {
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::get("https://a.test/h2?x").body(Empty::<Bytes>::new()).unwrap();
+        let crumbs =
+            Request::get("https://a.test/h2?x").header("cookie", "a=1").header("cookie", "b=2");
+        let request = crumbs.body(Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!((response.status().as_u16(), response.version()), (200, http::Version::HTTP_2));
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -57,6 +59,7 @@ async fn http_1_and_2_are_served_as_agreed() {
         assert!(request.starts_with("GET /h2?x HTTP/1.1\r\n"), "{request}");
         assert_eq!(fields(&request, "host"), ["a.test"]);
         assert_eq!(fields(&request, "x-forwarded-proto"), ["https"]);
+        assert_eq!(fields(&request, "cookie"), ["a=1; b=2"]);
         assert!(fields(&request, "via")[0].starts_with("2.0 tollgate"), "{request}");
     })
     .await;
