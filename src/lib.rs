@@ -1,4 +1,51 @@
-//! Tollgate: a reverse proxy and API gateway.
+//! Tollgate: a reverse proxy and API gateway, as one binary, one container, or
+//! one [`tower::Service`] inside your application.
+//!
+//! # Embedding
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::num::NonZeroU32;
+//!
+//! use tollgate::Proxy;
+//! use tollgate::config::RouteSettings;
+//! use tollgate::layers::RateLimitSettings;
+//! use tollgate::route::{Action, ForwardAction, Match, PathPattern};
+//!
+//! let below_api = Match { path: PathPattern::Prefix("/api".into()), ..Match::default() };
+//! let to_api = Action::Forward(ForwardAction::new("api"));
+//! let mut route = RouteSettings::new("api", below_api, to_api);
+//! let ten = NonZeroU32::new(10).ok_or("ten is not zero")?;
+//! route.rate_limit = Some(RateLimitSettings::per_second(ten));
+//!
+//! let proxy = Proxy::builder()
+//!     .upstream("api", ["http://127.0.0.1:3000", "http://127.0.0.1:3001"])
+//!     .route(route)
+//!     .build()?;
+//!
+//! let app: axum::Router = axum::Router::new()
+//!     .route("/mine", axum::routing::get(|| async { "mine" }))
+//!     .fallback_service(proxy.into_service());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A file does as well: `Proxy::from_config("config.toml")`. With sockets of its
+//! own a proxy is bound and run: [`Proxy::bind`], [`Bound::run`].
+//!
+//! # The journey of a request
+//!
+//! [`accept`] takes the connection, [`tls`] shakes hands, [`serve`] speaks HTTP
+//! and refuses what is malformed; [`route`] finds the route, whose [`layers`]
+//! limit, authenticate and rewrite; [`forward`] picks an origin by way of
+//! [`balance`] and asks it through [`upstream`]. What is learnt on the way stands
+//! in the [`context::Exchange`], from which [`observe`] writes log and metrics.
+//! [`app`] joins it all, and [`config`] makes settings from TOML.
+//!
+//! # Features
+//!
+//! `cli` (default): the command line, the demo and what they need. An embedding
+//! application does without: `default-features = false`.
 
 #![deny(missing_docs)]
 

@@ -33,7 +33,7 @@ pub type Gateway = Exchanges<
     ClientAddress<
         StripIdentity<
             SetRequestId<
-                RecordRequestId<PropagateRequestId<Rescue<Validate<InFlight<Router>>>>>,
+                RecordRequestId<PropagateRequestId<Rescue<Validate<InFlight<Router<RouteStack>>>>>>,
                 MakeRequestId,
             >,
         >,
@@ -41,16 +41,16 @@ pub type Gateway = Exchanges<
 >;
 
 /// What the exchanges of one route pass.
-pub(super) type RouteStack =
+pub type RouteStack =
     Optional<RateLimitLayer, Optional<ApiKeyLayer, BodyLimit<HeaderRewrite<Forwarded<Terminus>>>>>;
 
 /// The service of a layer that a route may do without.
-type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
+pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
 
 /// Puts the layers of every exchange around the router.
 pub(super) fn gateway(
     settings: &Settings,
-    router: Router,
+    router: Router<RouteStack>,
     access_log: AccessLog,
     metrics: Metrics,
 ) -> Gateway {

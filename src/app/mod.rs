@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use bound::{BindError, Bound, Ended};
 pub use builder::ProxyBuilder;
-pub use compose::Gateway;
+pub use compose::{Gateway, Optional, RouteStack};
 pub use embed::{ProxyFuture, ProxyService};
 pub use router::{Router, Terminus};
 
@@ -161,7 +161,11 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn router(&self, drain: &drain::Watcher, problems: &mut Vec<String>) -> Option<Router> {
+    fn router(
+        &self,
+        drain: &drain::Watcher,
+        problems: &mut Vec<String>,
+    ) -> Option<Router<RouteStack>> {
         let mut entries = Vec::new();
         for route in &self.settings.routes {
             match self.terminus(route, drain) {

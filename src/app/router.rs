@@ -10,7 +10,6 @@ use http::{Request, Response, StatusCode};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
-use super::compose::RouteStack;
 use crate::body::Body;
 use crate::context::{Downstream, Exchange};
 use crate::error::Error;
@@ -21,17 +20,23 @@ use crate::route::{Reply, Table, host_of};
 
 /// A route ready to take requests.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct Entry<S> {
     pub(super) name: Arc<str>,
-    pub(super) stack: RouteStack,
+    pub(super) stack: S,
 }
 
 /// Hands each request to the stack of the route that matches it.
-#[derive(Clone, Debug)]
-pub struct Router(Arc<Table<Entry>>);
+#[derive(Debug)]
+pub struct Router<S>(Arc<Table<Entry<S>>>);
 
-impl Router {
-    pub(super) fn new(table: Table<Entry>) -> Self {
+impl<S> Clone for Router<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> Router<S> {
+    pub(super) fn new(table: Table<Entry<S>>) -> Self {
         Self(Arc::new(table))
     }
 
@@ -53,10 +58,13 @@ impl Router {
     }
 }
 
-impl Service<Request<Body>> for Router {
+impl<S> Service<Request<Body>> for Router<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone,
+{
     type Response = Response<Body>;
     type Error = Error;
-    type Future = ShortCircuit<Oneshot<RouteStack, Request<Body>>, Body>;
+    type Future = ShortCircuit<Oneshot<S, Request<Body>>, Body>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
