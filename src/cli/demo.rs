@@ -94,6 +94,12 @@ fn guide(bound: &Bound, origins: &[SocketAddr], made: Made, certificate: &Path) 
     let url = format!("{scheme}://localhost:{port}");
     let curl = format!("curl -sS{trust}");
     let key = format!("-H 'X-API-Key: {DEMO_KEY}'");
+    let stop = origins.first().map_or_else(String::new, |first| {
+        format!(
+            "\n# stop one origin: every request is still answered, by the other:\n\
+             curl -sS -X POST http://{first}/stop\n"
+        )
+    });
     let origins: Vec<String> = origins.iter().map(ToString::to_string).collect();
     let certificate_line = match made {
         Made::New => format!("made just now: {}", certificate.display()),
@@ -117,7 +123,7 @@ fn guide(bound: &Bound, origins: &[SocketAddr], made: Made, certificate: &Path) 
          {curl} -i {url}/\n\n\
          # 429, once the burst of 20 is used up:\n\
          for i in $(seq 40); do {curl} -o /dev/null -w '%{{http_code}} ' {key} {url}/; done; echo\n\
-         {admin}\n\
+         {stop}{admin}\n\
          Also: {url}/bytes/1000000 /delay/500 /status/503 /echo /ws\n\
          Ctrl-C ends the demo; a request under way is finished first.\n",
         env!("CARGO_PKG_VERSION"),

@@ -12,11 +12,12 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// The most that `/bytes/N` sends.
 const MOST_BYTES: u64 = 1 << 30;
@@ -29,11 +30,13 @@ const LONGEST_DELAY: u64 = 60_000;
 /// `/` and every unknown path answer which origin it is, and the head it
 /// received; `/bytes/N` sends N bytes, `/delay/MS` waits, `/status/N` answers
 /// with that status, `/echo` sends the body back, `/ws` does so over WebSocket,
-/// `/healthz` is healthy.
-pub fn origin(name: &str) -> Router {
+/// `/healthz` is healthy. A POST to `/stop`, not by way of a proxy, cancels
+/// `stop`, so that one can see what becomes of requests without this origin.
+pub fn origin(name: &str, stop: CancellationToken) -> Router {
     let name: Arc<str> = name.into();
     Router::new()
         .route("/healthz", get(|| async { "healthy\n" }))
+        .route("/stop", post(async move |headers: HeaderMap| stop_if_direct(&headers, &stop)))
         .route("/bytes/{count}", get(bytes))
         .route("/delay/{milliseconds}", any(delay))
         .route("/status/{code}", any(status))
@@ -44,7 +47,7 @@ pub fn origin(name: &str) -> Router {
         .with_state(name)
 }
 
-/// Serves an origin until `shutdown` resolves and what it has begun is done.
+/// Serves an origin until `shutdown` resolves, or it is asked to stop, and what it has begun is done.
 ///
 /// # Errors
 ///
@@ -54,8 +57,25 @@ pub async fn serve_origin(
     name: &str,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let service = origin(name).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+    let stop = CancellationToken::new();
+    let router = origin(name, stop.clone());
+    let ended = async move {
+        tokio::select! {
+            () = shutdown => {}
+            () = stop.cancelled() => {}
+        }
+    };
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(ended).await
+}
+
+fn stop_if_direct(headers: &HeaderMap, stop: &CancellationToken) -> Response {
+    if headers.contains_key(header::VIA) {
+        let why = "only to be asked for directly, not through a proxy\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    stop.cancel();
+    "stopping\n".into_response()
 }
 
 /// Says what it runs, as origins do, so that it can be seen to be cleaned away.
@@ -148,7 +168,7 @@ mod tests {
     use tower::ServiceExt;
 
     async fn ask(request: Request) -> (StatusCode, Vec<u8>) {
-        let response = origin("a").oneshot(request).await.unwrap();
+        let response = origin("a", CancellationToken::new()).oneshot(request).await.unwrap();
         let status = response.status();
         (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())
     }
@@ -175,6 +195,22 @@ mod tests {
         assert_eq!(ask(get("/status/99")).await.0, 400);
         let request = Request::post("/echo").body(Body::from("hello")).unwrap();
         assert_eq!(ask(request).await.1, b"hello");
+    }
+
+    #[tokio::test]
+    async fn it_stops_when_it_is_asked_directly() {
+        let stop = CancellationToken::new();
+        let ask = |via: Option<&str>| {
+            let mut request = Request::post("/stop");
+            if let Some(via) = via {
+                request = request.header("via", via);
+            }
+            origin("a", stop.clone()).oneshot(request.body(Body::empty()).unwrap())
+        };
+        assert_eq!(ask(Some("1.1 tollgate")).await.unwrap().status(), 403);
+        assert!(!stop.is_cancelled());
+        assert_eq!(ask(None).await.unwrap().status(), 200);
+        assert!(stop.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
