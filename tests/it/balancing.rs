@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::support::client::get;
 use crate::support::origin::Origin;
 use crate::support::proxy::Setup;
-use crate::support::{eventually, within};
+use crate::support::{Refusing, eventually, within};
 
 async fn spread(address: std::net::SocketAddr, requests: usize) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
@@ -101,7 +101,7 @@ async fn tcp_probes_only_connect() {
 #[tokio::test]
 async fn with_every_origin_down_the_answer_is_503_and_the_log_says_why() {
     within(async {
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let gone = Refusing::new();
         let proxy = upstream(&format!("\"http://{gone}\""), FAST_PROBES).start();
         eventually("it is 503", async || get(proxy.address, "/", "").await.status == 503).await;
         let answer = get(proxy.address, "/", "").await;

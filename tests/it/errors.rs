@@ -4,7 +4,7 @@
 use crate::support::client::{Raw, ask, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::Setup;
-use crate::support::within;
+use crate::support::{Refusing, within};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -97,7 +97,7 @@ async fn a_body_that_is_too_large_is_413_announced_or_chunked() {
 #[tokio::test]
 async fn an_origin_that_refuses_is_502_and_one_that_is_cut_off_too() {
     within(async {
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let gone = Refusing::new();
         let proxy = Setup::forwarding_to(format!("http://{gone}")).start();
         let answer = get(proxy.address, "/", "Accept: text/html\r\n").await;
         assert_eq!(answer.status, 502);

@@ -3,7 +3,7 @@
 use crate::support::client::{Raw, ask, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::Setup;
-use crate::support::within;
+use crate::support::{Refusing, within};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -70,7 +70,7 @@ async fn a_get_that_fails_on_a_fresh_connection_is_not_sent_again() {
 async fn a_request_that_meets_a_refusal_moves_to_the_next_origin_even_a_post() {
     within(async {
         let alive = Origin::answering(OK).await;
-        let dead = refusing();
+        let dead = Refusing::new();
         let proxy = Setup::new(format!(
             "[[route]]\nname = \"all\"\nupstream = \"pair\"\n\
              [[upstream]]\nname = \"pair\"\norigins = [\"http://{dead}\", \"{alive}\"]\n"
@@ -92,7 +92,7 @@ async fn a_request_that_meets_a_refusal_moves_to_the_next_origin_even_a_post() {
 async fn no_more_origins_are_tried_than_allowed() {
     within(async {
         let alive = Origin::answering(OK).await;
-        let (a, b) = (refusing(), refusing());
+        let (a, b) = (Refusing::new(), Refusing::new());
         let proxy = Setup::new(format!(
             "[[route]]\nname = \"all\"\nupstream = \"trio\"\n\
              [[upstream]]\nname = \"trio\"\nmax_attempts = 2\n\
@@ -141,9 +141,4 @@ async fn a_connection_whose_answer_was_cut_short_is_not_used_again() {
         }
     })
     .await;
-}
-
-/// An address on which nobody listens.
-fn refusing() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -25,3 +25,25 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     }
     panic!("it never came about that {what}");
 }
+
+/// An address on which nobody listens, and on which nobody else can meanwhile.
+pub struct Refusing {
+    pub address: std::net::SocketAddr,
+    _bound: socket2::Socket,
+}
+
+impl Refusing {
+    pub fn new() -> Self {
+        let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let bound = bound.unwrap();
+        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+        bound.bind(&any.into()).unwrap();
+        Self { address: bound.local_addr().unwrap().as_socket().unwrap(), _bound: bound }
+    }
+}
+
+impl std::fmt::Display for Refusing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.address)
+    }
+}
