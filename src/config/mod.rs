@@ -48,6 +48,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
         for error in errors {
             problems.add("", error.span().unwrap_or(0..0), error.message(), None);
         }
+        routes::conceal_keys(text, &problems);
         // What follows a broken line would be guesswork.
         return Err(problems.into_error(path));
     }

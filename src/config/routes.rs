@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri};
 
 use super::RouteSettings;
 use super::listeners::unique;
+use super::problem::Problems;
 use super::reader::{Fits, Misfit, Table, Value, nearest};
 use super::units::{
     api_key, duration, field_name, header_name, header_value, network, positive, size, status,
@@ -38,6 +39,23 @@ const SAYS_WHERE: [&str; 3] = ["env:", "file:", "sha256:"];
 
 /// The names of the upstreams there are.
 pub(super) struct Upstreams<'a>(pub(super) &'a [String]);
+
+/// Keeps what may be an API key out of the report on a text that is no TOML, and
+/// so has no values yet: whatever is quoted behind `key =`.
+pub(super) fn conceal_keys(text: &str, problems: &Problems<'_>) {
+    for (at, word) in text.match_indices("key") {
+        let Some(rest) = text[at + word.len()..].trim_start().strip_prefix('=') else { continue };
+        let rest = rest.trim_start();
+        let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else { continue };
+        let value = &rest[1..];
+        if SAYS_WHERE.iter().any(|prefix| value.starts_with(prefix)) {
+            continue;
+        }
+        let start = text.len() - value.len();
+        let length = value.find([quote, '\n']).unwrap_or(value.len());
+        problems.conceal(start..start + length);
+    }
+}
 
 pub(super) fn read(
     root: &mut Table<'_>,

@@ -47,6 +47,19 @@ fn a_file_that_is_no_toml_says_where_it_breaks() {
 }
 
 #[test]
+fn a_key_is_not_shown_even_where_its_line_breaks() {
+    for line in [
+        "keys = [{ name = \"x\", key = \"hunter2\" ]",
+        "key = 'hunter2",
+        "key=\"hunter2",
+        "api_key =  \"hunter2\" = 5",
+    ] {
+        let report = report("x.toml", line);
+        assert!(!report.contains("hunter2"), "{report}");
+    }
+}
+
+#[test]
 fn an_empty_file_says_what_it_needs() {
     golden("empty.txt", &report("empty.toml", ""));
 }
