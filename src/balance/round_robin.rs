@@ -46,10 +46,12 @@ impl Balance for RoundRobin {
             cycle = self.cycle.load();
         }
         let turns = cycle.turns.len();
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
         // Every origin has its turn within one cycle, so looking once around
-        // finds an untried one if there is any.
-        (0..turns).find_map(|_| {
-            let turn = self.next.fetch_add(1, Ordering::Relaxed) % turns;
+        // finds an untried one if there is any; from one start, because others
+        // who pick at the same time would take turns out of a shared count.
+        (0..turns).find_map(|step| {
+            let turn = start.wrapping_add(step) % turns;
             let origin = &cycle.origins[cycle.turns[turn] as usize];
             let new = !tried.iter().any(|tried| Arc::ptr_eq(tried, origin));
             new.then(|| origin.clone())

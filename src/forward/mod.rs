@@ -145,6 +145,15 @@ impl Inner {
             };
             return switch.complete(response, exchange, self.drain.clone());
         }
+        let headers = response.headers();
+        if headers.contains_key(header::TRANSFER_ENCODING)
+            && headers.contains_key(header::CONTENT_LENGTH)
+        {
+            // RFC 9112 §6.3: an attempt at response splitting, or a mistake;
+            // the body is dropped unread, and its connection with it.
+            return Err(Error::new(Kind::ResponseInvalid)
+                .detail("the response has both `Transfer-Encoding` and `Content-Length`"));
+        }
         hop_by_hop::strip(response.headers_mut(), &[]);
         // The connection's own version is the server's affair.
         *response.version_mut() = Version::HTTP_11;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Uri, Version, header};
+use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -83,9 +83,13 @@ impl Origin {
             },
         };
         let reused = connect.is_none();
+        let host = request.headers().get(header::HOST).cloned();
         match self.exchange(lease, request).await {
             Ok(response) => Ok(Sent { response, connect }),
-            Err((error, request)) => Err(Failure { error, request, reused, connect }),
+            Err((error, request)) => {
+                let request = request.map(|request| restore(request, host));
+                Err(Failure { error, request, reused, connect })
+            }
         }
     }
 
@@ -161,6 +165,7 @@ impl Origin {
         match lease {
             Lease::Http1(mut sender) => {
                 *request.version_mut() = Version::HTTP_11;
+                frame(&mut request);
                 let sending = sender.try_send_request(request);
                 let response = upload.or_timeout(deadline, sending).await?;
                 let back = Return { origin: self.clone(), sender: Some(sender) };
@@ -199,6 +204,30 @@ impl Origin {
     fn guarded(&self, body: Incoming) -> Body {
         Body::from(body).with_idle_timeout(self.timeouts().idle_body, Kind::ResponseBodyTimeout)
     }
+}
+
+/// Says that a body of unknown length follows: for methods that seldom have one,
+/// such as GET, hyper would otherwise leave it out without a word.
+fn frame(request: &mut Request<Body>) {
+    let unknown =
+        !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH);
+    if unknown {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    }
+}
+
+/// Makes a request that came back fit for any connection again: its target in
+/// origin form, and its host where it was.
+fn restore(mut request: Request<Body>, host: Option<HeaderValue>) -> Request<Body> {
+    let headers = request.headers_mut();
+    headers.remove(header::TRANSFER_ENCODING);
+    if let Some(host) = host {
+        headers.insert(header::HOST, host);
+    }
+    let path = std::mem::take(request.uri_mut()).into_parts().path_and_query;
+    *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    request
 }
 
 /// Gives an HTTP/1.1 connection back to the pool at the end of the response.

@@ -42,6 +42,8 @@ pub struct Upstream {
     /// Makes publishing one step: two that learn something at the same time
     /// must not publish in the wrong order.
     publishing: Mutex<()>,
+    /// The moment that the rotation is true of.
+    looked_at: Mutex<Instant>,
     set_aside: Notify,
     metrics: Metrics,
 }
@@ -80,6 +82,7 @@ impl Upstream {
             rotation: ArcSwap::from_pointee(rotation),
             generation: AtomicU64::new(0),
             publishing: Mutex::new(()),
+            looked_at: Mutex::new(Instant::now()),
             set_aside: Notify::new(),
             metrics,
         }))
@@ -135,6 +138,7 @@ impl Upstream {
     fn publish(&self) {
         let _one_at_a_time = self.publishing.lock();
         let now = Instant::now();
+        *self.looked_at.lock() = now;
         let mut fit: Vec<_> = self.origins.iter().filter(|o| o.is_fit(now)).cloned().collect();
         for origin in &self.origins {
             let healthy = fit.iter().any(|other| Arc::ptr_eq(origin, other));
@@ -167,7 +171,9 @@ impl Upstream {
 
     async fn bring_back(&self) {
         loop {
-            let now = Instant::now();
+            // Whoever's time has passed since the rotation was published is in
+            // the past by now, and still to be brought back.
+            let now = *self.looked_at.lock();
             let next = self.origins.iter().filter_map(|origin| origin.set_aside_until(now)).min();
             match next {
                 // A timer's resolution is a millisecond: a little later, so

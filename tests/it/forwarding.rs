@@ -328,3 +328,16 @@ async fn a_chunked_upload_arrives_as_it_was() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_get_with_a_chunked_body_keeps_it() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let proxy = Setup::forwarding_to(&origin).start();
+        let get = "GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\n\r\n";
+        assert_eq!(ask(proxy.address, get).await.status, 200);
+        assert!(origin.request().contains("abc"), "{}", origin.request());
+    })
+    .await;
+}
