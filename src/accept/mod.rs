@@ -145,7 +145,13 @@ impl Acceptor {
                 downstream.tls = Some(facts);
                 let speaks = match alpn {
                     Alpn::Http2 => Speaks::Http2,
-                    Alpn::Http1 | Alpn::None => Speaks::Http1,
+                    Alpn::Http1 => Speaks::Http1,
+                    Alpn::None if settings.http1 => Speaks::Http1,
+                    // RFC 9113 §3.2: without ALPN it is not HTTP/2.
+                    Alpn::None => {
+                        self.metrics.handshake_failed(&self.name, "alpn");
+                        return;
+                    }
                 };
                 let downstream = Arc::new(downstream);
                 serve::connection(stream, speaks, downstream, settings, service, drain).await;

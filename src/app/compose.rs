@@ -42,7 +42,7 @@ pub type Gateway = Exchanges<
 
 /// What the exchanges of one route pass.
 pub type RouteStack =
-    Optional<RateLimitLayer, Optional<ApiKeyLayer, BodyLimit<HeaderRewrite<Forwarded<Terminus>>>>>;
+    Optional<RateLimitLayer, Optional<ApiKeyLayer, BodyLimit<Forwarded<HeaderRewrite<Terminus>>>>>;
 
 /// The service of a layer that a route may do without.
 pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
@@ -88,10 +88,10 @@ pub(super) fn route(settings: &RouteSettings, all: &Settings, end: Terminus) -> 
         .option_layer(api_key)
         // A body too long is refused before an origin is troubled.
         .layer(BodyLimitLayer::new(settings.max_request_body, settings.request_body_timeout))
-        // What the operator wants of the fields, both ways.
-        .layer(HeaderRewriteLayer::new(&settings.headers))
         // Where the request came from, in words that the origin may believe.
         .layer(ForwardedLayer::new(&all.trust))
+        // What the operator wants of the fields, both ways; it has the last word.
+        .layer(HeaderRewriteLayer::new(&settings.headers))
         .service(end)
 }
 

@@ -119,6 +119,10 @@ pub(super) fn field_name(text: &str) -> Fits<HeaderName> {
     let managed = [
         header::CONNECTION,
         header::CONTENT_LENGTH,
+        HeaderName::from_static("keep-alive"),
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        HeaderName::from_static("proxy-connection"),
         header::TE,
         header::TRAILER,
         header::TRANSFER_ENCODING,

@@ -86,7 +86,7 @@ impl<'a> Attempts<'a> {
             Err(failure) => failure,
         };
         let again = match (failure.reused, failure.error.resendable()) {
-            (true, Resend::Safe) => failure.request,
+            (true, Resend::Safe) => failure.request.or(spare),
             (true, Resend::IfIdempotent) => spare,
             _ => return Err(Unanswered { error: failure.error, request: failure.request }),
         };

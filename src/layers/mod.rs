@@ -13,8 +13,8 @@
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
 //! | [`ApiKeyLayer`] | lets only known API keys in |
 //! | [`BodyLimitLayer`] | bounds the request's body |
-//! | [`HeaderRewriteLayer`] | changes fields both ways |
 //! | [`ForwardedLayer`] | tells the origin where the request came from |
+//! | [`HeaderRewriteLayer`] | changes fields both ways |
 //!
 //! A layer has one of three shapes. *Header-only*: it edits what passes, and
 //! its future is the inner one. *Short-circuit*: it answers or passes on, and

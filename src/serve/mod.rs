@@ -81,6 +81,8 @@ pub async fn connection<IO, S>(
         Speaks::Either => {
             let told = tokio::time::timeout(settings.request_head_timeout, io.speaks_http2());
             let told = tokio::select! {
+                // What has come already is answered, drain or not.
+                biased;
                 told = told => told,
                 () = drain.draining() => return,
             };

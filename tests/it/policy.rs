@@ -192,6 +192,21 @@ async fn fields_are_rewritten_both_ways() {
 }
 
 #[tokio::test]
+async fn the_operator_has_the_last_word_on_forwarded_fields() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let rewrite = "[route.headers.request]\nset = { X-Forwarded-Proto = \"https\" }\n\
+                       remove = [\"X-Real-IP\"]\n";
+        let proxy = setup(&origin, rewrite).start();
+        get(proxy.address, "/", "").await;
+        let request = origin.request();
+        assert_eq!(fields(&request, "x-forwarded-proto"), ["https"]);
+        assert!(fields(&request, "x-real-ip").is_empty(), "{request}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn connections_of_one_client_are_limited() {
     within(async {
         let origin = Origin::answering(OK).await;
