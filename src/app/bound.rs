@@ -159,7 +159,11 @@ impl Bound {
             };
             let name = format!("worker-{worker}");
             let thread = std::thread::Builder::new().name(name);
-            threads.push(thread.spawn(move || runtime.block_on(work.run()))?);
+            threads.push(thread.spawn(move || {
+                runtime.block_on(work.run());
+                // A name that is being resolved is not waited for.
+                runtime.shutdown_background();
+            })?);
         }
         Ok(threads)
     }

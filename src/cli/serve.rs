@@ -26,13 +26,17 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let settings = crate::config::load(path).map_err(SetupError::from)?;
     start_log(&settings.log);
     let bound = Proxy::build(settings).map_err(SetupError::from)?.bind()?;
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let stop = stop_signal().map_err(Failure::io("cannot wait for signals"))?;
         announce(&bound);
         let ended = bound.run(stop).await.map_err(Failure::io("cannot start the workers"))?;
         tracing::info!(cut = ended.cut, "ended");
         Ok(())
-    })
+    });
+    // A name that is being resolved for a health check is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// A runtime for everything but the connections, which have workers of their own.

@@ -161,6 +161,14 @@ fn action(
 ) -> Option<Action> {
     let given: Vec<&str> =
         ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
+    if given.first().is_some_and(|action| *action != "upstream") {
+        for key in ["host", "upgrades", "strip_prefix", "rewrite_prefix"] {
+            if table.has(key) {
+                let message = format!("`{key}` is for routes with an `upstream`");
+                table.complain(message, None);
+            }
+        }
+    }
     let forward = forward(table, upstreams, prefix);
     let redirect = table.table("redirect").map(redirect);
     let respond = table.table("respond").map(respond);
@@ -247,7 +255,7 @@ fn redirect(mut table: Table<'_>) -> Option<Redirect> {
         }
         v.parsed::<Uri>(WHAT).map(Some)
     });
-    let keep_path = table.read("keep_path", Value::boolean).unwrap_or(false);
+    let keep_path = table.read("keep_path", Value::boolean);
     let port = table.read("port", |v| v.integer("a port", 1, 65_535));
     let status = table.read("status", |v| {
         let status = status(v, 300, 308)?;
@@ -256,13 +264,19 @@ fn redirect(mut table: Table<'_>) -> Option<Redirect> {
             _ => Err(Misfit::new("expected 301, 302, 303, 307 or 308")),
         }
     });
+    if matches!(to, Some(Some(_))) && port.is_some() {
+        table.complain("`port` is for `to = \"https\"`; a URL has its own", None);
+    }
+    if matches!(to, Some(None)) && keep_path.is_some() {
+        table.complain("`to = \"https\"` keeps the path anyway: take out `keep_path`", None);
+    }
     table.finish(&[("url", "to"), ("location", "to"), ("code", "status")]);
     let to = match to? {
         None => {
             let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
             RedirectTo::Https { port }
         }
-        Some(uri) if keep_path => RedirectTo::SamePath(uri),
+        Some(uri) if keep_path == Some(true) => RedirectTo::SamePath(uri),
         Some(uri) => RedirectTo::Fixed(uri),
     };
     Some(Redirect { status: status.unwrap_or(StatusCode::PERMANENT_REDIRECT), to })

@@ -8,8 +8,8 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -18,6 +18,9 @@ use crate::context::Exchange;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 16 * 1024;
+
+/// How long the last lines may take to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Bytes gathered for one write.
 const BATCH: usize = 64 * 1024;
@@ -32,7 +35,8 @@ struct Writer {
     /// `None` once the last clone is being dropped.
     queue: Option<SyncSender<String>>,
     dropped: Arc<AtomicU64>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Closed by the thread when it has written everything.
+    written: Mutex<Receiver<()>>,
 }
 
 impl AccessLog {
@@ -66,11 +70,13 @@ impl AccessLog {
         let (queue, lines) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = dropped.clone();
-        let thread = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_lines(&lines, output, &counter))?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self(Some(Arc::new(Writer { format, queue: Some(queue), dropped, thread }))))
+        let (open, written) = sync_channel(0);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            write_lines(&lines, output, &counter);
+            drop(open);
+        })?;
+        let written = Mutex::new(written);
+        Ok(Self(Some(Arc::new(Writer { format, queue: Some(queue), dropped, written }))))
     }
 
     /// Writes the line of a finished exchange; `false` if it had to be dropped.
@@ -101,8 +107,8 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // Closing the queue is what ends the thread.
         self.queue = None;
-        if let Some(thread) = self.thread.lock().take() {
-            let _panicked = thread.join();
+        if self.written.get_mut().recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("whatever reads the access log has stalled; its last lines are lost");
         }
     }
 }
@@ -199,6 +205,8 @@ mod tests {
             log.write(&exchange);
         }
         assert!(log.dropped() > 0);
+        // The end does not wait for the reader either.
+        drop(log);
         drop(let_go);
     }
 }
