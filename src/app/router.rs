@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::forward::Forward;
 use crate::layers::ShortCircuit;
 use crate::respond::{Answer, Format};
-use crate::route::{Reply, Table, host_of};
+use crate::route::{Reply, Table, freest, host_of};
 
 /// A route ready to take requests.
 #[derive(Clone, Debug)]
@@ -38,6 +38,20 @@ impl<S> Clone for Router<S> {
 impl<S> Router<S> {
     pub(super) fn new(table: Table<Entry<S>>) -> Self {
         Self(Arc::new(table))
+    }
+
+    /// The route of a path; `Err` if an origin may read the path as another
+    /// route's.
+    fn find(&self, host: Option<&str>, path: &str) -> Result<Option<&Entry<S>>, Answer> {
+        let found = self.0.find(host, path);
+        let Some(other) = freest(path) else { return Ok(found) };
+        let name = |entry: Option<&Entry<S>>| entry.map(|entry| Arc::as_ptr(&entry.name));
+        if name(found) == name(self.0.find(host, &other)) {
+            return Ok(found);
+        }
+        let detail = "The path can be read in two ways that are not treated alike.";
+        Err(Answer::new(StatusCode::BAD_REQUEST, "path_ambiguous", detail)
+            .proxy_error("http_request_error"))
     }
 
     /// Why a request is nobody's: the host is not ours to answer for on this
@@ -73,14 +87,17 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let exchange = request.extensions().get::<Exchange>();
         let host = host_of(&request);
-        if let Some(entry) = self.0.find(host, request.uri().path()) {
-            if let Some(exchange) = exchange {
-                let name = entry.name.clone();
-                exchange.update(|record| record.route = Some(name));
+        let answer = match self.find(host, request.uri().path()) {
+            Ok(Some(entry)) => {
+                if let Some(exchange) = exchange {
+                    let name = entry.name.clone();
+                    exchange.update(|record| record.route = Some(name));
+                }
+                return ShortCircuit::forwarded(entry.stack.clone().oneshot(request));
             }
-            return ShortCircuit::forwarded(entry.stack.clone().oneshot(request));
-        }
-        let answer = self.nobody(host, exchange.map(|exchange| &**exchange.downstream()));
+            Ok(None) => self.nobody(host, exchange.map(|exchange| &**exchange.downstream())),
+            Err(answer) => answer,
+        };
         if let Some(exchange) = exchange {
             exchange.update(|record| record.rejection = Some(answer.code()));
         }

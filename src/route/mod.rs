@@ -1,11 +1,13 @@
 //! Which route a request takes, and the answers that routes give themselves.
 
+mod reading;
 mod reply;
 mod settings;
 mod table;
 
 use http::{Request, header};
 
+pub use reading::freest;
 pub use reply::Reply;
 pub use settings::{
     Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,

@@ -103,3 +103,38 @@ async fn a_fixed_response_is_what_it_says() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_past_its_route() {
+    within(async {
+        let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let proxy = Setup::new(format!(
+            "[[upstream]]\nname = \"origin\"\norigins = [\"{origin}\"]\n\
+             [[route]]\nname = \"all\"\nupstream = \"origin\"\n\
+             [[route]]\nname = \"admin\"\npath = \"/admin\"\nupstream = \"origin\"\n\
+             [route.api_key]\nkeys = [{{ name = \"ops\", key = \"sha256:{}\" }}]\n",
+            "0".repeat(64)
+        ))
+        .start();
+        for path in [
+            "/%61dmin",
+            "//admin",
+            "/%2Fadmin",
+            "/admin;x=1",
+            "/;y/admin/z",
+            "/admin%2fz",
+            "/%2e/x",
+        ] {
+            let answer = get(proxy.address, path, "").await;
+            assert_eq!(answer.status, 400, "{path}");
+        }
+        assert_eq!(get(proxy.address, "/admin/%7Ex//y", "").await.status, 401);
+        assert!(origin.requests().is_empty());
+        for path in ["/a//b", "/group%2Fproject", "/%7Ejoe;v=1", "/https://b.test/admin"] {
+            assert_eq!(get(proxy.address, path, "").await.status, 200, "{path}");
+            let request = origin.requests().pop().unwrap();
+            assert!(request.starts_with(&format!("GET {path} ")), "as it was sent: {request}");
+        }
+    })
+    .await;
+}
