@@ -58,7 +58,8 @@ pub enum Kind {
     RequestBodyTimeout,
     /// The client's request body ended before it was whole.
     RequestBodyAborted,
-    /// More exchanges are under way than Tollgate was told to carry.
+    /// More exchanges are under way than Tollgate was told to carry, or than
+    /// the system has files and ports for.
     Overloaded,
     /// No origin of the upstream is fit to be asked.
     NoOrigin,

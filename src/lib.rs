@@ -67,6 +67,7 @@ pub mod pem;
 pub mod respond;
 pub mod route;
 pub mod serve;
+pub mod socket;
 pub mod tls;
 pub mod upstream;
 

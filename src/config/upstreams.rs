@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use http::uri::Authority;
 use http::{Method, Uri};
+use rustls::pki_types::ServerName;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{count, duration, file, positive};
 use crate::upstream::{
-    HealthCheck, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol, StatusRange,
-    UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
+    StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 
 const ELSEWHERE: [(&str, &str); 7] = [
@@ -44,7 +46,18 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
     let mut settings = UpstreamSettings::new(name.unwrap_or_default(), origins);
     let protocols =
         [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
-    table.set("protocol", &mut settings.protocol, |v| v.word(&protocols));
+    let plain = settings.origins.iter().find(|origin| origin.url.scheme != OriginScheme::Https);
+    table.set("protocol", &mut settings.protocol, |v| {
+        let protocol = v.word(&protocols)?;
+        match plain {
+            Some(origin) if protocol != Protocol::Auto => Err(Misfit::new(format!(
+                "`protocol` is for `https://` origins, and `{}` is none",
+                origin.url
+            ))
+            .hint("`http://` is HTTP/1.1, and `h2c://` HTTP/2")),
+            _ => Ok(protocol),
+        }
+    });
     table.set("max_idle", &mut settings.max_idle, count);
     table.set("max_attempts", &mut settings.max_attempts, |v| positive(v).map(u32::from));
     if let Some(tls) = table.table("tls") {
@@ -81,7 +94,14 @@ fn tls_settings(mut table: Table<'_>, base: &Path) -> UpstreamTls {
     let mut tls = UpstreamTls::default();
     table.set("verify", &mut tls.verify, Value::boolean);
     tls.ca = table.read("ca", |v| file(v, base));
-    tls.server_name = table.read("server_name", |v| v.string("a server name").map(str::to_owned));
+    tls.server_name = table.read("server_name", |v| {
+        const WHAT: &str = "a server name, without scheme or port";
+        let name = v.string(WHAT)?;
+        match ServerName::try_from(name) {
+            Ok(_) => Ok(name.to_owned()),
+            Err(_) => Err(Misfit::new(format!("`{name}` is not {WHAT}"))),
+        }
+    });
     table.finish(&[("sni", "server_name"), ("insecure", "verify"), ("ca_file", "ca")]);
     tls
 }
@@ -91,10 +111,12 @@ fn timeouts_of(mut table: Table<'_>) -> UpstreamTimeouts {
     table.set("connect", &mut timeouts.connect, duration);
     table.set("response_head", &mut timeouts.response_head, duration);
     table.set("idle_body", &mut timeouts.idle_body, duration);
+    table.set("idle_tunnel", &mut timeouts.idle_tunnel, duration);
     table.set("pool_idle", &mut timeouts.pool_idle, duration);
     table.finish(&[
         ("read", "response_head"),
         ("idle", "pool_idle"),
+        ("tunnel", "idle_tunnel"),
         ("first_byte", "response_head"),
     ]);
     timeouts
@@ -143,7 +165,14 @@ fn http_probe(table: &mut Table<'_>) -> Probe {
         }
         Ok(path)
     });
-    let host = table.read("host", |v| v.string("a host").map(str::to_owned));
+    let host = table.read("host", |v| {
+        const WHAT: &str = "a host, with a port if need be";
+        let host = v.string(WHAT)?;
+        match host.parse::<Authority>() {
+            Ok(authority) if !authority.as_str().contains('@') => Ok(host.to_owned()),
+            _ => Err(Misfit::new(format!("`{host}` is not {WHAT}"))),
+        }
+    });
     let expect = table.list("expect", statuses);
     Probe::Http {
         method: method.unwrap_or(Method::GET),

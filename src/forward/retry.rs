@@ -3,7 +3,8 @@
 //! A request moves to the next origin only while not one byte of it was
 //! written. One that failed on a pooled connection, which the origin may have
 //! closed at that very moment, is sent once more on a fresh one if it was
-//! provably not sent, or is idempotent and has no body (RFC 9112 §9.3.1).
+//! provably not looked at, or is idempotent, and either way has no body that
+//! the first attempt could have used up (RFC 9112 §9.3.1, RFC 9113 §8.7).
 
 use std::sync::Arc;
 
@@ -58,13 +59,11 @@ impl<'a> Attempts<'a> {
             target::address(&mut request, &origin, target);
             match self.ask(&origin, request).await {
                 Ok(response) => return Ok(response),
-                Err(Unanswered { error, request: Some(back) })
-                    if error.resendable() == Resend::Safe =>
-                {
+                Err(Unanswered { error, request: Some(back) }) => {
                     request = back;
                     last = Some(error);
                 }
-                Err(Unanswered { error, .. }) => return Err(error),
+                Err(Unanswered { error, request: None }) => return Err(error),
             }
         }
         Err(last.unwrap_or_else(|| {
@@ -80,23 +79,20 @@ impl<'a> Attempts<'a> {
         origin: &Arc<Origin>,
         request: Request<Body>,
     ) -> Result<Response<Body>, Unanswered> {
-        let spare = spare(&request);
+        let spare = Spare::of(&request);
         let failure = match self.attempt(origin, request, false).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        let again = match (failure.reused, failure.error.resendable()) {
-            (true, Resend::Safe) => failure.request.or(spare),
-            (true, Resend::IfIdempotent) => spare,
-            _ => return Err(Unanswered { error: failure.error, request: failure.request }),
-        };
-        let Some(again) = again else {
+        if !failure.reused {
+            return Err(spare.unanswered(failure));
+        }
+        let resend = failure.error.resendable();
+        let Some(again) = failure.request.or_else(|| spare.request(resend)) else {
             return Err(Unanswered { error: failure.error, request: None });
         };
         self.metrics.request_resent(origin.upstream(), "stale_connection");
-        self.attempt(origin, again, true)
-            .await
-            .map_err(|failure| Unanswered { error: failure.error, request: failure.request })
+        self.attempt(origin, again, true).await.map_err(|failure| spare.unanswered(failure))
     }
 
     async fn attempt(
@@ -142,6 +138,7 @@ impl<'a> Attempts<'a> {
 /// A request that one origin did not answer.
 struct Unanswered {
     error: Error,
+    /// The request, if it may be sent to another origin.
     request: Option<Request<Body>>,
 }
 
@@ -156,20 +153,55 @@ fn is_connect_failure(kind: Kind) -> bool {
     )
 }
 
-/// A copy of a request that may be sent twice: idempotent (RFC 9110 §9.2.2),
-/// and without a body that the first attempt could have used up.
-fn spare(request: &Request<Body>) -> Option<Request<Body>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    );
-    if !idempotent || !request.body().is_end_stream() {
-        return None;
+/// What it takes to send a request again.
+struct Spare {
+    /// Whether carrying it out twice is the same as once (RFC 9110 §9.2.2).
+    idempotent: bool,
+    /// Its head; `None` where it has a body, of which the first attempt may
+    /// have used up a part.
+    head: Option<Request<()>>,
+}
+
+impl Spare {
+    fn of(request: &Request<Body>) -> Self {
+        let idempotent = matches!(
+            *request.method(),
+            Method::GET
+                | Method::HEAD
+                | Method::OPTIONS
+                | Method::PUT
+                | Method::DELETE
+                | Method::TRACE
+        );
+        let head = request.body().is_end_stream().then(|| {
+            let mut head = Request::new(());
+            *head.method_mut() = request.method().clone();
+            *head.uri_mut() = request.uri().clone();
+            *head.version_mut() = request.version();
+            *head.headers_mut() = request.headers().clone();
+            head
+        });
+        Self { idempotent, head }
     }
-    let mut copy = Request::new(Body::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+
+    /// The request once more, as far as `resend` and the request allow it.
+    fn request(&self, resend: Resend) -> Option<Request<Body>> {
+        let again = match resend {
+            Resend::Safe => true,
+            Resend::IfIdempotent => self.idempotent,
+            Resend::Never => false,
+        };
+        self.head.clone().filter(|_| again).map(|head| head.map(|()| Body::empty()))
+    }
+
+    /// Hands on what another origin may still be asked: what this one never
+    /// looked at.
+    fn unanswered(&self, failure: Failure) -> Unanswered {
+        let Failure { error, request, .. } = failure;
+        let request = match error.resendable() {
+            Resend::Safe => request.or_else(|| self.request(Resend::Safe)),
+            Resend::IfIdempotent | Resend::Never => None,
+        };
+        Unanswered { error, request }
+    }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::connect::Dialled;
 use super::origin::Origin;
+use super::pool::Http2;
 use crate::body::{Body, End, Guard};
 use crate::error::{Error, Kind, Resend, Side, cause_of};
 
@@ -40,7 +41,7 @@ pub struct Sent {
 pub struct Failure {
     /// Why, and whether it may be sent again.
     pub error: Error,
-    /// The request, where not one byte of it was written.
+    /// The request, if it came back: not one byte of it was written.
     pub request: Option<Request<Body>>,
     /// Whether the connection came from the pool: it may have been dead.
     pub reused: bool,
@@ -51,12 +52,13 @@ pub struct Failure {
 /// A connection that may carry a request now.
 enum Lease {
     Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http2(Http2),
 }
 
 impl Origin {
     /// Sends `request`, whose URI is in origin form, and waits for the head of
-    /// the response. `fresh` asks for a connection that was never used.
+    /// the response. `fresh` asks for a connection that is newer than the one
+    /// that has just failed.
     ///
     /// # Errors
     ///
@@ -74,7 +76,7 @@ impl Origin {
         }
         let (lease, connect) = match self.pooled(fresh, http1) {
             Some(lease) => (lease, None),
-            None => match self.dial(fresh, http1).await {
+            None => match self.dial(http1).await {
                 Ok(dialled) => dialled,
                 Err((error, connect)) => {
                     let request = Some(request);
@@ -94,29 +96,28 @@ impl Origin {
     }
 
     fn pooled(&self, fresh: bool, http1: bool) -> Option<Lease> {
-        if fresh {
-            self.pool().unshare();
-            return None;
-        }
+        // One that failed is no longer shared, so whichever is, is newer.
         let shared = if http1 { None } else { self.pool().shared() };
-        shared.map(Lease::Http2).or_else(|| self.pool().take().map(Lease::Http1))
+        let idle = || if fresh { None } else { self.pool().take() };
+        shared.map(Lease::Http2).or_else(|| idle().map(Lease::Http1))
     }
 
     async fn dial(
         &self,
-        fresh: bool,
         http1: bool,
     ) -> Result<(Lease, Option<Duration>), (Error, Option<Duration>)> {
-        let started = Instant::now();
-        let _turn = if http1 { None } else { self.pool().turn().await };
-        if !fresh
-            && !http1
-            && let Some(sender) = self.pool().shared()
-        {
-            return Ok((Lease::Http2(sender), None));
+        let (started, deadline) = (Instant::now(), self.connector().deadline());
+        let turn = async { if http1 { None } else { self.pool().turn().await } };
+        let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else {
+            return Err((self.connector().too_late(), Some(started.elapsed())));
+        };
+        if !http1 && let Some(shared) = self.pool().shared() {
+            return Ok((Lease::Http2(shared), None));
         }
-        let lease = match self.connector().dial(http1).await {
-            Ok(dialled) => self.handshake(dialled).await,
+        let lease = match self.connector().dial(http1, deadline).await {
+            Ok(dialled) => tokio::time::timeout_at(deadline, self.handshake(dialled))
+                .await
+                .unwrap_or_else(|_| Err(self.connector().too_late())),
             Err(error) => Err(error),
         };
         self.metrics().origin_connected(self.upstream(), self.shared_name(), lease.is_ok());
@@ -146,8 +147,7 @@ impl Origin {
                 .await
                 .map_err(failed)?;
             tokio::spawn(connection);
-            self.pool().share(sender.clone());
-            return Ok(Lease::Http2(sender));
+            return Ok(Lease::Http2(self.pool().share(sender)));
         }
         let (sender, connection) =
             http1::Builder::new().max_buf_size(64 * 1024).handshake(io).await.map_err(failed)?;
@@ -171,16 +171,23 @@ impl Origin {
                 let back = Return { origin: self.clone(), sender: Some(sender) };
                 Ok(response.map(|body| self.guarded(body).with_guard(back)))
             }
-            Lease::Http2(mut sender) => {
-                if let Err(error) = sender.ready().await {
-                    self.pool().unshare();
+            Lease::Http2(mut shared) => {
+                if let Err(error) = shared.sender.ready().await {
+                    self.pool().unshare(&shared);
                     let error = classify(error).resend(Resend::Safe);
                     return Err((error, Some(request)));
                 }
                 self.address(&mut request);
-                let sending = sender.try_send_request(request);
-                let response = upload.or_timeout(deadline, sending).await?;
-                Ok(response.map(|body| self.guarded(body)))
+                let sending = shared.sender.try_send_request(request);
+                match upload.or_timeout(deadline, sending).await {
+                    Ok(response) => Ok(response.map(|body| self.guarded(body))),
+                    Err(failed) => {
+                        if failed.0.resendable() > Resend::Never {
+                            self.pool().unshare(&shared);
+                        }
+                        Err(failed)
+                    }
+                }
             }
         }
     }
@@ -269,6 +276,14 @@ struct Progress {
     last: Instant,
     /// Whether it is the client that is waited for.
     waiting: bool,
+    /// Why it ended before it was whole.
+    failed: Option<Kind>,
+}
+
+impl Progress {
+    fn now(waiting: bool) -> Self {
+        Self { last: Instant::now(), waiting, failed: None }
+    }
 }
 
 impl Upload {
@@ -276,7 +291,7 @@ impl Upload {
         if request.body().is_end_stream() {
             return Self(None);
         }
-        let progress = Arc::new(Mutex::new(Progress { last: Instant::now(), waiting: false }));
+        let progress = Arc::new(Mutex::new(Progress::now(false)));
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = body.with_guard(Meter(progress.clone()));
         Self(Some(progress))
@@ -294,6 +309,10 @@ impl Upload {
             match tokio::time::timeout_at(due, &mut sending).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(mut error)) => {
+                    if let Some(kind) = self.failed() {
+                        // Over HTTP/2 the cause is lost in the stream's reset.
+                        return Err((Error::new(kind).because(error.into_error()), None));
+                    }
                     let request = error.take_message();
                     let resend =
                         if request.is_some() { Resend::Safe } else { Resend::IfIdempotent };
@@ -319,6 +338,11 @@ impl Upload {
         }
     }
 
+    /// Why the request's body was not whole.
+    fn failed(&self) -> Option<Kind> {
+        self.0.as_ref()?.lock().failed
+    }
+
     /// Whether there is a reason to wait for the response past `due`.
     fn extended(&self, due: Instant, deadline: Duration) -> Option<Instant> {
         let progress = self.0.as_ref()?.lock();
@@ -336,7 +360,7 @@ struct Meter(Arc<Mutex<Progress>>);
 
 impl Meter {
     fn moved(&self, waiting: bool) {
-        *self.0.lock() = Progress { last: Instant::now(), waiting };
+        *self.0.lock() = Progress::now(waiting);
     }
 }
 
@@ -349,8 +373,14 @@ impl Guard for Meter {
         self.0.lock().waiting = true;
     }
 
-    fn end(&mut self, _end: End) {
-        self.moved(false);
+    fn end(&mut self, end: End) {
+        let failed = match end {
+            // A client that breaks off leaves an error that is not ours.
+            End::Failed(kind) if kind.side() == Side::Downstream => Some(kind),
+            End::Failed(_) => Some(Kind::RequestBodyAborted),
+            End::Complete | End::Dropped => None,
+        };
+        *self.0.lock() = Progress { failed, ..Progress::now(false) };
     }
 }
 
@@ -365,8 +395,13 @@ fn classify(error: hyper::Error) -> Error {
     if error.is_parse() {
         return Error::new(Kind::ResponseInvalid).because(error);
     }
-    let refused = cause_of::<h2::Error>(&error)
-        .is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM));
+    // RFC 9113 §8.7: neither a refused stream nor one past the last that a
+    // polite GOAWAY names has been looked at.
+    let refused = cause_of::<h2::Error>(&error).is_some_and(|error| match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => true,
+        Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
+        _ => false,
+    });
     let resend = if refused { Resend::Safe } else { Resend::Never };
     Error::new(Kind::ConnectionTerminated).because(error).resend(resend)
 }

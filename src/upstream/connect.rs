@@ -1,22 +1,34 @@
 //! Dialling an origin: resolve, connect, handshake, all under one deadline.
+//!
+//! Where a name has several addresses they are tried one after another, each
+//! with a short head start over the next (RFC 8305 §5), so that one that
+//! answers nothing does not use up the time of all.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::stream::Stream;
 use super::tls::{ClientTls, Configs};
-use super::{OriginScheme, OriginUrl, UpstreamSettings};
+use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings};
 use crate::error::{Error, Kind, Resend, cause_of};
+
+/// How long an address is tried before the next one is, too.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Dials one origin.
 pub(super) struct Connector {
     url: OriginUrl,
     tls: Option<(Configs, String)>,
+    /// Whether an origin that does not agree to HTTP/2 is not to be used.
+    only_http2: bool,
     timeout: Duration,
 }
 
@@ -34,26 +46,35 @@ impl Connector {
             OriginScheme::Https => tls.configs.clone().map(|configs| (configs, name)),
             OriginScheme::Http | OriginScheme::H2c => None,
         };
-        Self { url, tls, timeout: settings.timeouts.connect }
+        let only_http2 = settings.protocol == Protocol::Http2;
+        Self { url, tls, only_http2, timeout: settings.timeouts.connect }
+    }
+
+    /// The end of the time that connecting may take if it begins now.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// That no connection was there at the deadline.
+    pub(super) fn too_late(&self) -> Error {
+        let detail = format!("{} did not accept within {:?}", self.url, self.timeout);
+        Error::new(Kind::ConnectTimeout).detail(detail).resend(Resend::Safe)
     }
 
     /// Connects. Nothing of any request has been sent when this fails.
     ///
     /// `http1` asks for a connection that can switch protocols, which one of
     /// HTTP/2 cannot.
-    pub(super) async fn dial(&self, http1: bool) -> Result<Dialled, Error> {
-        match tokio::time::timeout(self.timeout, self.connect(http1)).await {
-            Ok(dialled) => dialled,
-            Err(_) => Err(Error::new(Kind::ConnectTimeout)
-                .detail(format!("{} did not accept within {:?}", self.url, self.timeout))),
+    pub(super) async fn dial(&self, http1: bool, deadline: Instant) -> Result<Dialled, Error> {
+        match tokio::time::timeout_at(deadline, self.connect(http1)).await {
+            Ok(dialled) => dialled.map_err(|error| error.resend(Resend::Safe)),
+            Err(_) => Err(self.too_late()),
         }
-        .map_err(|error| error.resend(Resend::Safe))
     }
 
     async fn connect(&self, http1: bool) -> Result<Dialled, Error> {
         let tcp = self.connect_tcp().await?;
-        // Small writes are the rule for a proxy, and each is complete in itself.
-        let _best_effort = tcp.set_nodelay(true);
+        let _best_effort = crate::socket::tune(&tcp);
         let Some((configs, name)) = &self.tls else {
             let http2 = self.url.scheme == OriginScheme::H2c;
             return Ok(Dialled { stream: Stream::Plain(tcp), http2 });
@@ -69,6 +90,10 @@ impl Connector {
             .await
             .map_err(|error| self.handshake_error(error))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if self.only_http2 && !http1 && !http2 {
+            return Err(Error::new(Kind::TlsProtocol)
+                .detail(format!("{} does not agree to HTTP/2", self.url)));
+        }
         Ok(Dialled { stream: Stream::Tls(Box::new(stream)), http2 })
     }
 
@@ -76,21 +101,15 @@ impl Connector {
         let OriginUrl { host, port, .. } = &self.url;
         if let Ok(address) = host.parse::<IpAddr>() {
             let address = SocketAddr::new(address, *port);
-            return TcpStream::connect(address).await.map_err(|error| refused(address, error));
+            return connect_to(address).await;
         }
         let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| {
             Error::new(Kind::DnsFailed).detail(format!("`{host}` did not resolve")).because(error)
         })?;
-        let mut last = None;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => return Ok(tcp),
-                Err(error) => last = Some(refused(address, error)),
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            Error::new(Kind::DnsFailed).detail(format!("`{host}` has no address"))
-        }))
+        let first = first_of(addresses.collect(), connect_to).await;
+        first.unwrap_or_else(|| {
+            Err(Error::new(Kind::DnsFailed).detail(format!("`{host}` has no address")))
+        })
     }
 
     fn handshake_error(&self, error: io::Error) -> Error {
@@ -102,10 +121,140 @@ impl Connector {
     }
 }
 
-fn refused(address: SocketAddr, error: io::Error) -> Error {
-    let kind = match error.kind() {
-        io::ErrorKind::TimedOut => Kind::ConnectTimeout,
-        _ => Kind::ConnectRefused,
+async fn connect_to(address: SocketAddr) -> Result<TcpStream, Error> {
+    TcpStream::connect(address)
+        .await
+        .map_err(|error| Error::new(kind_of(&error)).detail(address.to_string()).because(error))
+}
+
+/// What `dial` makes of the first address that it succeeds with, or of the last
+/// that failed; `None` without an address.
+async fn first_of<T, F>(
+    addresses: Vec<SocketAddr>,
+    dial: impl Fn(SocketAddr) -> F,
+) -> Option<Result<T, Error>>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut waiting = alternating(addresses).into_iter();
+    let mut dialling: FuturesUnordered<F> = waiting.next().map(&dial).into_iter().collect();
+    loop {
+        let ended = if waiting.len() == 0 {
+            dialling.next().await
+        } else {
+            match tokio::time::timeout(HEAD_START, dialling.next()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    dialling.extend(waiting.next().map(&dial));
+                    continue;
+                }
+            }
+        };
+        match ended? {
+            Ok(connected) => return Some(Ok(connected)),
+            Err(error) => {
+                dialling.extend(waiting.next().map(&dial));
+                if dialling.is_empty() {
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// The addresses with the families in turn, the first one's first (RFC 8305 §4).
+fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first().map(SocketAddr::is_ipv6) else { return addresses };
+    let (mut these, mut those): (std::vec::IntoIter<_>, std::vec::IntoIter<_>) = {
+        let (these, those): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address| address.is_ipv6() == first);
+        (these.into_iter(), those.into_iter())
     };
-    Error::new(kind).detail(address.to_string()).because(error)
+    let mut mixed = Vec::new();
+    while these.len() + those.len() > 0 {
+        mixed.extend(these.next());
+        mixed.extend(those.next());
+    }
+    mixed
+}
+
+/// Whether the origin, or the way to it, is at fault, or this machine, which is
+/// out of file descriptors, ports or memory.
+fn kind_of(error: &io::Error) -> Kind {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::InvalidInput => Kind::ConnectRefused,
+        _ => Kind::Overloaded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V6: &str = "[2001:db8::1]:80";
+
+    /// The fate of a dial is in its port: 1 answers nothing, 2 refuses, others
+    /// accept after a second.
+    async fn dial(address: SocketAddr) -> Result<SocketAddr, Error> {
+        match address.port() {
+            1 => std::future::pending().await,
+            2 => Err(Error::new(Kind::ConnectRefused).detail(address.to_string())),
+            _ => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(address)
+            }
+        }
+    }
+
+    async fn first(ports: &[u16]) -> (Option<Result<u16, String>>, u128) {
+        let addresses = ports.iter().map(|port| SocketAddr::from(([192, 0, 2, 1], *port)));
+        let before = Instant::now();
+        let first = first_of(addresses.collect(), dial).await;
+        let first = first.map(|dialled| match dialled {
+            Ok(address) => Ok(address.port()),
+            Err(error) => Err(error.to_string()),
+        });
+        (first, before.elapsed().as_millis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_black_hole_costs_a_head_start_and_a_refusal_nothing() {
+        assert_eq!(first(&[80]).await, (Some(Ok(80)), 1_000));
+        assert_eq!(first(&[1, 80]).await, (Some(Ok(80)), 1_250));
+        assert_eq!(first(&[1, 1, 2, 80]).await, (Some(Ok(80)), 1_500));
+        assert_eq!(first(&[2, 2, 80]).await, (Some(Ok(80)), 1_000));
+        assert_eq!(first(&[80, 81, 82]).await, (Some(Ok(80)), 1_000));
+        let refused = "connect_refused: 192.0.2.1:2".to_owned();
+        assert_eq!(first(&[2, 2]).await, (Some(Err(refused)), 0));
+        assert_eq!(first(&[]).await, (None, 0));
+    }
+
+    #[test]
+    fn the_families_take_turns() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (a, b, c) = (parse("192.0.2.1:80"), parse("192.0.2.2:80"), parse(V6));
+        assert_eq!(alternating(vec![a, b, c]), [a, c, b]);
+        assert_eq!(alternating(vec![c, a, b]), [c, a, b]);
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_origins_fault() {
+        // EMFILE, ENFILE, ENOBUFS, EADDRNOTAVAIL
+        for code in [24, 23, 105, 99] {
+            assert_eq!(kind_of(&io::Error::from_raw_os_error(code)), Kind::Overloaded, "{code}");
+        }
+        // ECONNREFUSED, EHOSTUNREACH, ENETUNREACH
+        for code in [111, 113, 101] {
+            let kind = kind_of(&io::Error::from_raw_os_error(code));
+            assert_eq!(kind, Kind::ConnectRefused, "{code}");
+        }
+    }
 }

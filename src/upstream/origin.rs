@@ -83,8 +83,11 @@ impl Origin {
             name: format!("{}:{}", bracketed(&origin.url.host), origin.url.port).into(),
             url: origin.url.clone(),
             weight: origin.weight.max(1),
-            only_http2: origin.url.scheme == OriginScheme::H2c
-                || settings.protocol == Protocol::Http2,
+            only_http2: match origin.url.scheme {
+                OriginScheme::H2c => true,
+                OriginScheme::Https => settings.protocol == Protocol::Http2,
+                OriginScheme::Http => false,
+            },
             host: HeaderValue::try_from(authority.as_str()).ok(),
             authority: authority.parse().ok(),
             health: Mutex::default(),

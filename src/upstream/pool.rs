@@ -30,8 +30,24 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Shard {
     idle: Mutex<Vec<Idle>>,
-    shared: Mutex<Option<http2::SendRequest<Body>>>,
+    shared: Mutex<Shared>,
     dialling: tokio::sync::Mutex<()>,
+}
+
+/// The HTTP/2 connection that all share.
+#[derive(Default)]
+struct Shared {
+    connection: Option<Http2>,
+    used: Option<Instant>,
+    generation: u64,
+}
+
+/// An HTTP/2 connection to send on.
+#[derive(Clone)]
+pub(super) struct Http2 {
+    pub(super) sender: http2::SendRequest<Body>,
+    /// Differs from that of every other connection of its shard.
+    generation: u64,
 }
 
 struct Idle {
@@ -89,23 +105,34 @@ impl Pool {
     }
 
     /// The HTTP/2 connection that all share, if there is a live one.
-    pub(super) fn shared(&self) -> Option<http2::SendRequest<Body>> {
+    pub(super) fn shared(&self) -> Option<Http2> {
         let mut shared = self.shards[self.mine()].shared.lock();
-        if shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
-            *shared = None;
+        let now = Instant::now();
+        if shared.is_stale(now, self.idle_timeout) {
+            shared.connection = None;
         }
-        shared.clone()
+        shared.used = Some(now);
+        shared.connection.clone()
     }
 
     /// Offers an HTTP/2 connection to all who come.
-    pub(super) fn share(&self, sender: http2::SendRequest<Body>) {
+    pub(super) fn share(&self, sender: http2::SendRequest<Body>) -> Http2 {
         self.http2.store(true, Ordering::Relaxed);
-        *self.shards[self.mine()].shared.lock() = Some(sender);
+        let mut shared = self.shards[self.mine()].shared.lock();
+        shared.generation += 1;
+        shared.used = Some(Instant::now());
+        let connection = Http2 { sender, generation: shared.generation };
+        shared.connection = Some(connection.clone());
+        connection
     }
 
-    /// Takes back an HTTP/2 connection that should carry no new request.
-    pub(super) fn unshare(&self) {
-        *self.shards[self.mine()].shared.lock() = None;
+    /// Takes back a connection that should carry no new request; one that has
+    /// taken its place stays.
+    pub(super) fn unshare(&self, connection: &Http2) {
+        let mut shared = self.shards[self.mine()].shared.lock();
+        if shared.connection.as_ref().is_some_and(|c| c.generation == connection.generation) {
+            shared.connection = None;
+        }
     }
 
     /// A turn to dial, where one connection will serve all who wait.
@@ -125,8 +152,9 @@ impl Pool {
             let dropped: Vec<_> = shard.idle.lock().extract_if(.., stale).collect();
             drop(dropped);
             let mut shared = shard.shared.lock();
-            if shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
-                *shared = None;
+            if shared.is_stale(now, timeout) {
+                // What is still under way on it is finished first.
+                shared.connection = None;
             }
         }
     }
@@ -141,6 +169,13 @@ impl Shard {
             }
         }
         None
+    }
+}
+
+impl Shared {
+    fn is_stale(&self, now: Instant, timeout: Duration) -> bool {
+        let unused = self.used.is_none_or(|used| now.saturating_duration_since(used) >= timeout);
+        self.connection.as_ref().is_some_and(|c| unused || c.sender.is_closed())
     }
 }
 

@@ -10,9 +10,10 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use super::connect::Dialled;
 use super::{HealthCheck, Origin, Probe, StatusRange, Upstream, Verdict};
 use crate::body::Body;
-use crate::error::Error;
+use crate::error::{Error, Side};
 
 /// Probes every origin, again and again. Runs until dropped.
 pub(super) async fn run(upstream: &Upstream, check: &HealthCheck) {
@@ -26,14 +27,14 @@ async fn watch(upstream: &Upstream, origin: &Arc<Origin>, check: &HealthCheck) {
     for round in 0_u64.. {
         let outcome = match tokio::time::timeout(check.timeout, probe(origin, &check.probe)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {:?}", check.timeout)),
+            Err(_) => Err(Fault::Origin(format!("no answer within {:?}", check.timeout))),
         };
         upstream.metrics.probe_finished(upstream.name(), origin.shared_name(), outcome.is_ok());
-        let verdict = match outcome {
-            Ok(()) => Verdict::ProbeOk,
-            Err(reason) => Verdict::ProbeFailed(reason),
-        };
-        upstream.report(origin, verdict);
+        match outcome {
+            Ok(()) => upstream.report(origin, Verdict::ProbeOk),
+            Err(Fault::Origin(reason)) => upstream.report(origin, Verdict::ProbeFailed(reason)),
+            Err(Fault::Ours(reason)) => tracing::warn!(reason, "a health check was not possible"),
+        }
         tokio::time::sleep(jittered(check.interval, random.hash_one(round))).await;
     }
 }
@@ -45,9 +46,25 @@ fn jittered(interval: Duration, random: u64) -> Duration {
     interval.mul_f64(0.9 + share)
 }
 
-/// Tries once. An error says why the origin is not healthy.
-async fn probe(origin: &Origin, probe: &Probe) -> Result<(), String> {
-    let dialled = origin.connector().dial(false).await.map_err(|error| error.chain())?;
+/// Why a probe did not succeed.
+enum Fault {
+    /// The origin is not healthy.
+    Origin(String),
+    /// This machine had not what a probe takes; it says nothing of the origin.
+    Ours(String),
+}
+
+/// Tries once.
+async fn probe(origin: &Origin, probe: &Probe) -> Result<(), Fault> {
+    let deadline = origin.connector().deadline();
+    let dialled = origin.connector().dial(false, deadline).await.map_err(|error| {
+        let fault = if error.side() == Side::Upstream { Fault::Origin } else { Fault::Ours };
+        fault(error.chain())
+    })?;
+    ask(origin, probe, dialled).await.map_err(Fault::Origin)
+}
+
+async fn ask(origin: &Origin, probe: &Probe, dialled: Dialled) -> Result<(), String> {
     let Probe::Http { method, path, host, expect } = probe else { return Ok(()) };
     let host = match host {
         Some(host) => HeaderValue::try_from(host.as_str()).ok(),

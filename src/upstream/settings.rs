@@ -94,6 +94,8 @@ pub struct UpstreamTimeouts {
     pub response_head: Duration,
     /// The longest silence within a body, either way. Default 60 s.
     pub idle_body: Duration,
+    /// The longest silence in a tunnel, such as a WebSocket. Default 5 min.
+    pub idle_tunnel: Duration,
     /// How long an idle connection is kept. Default 15 s; keep it below what
     /// the origin keeps.
     pub pool_idle: Duration,
@@ -189,6 +191,7 @@ impl Default for UpstreamTimeouts {
             connect: Duration::from_secs(5),
             response_head: Duration::from_secs(60),
             idle_body: Duration::from_secs(60),
+            idle_tunnel: Duration::from_secs(5 * 60),
             pool_idle: Duration::from_secs(15),
         }
     }

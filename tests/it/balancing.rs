@@ -134,3 +134,51 @@ async fn metric(proxy: &crate::support::proxy::Running, line: &str) -> bool {
     let text = crate::support::client::ask(proxy.admin, request).await.text();
     text.lines().any(|l| l == line)
 }
+
+#[tokio::test]
+async fn requests_at_the_same_time_all_find_the_origin_that_is_left() {
+    within(async {
+        let alive = Origin::named("alive").await;
+        let (a, b) = (Refusing::new(), Refusing::new());
+        let proxy = Setup::new(format!(
+            "[[route]]\nname = \"all\"\nupstream = \"trio\"\n\
+             [[upstream]]\nname = \"trio\"\n\
+             origins = [\"http://{a}\", \"{alive}\", \"http://{b}\"]\n\
+             [upstream.passive]\nmax_failures = 1000\n"
+        ))
+        .server("workers = 2")
+        .start();
+        let all = (0..200).map(|_| get(proxy.address, "/", ""));
+        for answer in futures_util::future::join_all(all).await {
+            assert_eq!((answer.status, answer.text()), (200, "alive".to_owned()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_was_set_aside_comes_back() {
+    within(async {
+        let refusing = Refusing::new();
+        let address = refusing.address;
+        let alive = Origin::named("alive").await;
+        let proxy = Setup::new(format!(
+            "[[route]]\nname = \"all\"\nupstream = \"pair\"\n\
+             [[upstream]]\nname = \"pair\"\norigins = [\"http://{refusing}\", \"{alive}\"]\n\
+             [upstream.passive]\nset_aside = \"100ms\"\n"
+        ))
+        .start();
+        for _ in 0..20 {
+            assert_eq!(get(proxy.address, "/", "").await.text(), "alive");
+            tokio::time::sleep(std::time::Duration::from_millis(23)).await;
+        }
+        drop(refusing);
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let _back = Origin::named_on(listener, "back");
+        eventually("it is asked again", async || {
+            get(proxy.address, "/", "").await.text() == "back"
+        })
+        .await;
+    })
+    .await;
+}

@@ -12,6 +12,7 @@ mod config;
 mod defects;
 mod errors;
 mod forwarding;
+mod h2_origins;
 mod life;
 mod observe;
 mod policy;
