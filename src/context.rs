@@ -28,6 +28,26 @@ pub struct Downstream {
     pub listener: Arc<str>,
     /// What the TLS handshake agreed on; `None` on a plain connection.
     pub tls: Option<TlsFacts>,
+    /// What a request's head is held to on this connection.
+    pub limits: HeadLimits,
+    /// What counts the connection as open for as long as anything knows it,
+    /// such as a tunnel that it has become.
+    pub open: Option<KeepOpen>,
+}
+
+/// What a request's head is held to, beyond what its parser enforces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HeadLimits {
+    /// The longest request target, in bytes. Default 8 KiB.
+    pub max_target: usize,
+    /// The most fields. Default 100.
+    pub max_fields: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self { max_target: 8 * 1024, max_fields: 100 }
+    }
 }
 
 /// What a TLS handshake agreed on.
@@ -69,6 +89,8 @@ pub struct RequestLine {
     pub user_agent: Option<String>,
     /// `Referer`.
     pub referer: Option<String>,
+    /// How many field lines it has.
+    pub fields: usize,
 }
 
 /// What the phases learnt. Each field is written by one phase.
@@ -123,16 +145,26 @@ pub fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Keeps an exchange open: it is over, and its line written, when the last
-/// clone is gone. Travels in the request's extensions, for whoever outlives
-/// the response, such as a tunnel.
+/// Keeps something open that is over when the last clone is gone: a
+/// connection, which then no longer counts; an exchange, whose line is then
+/// written. That of the exchange travels in the request's extensions, for
+/// whoever outlives the response, such as a tunnel.
 #[derive(Clone)]
-pub struct KeepOpen(#[allow(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
+pub struct KeepOpen {
+    guard: Arc<dyn Any + Send + Sync>,
+    also: Option<Arc<Self>>,
+}
 
 impl KeepOpen {
-    /// Shares `guard`, which closes the exchange when it is dropped.
+    /// Shares `guard`, which closes what it guards when it is dropped.
     pub fn new(guard: Arc<dyn Any + Send + Sync>) -> Self {
-        Self(guard)
+        Self { guard, also: None }
+    }
+
+    /// Adds a guard: both are held as long as this is.
+    pub fn add(&mut self, guard: Arc<dyn Any + Send + Sync>) {
+        let guard = std::mem::replace(&mut self.guard, guard);
+        self.also = Some(Arc::new(Self { guard, also: self.also.take() }));
     }
 }
 

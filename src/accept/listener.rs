@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::ListenerSettings;
+use crate::socket::tune;
 
 /// The open sockets of one listener.
 #[derive(Debug)]
@@ -98,6 +99,7 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     #[cfg(unix)]
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
+    tune(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -17,7 +17,7 @@ pub use listener::{AddressError, Listener};
 pub use permits::{LimitReached, Permit, Permits};
 pub use settings::{ConnectionLimits, ListenerSettings};
 
-use crate::context::Downstream;
+use crate::context::{Downstream, HeadLimits, KeepOpen};
 use crate::drain;
 use crate::observe::Metrics;
 use crate::serve::{self, Answers, ServeSettings, Speaks};
@@ -25,10 +25,6 @@ use crate::tls::{Alpn, TlsAcceptor};
 
 /// How long the loop sleeps when the system has nothing left to accept with.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-
-/// How many connections that the kernel has already taken are still accepted
-/// once the drain has begun.
-const LAST_CALL: usize = 4096;
 
 /// What a listener does with its connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -82,12 +78,26 @@ pub async fn run<S: Answers>(
             }
         }
     }
-    // What the kernel has accepted already would be reset with the socket.
-    for _ in 0..LAST_CALL {
-        let Some(Ok((tcp, peer))) = futures_util::FutureExt::now_or_never(socket.accept()) else {
-            break;
-        };
-        admit(tcp, peer, &acceptor, &service, &drain);
+    if let Err(error) = last_call(socket, |tcp, peer| admit(tcp, peer, &acceptor, &service, &drain))
+    {
+        tracing::debug!(%error, "the last call ended early");
+    }
+}
+
+/// Accepts what has come already: it would be reset with the socket.
+fn last_call(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> io::Result<()> {
+    // Past tokio, which stops a task that has accepted much.
+    let socket = socket.into_std()?;
+    loop {
+        match socket.accept() {
+            Ok((tcp, peer)) => {
+                tcp.set_nonblocking(true)?;
+                admit(TcpStream::from_std(tcp)?, peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_exhaustion(&error) => return Err(error),
+            Err(_) => {}
+        }
     }
 }
 
@@ -109,8 +119,10 @@ fn admit<S: Answers>(
     let (acceptor, service, drain) = (acceptor.clone(), service.clone(), drain.clone());
     let busy = drain.busy();
     tokio::spawn(async move {
-        let _held = (permit, busy, acceptor.metrics.connection_opened(&acceptor.name));
-        acceptor.serve(tcp, peer, service, drain).await;
+        let _busy = busy;
+        let open =
+            KeepOpen::new(Arc::new((permit, acceptor.metrics.connection_opened(&acceptor.name))));
+        acceptor.serve(tcp, peer, open, service, drain).await;
     });
 }
 
@@ -119,16 +131,18 @@ impl Acceptor {
         self,
         tcp: TcpStream,
         peer: SocketAddr,
+        open: KeepOpen,
         service: S,
         drain: drain::Watcher,
     ) {
-        // A proxy's writes are whole messages: waiting for more helps nobody.
-        let _best_effort = tcp.set_nodelay(true);
+        let (max_target, max_fields) = (self.serve.max_target, self.serve.max_fields);
         let mut downstream = Downstream {
             peer: Some(peer),
             local: tcp.local_addr().ok(),
             listener: self.name.clone(),
             tls: None,
+            limits: HeadLimits { max_target, max_fields },
+            open: Some(open),
         };
         let settings = self.serve.clone();
         let Some(tls) = &self.tls else {

@@ -56,7 +56,6 @@ pub(super) fn gateway(
 ) -> Gateway {
     let api_keys = settings.routes.iter().filter_map(|route| route.api_key.as_ref());
     let identities = api_keys.filter_map(|api_key| api_key.identity_header.clone());
-    let max_target = settings.listeners.iter().map(|listener| listener.serve.max_target).max();
     ServiceBuilder::new()
         // Opens the exchange's record, and writes log and metrics at its end.
         .layer(ExchangesLayer::new(access_log, metrics))
@@ -71,7 +70,7 @@ pub(super) fn gateway(
         // Whatever fails below becomes one well-formed response.
         .layer(RescueLayer)
         // Nothing malformed is looked at any further.
-        .layer(ValidateLayer::new(max_target.unwrap_or(8 * 1024)))
+        .layer(ValidateLayer)
         // No more at once than Tollgate was told to carry.
         .layer(InFlightLayer::new(settings.server.max_in_flight))
         .service(router)

@@ -143,7 +143,8 @@ impl Inner {
                 return Err(Error::new(Kind::UpgradeFailed)
                     .detail("the origin switched protocols without being asked"));
             };
-            return switch.complete(response, exchange, self.drain.clone());
+            let idle = self.balance.upstream().settings().timeouts.idle_tunnel;
+            return switch.complete(response, exchange, idle, self.drain.clone());
         }
         let headers = response.headers();
         if headers.contains_key(header::TRANSFER_ENCODING)

@@ -3,6 +3,7 @@
 //! byte until either side ends.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -11,7 +12,7 @@ use http::{HeaderMap, Request, Response, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hop_by_hop;
 use crate::body::Body;
@@ -56,11 +57,12 @@ impl Switch {
     }
 
     /// The origin agreed: answers the client, and joins the two once both
-    /// connections have switched.
+    /// connections have switched, until `idle` has passed without a byte.
     pub(super) fn complete(
         self,
         mut response: Response<Body>,
         exchange: Option<&Exchange>,
+        idle: Duration,
         drain: drain::Watcher,
     ) -> Result<Response<Body>, Error> {
         let agreed = response.headers().get(header::UPGRADE);
@@ -80,7 +82,7 @@ impl Switch {
         tokio::spawn(async move {
             let _busy = drain.busy();
             tokio::select! {
-                () = tunnel(self.downstream, upstream, exchange.as_ref()) => {}
+                () = tunnel(self.downstream, upstream, exchange.as_ref(), idle) => {}
                 () = drain.cut() => tracing::debug!("a tunnel was cut"),
             }
             drop(self.open);
@@ -94,18 +96,28 @@ impl Switch {
     }
 }
 
-async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade, exchange: Option<&Exchange>) {
-    let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {
-        Ok(both) => both,
-        Err(error) => {
+async fn tunnel(
+    downstream: OnUpgrade,
+    upstream: OnUpgrade,
+    exchange: Option<&Exchange>,
+    idle: Duration,
+) {
+    let switched = async { tokio::try_join!(downstream, upstream) };
+    let (downstream, upstream) = match timeout(idle, switched).await {
+        Ok(Ok(both)) => both,
+        Ok(Err(error)) => {
             tracing::debug!(%error, "an upgrade was not completed");
             return;
         }
+        Err(_) => return,
     };
+    let moved = Moved::now();
     let (received, taken) = tokio::io::split(TokioIo::new(downstream));
     let (answered, asked) = tokio::io::split(TokioIo::new(upstream));
+    let moved = &moved;
     let count = |write: fn(&mut Record, u64)| {
         move |bytes| {
+            moved.note();
             if let Some(exchange) = exchange {
                 exchange.update(|record| write(record, bytes));
             }
@@ -114,7 +126,14 @@ async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade, exchange: Option<&Ex
     let up = relay(received, asked, count(|record, bytes| record.request_bytes += bytes));
     let down = relay(answered, taken, count(|record, bytes| record.response_bytes += bytes));
     let (up, down) = (std::pin::pin!(up), std::pin::pin!(down));
-    let ended = match select(up, down).await {
+    let both = tokio::select! {
+        both = select(up, down) => both,
+        () = moved.idle_for(idle) => {
+            tracing::debug!(?idle, "a tunnel was idle for too long");
+            return;
+        }
+    };
+    let ended = match both {
         Either::Left((Ok(()), other)) | Either::Right((Ok(()), other)) => {
             timeout(FAREWELL, other).await
         }
@@ -126,6 +145,35 @@ async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade, exchange: Option<&Ex
             if let Some(exchange) = exchange {
                 exchange.update(|record| record.complete = true);
             }
+        }
+    }
+}
+
+/// When a tunnel last carried a byte.
+struct Moved {
+    opened: Instant,
+    /// In milliseconds from then.
+    last: AtomicU64,
+}
+
+impl Moved {
+    fn now() -> Self {
+        Self { opened: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn note(&self) {
+        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(since, Ordering::Relaxed);
+    }
+
+    async fn idle_for(&self, idle: Duration) {
+        loop {
+            let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+            let due = self.opened + last + idle;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
         }
     }
 }

@@ -156,6 +156,7 @@ fn request_line<B>(request: &Request<B>) -> RequestLine {
         host: authority.or_else(|| field(header::HOST)),
         user_agent: field(header::USER_AGENT),
         referer: field(header::REFERER),
+        fields: request.headers().len(),
     }
 }
 

@@ -178,6 +178,7 @@ mod tests {
             host: Some("example.com".to_owned()),
             user_agent: None,
             referer: None,
+            fields: 0,
         };
         Exchange::open(Arc::new(downstream), request)
     }

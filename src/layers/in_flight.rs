@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{Request, Response, header};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::ShortCircuit;
 use crate::body::{Body, Hold};
-use crate::context::Exchange;
+use crate::context::{Exchange, KeepOpen};
 use crate::error::{Error, Kind};
 use crate::respond::{Answer, Format};
 
@@ -59,14 +59,20 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let permit = Permit(self.count.clone());
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let permit = Arc::new(Permit(self.count.clone()));
         if self.count.fetch_add(1, Ordering::Relaxed) >= self.max {
             let answer = Answer::for_error(&Error::new(Kind::Overloaded));
             if let Some(exchange) = request.extensions().get::<Exchange>() {
                 exchange.update(|record| record.rejection = Some(answer.code()));
             }
             return ShortCircuit::rejected(answer.render(Format::preferred(request.headers())));
+        }
+        // What may become a tunnel is under way until that ends.
+        if request.headers().contains_key(header::UPGRADE)
+            && let Some(open) = request.extensions_mut().get_mut::<KeepOpen>()
+        {
+            open.add(permit.clone());
         }
         ShortCircuit::forwarded(Holding { inner: self.inner.call(request), permit: Some(permit) })
     }
@@ -88,7 +94,7 @@ pin_project! {
     pub struct Holding<F> {
         #[pin]
         inner: F,
-        permit: Option<Permit>,
+        permit: Option<Arc<Permit>>,
     }
 }
 

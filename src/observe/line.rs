@@ -233,6 +233,7 @@ pub(super) mod tests {
             host: Some("a.test".to_owned()),
             user_agent: Some("evil\"\n\u{1b}[31mred".to_owned()),
             referer: None,
+            fields: 0,
         };
         let exchange = Exchange::open(Arc::new(downstream), request);
         exchange.update(|record| {

@@ -23,14 +23,15 @@ use tower::{Service, ServiceExt};
 pub use settings::{H2Settings, ServeSettings};
 pub use validate::{Validate, ValidateLayer};
 
-use crate::body::{Body, Hold};
+use crate::body::Body;
 use crate::context::Downstream;
 use crate::drain;
 use io::Noted;
-use pulse::{Beat, Expired, Pulse, Watch};
+use pulse::{Beat, Expired, FAREWELL, Pulse, Watch};
 
-/// How long a connection that was told to end may take over it.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a drain waits for the first byte of a connection that has just
+/// been made.
+const FIRST_BYTE: Duration = Duration::from_millis(500);
 
 /// Which version of HTTP a connection speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,7 +85,10 @@ pub async fn connection<IO, S>(
                 // What has come already is answered, drain or not.
                 biased;
                 told = told => told,
-                () = drain.draining() => return,
+                () = async {
+                    drain.draining().await;
+                    tokio::time::sleep(FIRST_BYTE).await;
+                } => return,
             };
             match told {
                 Ok(Ok(http2)) => http2,
@@ -92,7 +96,8 @@ pub async fn connection<IO, S>(
             }
         }
     };
-    let service = PerConnection { service, downstream, pulse: pulse.clone() };
+    let service =
+        PerConnection { service, downstream, pulse: pulse.clone(), settings: settings.clone() };
     let watch = Watch::new(&pulse, &settings, http2);
     let io = TokioIo::new(io);
     if http2 {
@@ -128,17 +133,30 @@ async fn run<C>(
             () = drain.cut() => return,
             () = drain.draining(), if !ending => {
                 ending = true;
+                watch.ending();
                 graceful_shutdown(connection.as_mut());
             }
             expired = watch.expired() => {
                 tracing::debug!(?expired, "a connection expired");
-                if expired == Expired::Idle {
-                    graceful_shutdown(connection.as_mut());
-                    let _ended = tokio::time::timeout(FAREWELL, connection.as_mut()).await;
+                match expired {
+                    // A request that comes in this moment is still answered.
+                    Expired::Idle if !ending => {
+                        ending = true;
+                        watch.ending();
+                        graceful_shutdown(connection.as_mut());
+                    }
+                    Expired::Stalled => break,
+                    Expired::Idle | Expired::Head | Expired::Send | Expired::Farewell => return,
                 }
-                return;
             }
         }
+    }
+    // No single stream can be reset from here. The client's other exchanges
+    // have a little time left.
+    graceful_shutdown(connection.as_mut());
+    tokio::select! {
+        _ended = tokio::time::timeout(FAREWELL, connection) => {}
+        () = drain.cut() => {}
     }
 }
 
@@ -175,6 +193,7 @@ struct PerConnection<S> {
     service: S,
     downstream: Arc<Downstream>,
     pulse: Pulse,
+    settings: Arc<ServeSettings>,
 }
 
 impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
@@ -183,7 +202,7 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
     type Future = Answering<Oneshot<S, Request<Body>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let beat = self.pulse.begin();
+        let beat = self.pulse.begin(&self.settings);
         let mut request = request.map(Body::from);
         request.extensions_mut().insert(self.downstream.clone());
         Answering { answer: self.service.clone().oneshot(request), beat: Some(beat) }
@@ -209,8 +228,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(response) = ready!(this.answer.poll(cx));
-        let beat = this.beat.take();
-        Poll::Ready(Ok(response.map(|body| body.with_guard(Hold(beat)))))
+        let Some(mut beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
+        beat.owed();
+        Poll::Ready(Ok(response.map(|body| body.with_guard(beat))))
     }
 }
 

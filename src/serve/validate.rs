@@ -6,9 +6,10 @@
 //! **Path policy.** Routes match, and origins are asked for, the path as it was
 //! sent. So that both read it alike, a path is refused (400) if it has a dot
 //! segment (`.` or `..`, plain or percent-encoded), a backslash, plain or
-//! encoded, or an encoded NUL. Clients normalise these before sending. Double
-//! slashes and `%2F` are passed on as they are: they are legal, and mean
-//! something to some origins.
+//! encoded, an encoded NUL, or an overlong encoding of UTF-8. Clients normalise
+//! these before sending. Double slashes, `%2F` and other escapes are passed on
+//! as they are: they are legal, and mean something to some origins; the router
+//! refuses them where they would lead past a route.
 //!
 //! **What hyper does before.** A `Content-Length` beside `Transfer-Encoding`
 //! and a second, equal `Content-Length` are taken out by hyper itself, and
@@ -16,6 +17,7 @@
 //! lengths, `Transfer-Encoding` on HTTP/1.0 and malformed field lines are
 //! answered 400 by hyper, an overlong head 431.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -24,36 +26,25 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use tower::{Layer, Service};
 
-use crate::context::Exchange;
+use crate::context::{Downstream, Exchange, HeadLimits};
 use crate::layers::ShortCircuit;
 use crate::respond::{Answer, Format};
 
 /// Puts [`Validate`] before a service.
-#[derive(Clone, Copy, Debug)]
-pub struct ValidateLayer {
-    max_target: usize,
-}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ValidateLayer;
 
 /// Refuses requests that could mean two things.
 #[derive(Clone, Debug)]
 pub struct Validate<S> {
     inner: S,
-    max_target: usize,
-}
-
-impl ValidateLayer {
-    /// Refuses, among others, targets longer than `max_target` bytes.
-    #[must_use]
-    pub const fn new(max_target: usize) -> Self {
-        Self { max_target }
-    }
 }
 
 impl<S> Layer<S> for ValidateLayer {
     type Service = Validate<S>;
 
     fn layer(&self, inner: S) -> Validate<S> {
-        Validate { inner, max_target: self.max_target }
+        Validate { inner }
     }
 }
 
@@ -71,7 +62,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match check(&mut request, self.max_target) {
+        let limits = request.extensions().get::<Arc<Downstream>>().map(|d| d.limits);
+        match check(&mut request, limits.unwrap_or_default()) {
             Ok(()) => ShortCircuit::forwarded(self.inner.call(request)),
             Err(answer) => {
                 if let Some(exchange) = request.extensions().get::<Exchange>() {
@@ -91,9 +83,17 @@ fn malformed(code: &'static str, detail: &'static str) -> Answer {
     refuse(StatusCode::BAD_REQUEST, code, detail).close()
 }
 
-fn check<B>(request: &mut Request<B>, max_target: usize) -> Result<(), Answer> {
+fn check<B>(request: &mut Request<B>, limits: HeadLimits) -> Result<(), Answer> {
+    let exchange = request.extensions().get::<Exchange>();
+    let fields =
+        exchange.map_or_else(|| request.headers().len(), |exchange| exchange.request().fields);
+    if fields > limits.max_fields {
+        // Over HTTP/1.1 the parser has counted already.
+        let (status, code) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields");
+        return Err(refuse(status, code, "The request has too many fields."));
+    }
     method(request.method())?;
-    target(request, max_target)?;
+    target(request, limits.max_target)?;
     framing(request)?;
     host(request)
 }
@@ -139,14 +139,34 @@ fn is_ambiguous(path: &str) -> bool {
         return false;
     }
     let lower = path.to_ascii_lowercase();
-    let dots = lower.replace("%2e", ".");
+    let dots = lower.replace("%2e", ".").replace("%2f", "/");
     lower.contains('\\')
         || lower.contains("%5c")
         || lower.contains("%00")
+        || is_overlong(&lower)
         || dots.split('/').any(|segment| {
             // `..;` is a dot segment to servers that know path parameters.
             matches!(segment.split(';').next(), Some("." | ".."))
         })
+}
+
+/// Whether a path in lower case has an escape that no encoder of UTF-8 makes,
+/// but some decoders take for a plain character (RFC 3629 §10).
+fn is_overlong(lower: &str) -> bool {
+    let continued = |rest: &str, from: u8, to: u8| {
+        let byte =
+            rest.strip_prefix('%').and_then(|hex| u8::from_str_radix(hex.get(..2)?, 16).ok());
+        byte.is_some_and(|byte| (from..=to).contains(&byte))
+    };
+    lower.match_indices('%').any(|(at, _)| {
+        let rest = lower.get(at + 3..).unwrap_or_default();
+        match lower.get(at + 1..at + 3) {
+            Some("c0" | "c1") => continued(rest, 0x80, 0xbf),
+            Some("e0") => continued(rest, 0x80, 0x9f),
+            Some("f0") => continued(rest, 0x80, 0x8f),
+            _ => false,
+        }
+    })
 }
 
 fn framing<B>(request: &Request<B>) -> Result<(), Answer> {
@@ -244,12 +264,13 @@ mod tests {
     }
 
     fn status(uri: &str, fields: &[(&str, &str)]) -> u16 {
-        match check(&mut request(uri, fields), 1024) {
+        match check(&mut request(uri, fields), LIMITS) {
             Ok(()) => 200,
             Err(answer) => answer.status().as_u16(),
         }
     }
 
+    const LIMITS: HeadLimits = HeadLimits { max_target: 1024, max_fields: 3 };
     const HOST: (&str, &str) = ("host", "a.test");
 
     #[test]
@@ -263,17 +284,17 @@ mod tests {
         }
         let mut old = request("/", &[]);
         *old.version_mut() = Version::HTTP_10;
-        assert!(check(&mut old, 1024).is_ok());
+        assert!(check(&mut old, LIMITS).is_ok());
     }
 
     #[test]
     fn an_absolute_target_overrules_host_in_http_1_and_must_agree_in_http_2() {
         let mut absolute = request("http://b.test/", &[HOST]);
-        assert!(check(&mut absolute, 1024).is_ok());
+        assert!(check(&mut absolute, LIMITS).is_ok());
         assert_eq!(absolute.headers()[header::HOST], "b.test");
         let mut h2 = request("http://b.test/", &[HOST]);
         *h2.version_mut() = Version::HTTP_2;
-        assert!(check(&mut h2, 1024).is_err());
+        assert!(check(&mut h2, LIMITS).is_err());
         assert_eq!(status("http://user@b.test/", &[HOST]), 400);
     }
 
@@ -293,10 +314,34 @@ mod tests {
 
     #[test]
     fn a_path_that_could_be_read_two_ways_is_refused() {
-        for path in ["/a/../b", "/a/%2e%2E/b", "/./a", "/a/.%2e", "/..;/a", "/a%00b", "/a%5cb"] {
+        for path in [
+            "/a/../b",
+            "/a/%2e%2E/b",
+            "/./a",
+            "/a/.%2e",
+            "/..;/a",
+            "/a%00b",
+            "/a%5cb",
+            "/a%2f..%2fb",
+            "/a/..%2Fb",
+            "/a%c0%afb",
+            "/%e0%80%af",
+            "/%F0%80%80%AF",
+        ] {
             assert_eq!(status(path, &[HOST]), 400, "{path}");
         }
-        for path in ["/a//b", "/a%2fb", "/.well-known/x", "/a...b/..c", "/a?x=../y", "/%252e"] {
+        for path in [
+            "/a//b",
+            "/a%2fb",
+            "/.well-known/x",
+            "/a...b/..c",
+            "/a?x=../y",
+            "/%252e",
+            "/caf%C3%A9",
+            "/caf%E9",
+            "/%e0%a4%85",
+            "/%c0",
+        ] {
             assert_eq!(status(path, &[HOST]), 200, "{path}");
         }
     }
@@ -306,12 +351,15 @@ mod tests {
         let with = |method: Method, uri: &str| {
             let mut request = request(uri, &[HOST]);
             *request.method_mut() = method;
-            check(&mut request, 1024).err().map_or(200, |answer| answer.status().as_u16())
+            check(&mut request, LIMITS).err().map_or(200, |answer| answer.status().as_u16())
         };
         assert_eq!(with(Method::TRACE, "/"), 405);
         assert_eq!(with(Method::CONNECT, "a.test:443"), 405);
         assert_eq!(with(Method::OPTIONS, "*"), 200);
         assert_eq!(with(Method::GET, "*"), 400);
         assert_eq!(status(&format!("/{}", "x".repeat(1024)), &[HOST]), 414);
+        let field = ("x", "y");
+        assert_eq!(status("/", &[HOST, field, field]), 200);
+        assert_eq!(status("/", &[HOST, field, field, field]), 431);
     }
 }

@@ -200,3 +200,28 @@ async fn a_second_request_behind_a_malformed_one_is_not_carried_out() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_limits_of_a_head_are_the_listeners_own_over_http2_too() {
+    within(async {
+        let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let limits = "max_fields = 5\nmax_target = 64\n\
+                      [[listener]]\nname = \"roomy\"\naddress = \"127.0.0.1:0\"\n";
+        let proxy = Setup::forwarding_to(&origin).listener(limits).start();
+        let tcp = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(tcp).await.unwrap();
+        tokio::spawn(connection);
+        let mut ask = async |path: &str, fields: usize| {
+            let mut request = http::Request::get(format!("http://a.test{path}"));
+            for field in 0..fields {
+                request = request.header(format!("x-{field}"), "y");
+            }
+            let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+            response.await.unwrap().status().as_u16()
+        };
+        assert_eq!(ask("/", 5).await, 200);
+        assert_eq!(ask("/", 6).await, 431);
+        assert_eq!(ask(&format!("/{}", "x".repeat(64)), 0).await, 414);
+    })
+    .await;
+}

@@ -144,3 +144,23 @@ fn an_address_that_is_taken_is_said_with_its_listener() {
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert!(error.cause.to_string().contains("another process"), "{}", error.cause);
 }
+
+#[tokio::test]
+async fn what_was_sent_before_the_drain_is_answered() {
+    within(async {
+        let origin = slow(50).await;
+        let mut proxy = Setup::forwarding_to(&origin).start();
+        let mut clients = Vec::new();
+        for _ in 0..300 {
+            let mut client = Raw::connect(proxy.address).await;
+            client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+            clients.push(client);
+        }
+        proxy.begin_stop();
+        for mut client in clients {
+            assert_eq!(client.answer().await.status, 200);
+        }
+        assert_eq!(proxy.ended().await.cut, 0);
+    })
+    .await;
+}

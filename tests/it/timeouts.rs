@@ -157,3 +157,28 @@ async fn idle_connections_to_an_origin_are_closed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_client_that_takes_no_window_of_its_response_is_cut_though_it_answers_pings() {
+    within(async {
+        let origin = Origin::scripted(|mut connection| async move {
+            while connection.request().await.is_some() {
+                connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await;
+                connection.write(vec![b'x'; 1_000_000]).await;
+            }
+        })
+        .await;
+        let proxy = Setup::forwarding_to(&origin).listener("send_timeout = \"200ms\"").start();
+        let tcp = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(tcp).await.unwrap();
+        // Driven, it answers every ping; the body is never asked for.
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("http://a.test/").body(()).unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        let _untouched = response.await.unwrap();
+        let _ended = connection.await.unwrap();
+        let line = &proxy.log_lines(1).await[0];
+        assert!(line.contains("aborted"), "{line}");
+    })
+    .await;
+}

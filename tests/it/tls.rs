@@ -261,3 +261,25 @@ async fn http_2_by_prior_knowledge_is_spoken_on_both_sides() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn without_alpn_a_listener_for_http2_only_closes() {
+    within(async {
+        let dir = TempDir::new().unwrap();
+        let authority = Authority::new();
+        authority.sign(dir.path(), "a", &["a.test"]);
+        let origin = Origin::named("origin").await;
+        let proxy = Setup::forwarding_to(&origin)
+            .listener(
+                "protocols = [\"h2\"]\n[listener.tls]\n\
+                 certificates = [{ certificate = \"a.crt\", key = \"a.key\" }]",
+            )
+            .start_in(dir);
+        let stream = connect(proxy.address, authority.client(&[]), "a.test").await.unwrap();
+        let mut client = Raw::over(stream);
+        client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        assert!(client.read_to_end().await.is_empty());
+        assert!(origin.requests().is_empty());
+    })
+    .await;
+}

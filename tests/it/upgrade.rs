@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::support::client::{Raw, fields, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::Setup;
-use crate::support::within;
+use crate::support::{eventually, within};
 
 /// Echoes WebSocket messages.
 async fn echo() -> Origin {
@@ -158,6 +158,45 @@ async fn a_drain_waits_for_tunnels_and_then_cuts_and_counts_them() {
         socket.send(Message::text("still here")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("still here"));
         assert_eq!(proxy.ended().await.cut, 1);
+        assert!(socket.next().await.is_none_or(|message| message.is_err()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_still_counts_as_connection_and_as_exchange() {
+    within(async {
+        let origin = echo().await;
+        for limit in ["max_connections = 1", "max_in_flight = 1"] {
+            let proxy = Setup::forwarding_to(&origin).server(limit).start();
+            let mut socket = websocket(proxy.address).await;
+            socket.send(Message::text("x")).await.unwrap();
+            socket.next().await.unwrap().unwrap();
+            let refused = async || {
+                let mut other = Raw::connect(proxy.address).await;
+                other.try_send("GET / HTTP/1.1\r\nHost: a.test\r\nX: y\r\n\r\n").await;
+                !other.read_to_end_or("HTTP/1.1 ").await || other.answer().await.status == 503
+            };
+            assert!(refused().await, "{limit}");
+            drop(socket);
+            eventually("there is room again", async || !refused().await).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_is_cut_and_a_busy_one_is_not() {
+    within(async {
+        let origin = echo().await;
+        let timeouts = "[upstream.timeouts]\nidle_tunnel = \"300ms\"";
+        let proxy = Setup::forwarding_with(&origin, timeouts).start();
+        let mut socket = websocket(proxy.address).await;
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            socket.send(Message::text("x")).await.unwrap();
+            socket.next().await.unwrap().unwrap();
+        }
         assert!(socket.next().await.is_none_or(|message| message.is_err()));
     })
     .await;
