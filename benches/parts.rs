@@ -1,0 +1,236 @@
+//! What each part of the request path costs: time, and allocations.
+//!
+//! ```console
+//! $ cargo bench --bench parts
+//! $ cargo bench --bench parts -- route    # some of them
+//! ```
+//!
+//! Nothing here touches a socket. A layer is measured around a service that
+//! answers at once with nothing; `answer` is that service alone, so what a
+//! layer costs is the difference.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use divan::counter::ItemsCount;
+use divan::{AllocProfiler, Bencher, black_box};
+use futures_util::FutureExt;
+use http::{Request, Response};
+use tollgate::Proxy;
+use tollgate::balance::{Balance, RoundRobin};
+use tollgate::body::Body;
+use tollgate::config::{RouteSettings, Settings};
+use tollgate::context::Downstream;
+use tollgate::layers::{
+    ApiKey, ApiKeyLayer, ApiKeySettings, BodyLimitLayer, ClientAddressLayer, ExchangesLayer,
+    ForwardedLayer, HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings, InFlightLayer,
+    KeyDigest, RateLimitLayer, RateLimitSettings, RescueLayer, TrustSettings,
+};
+use tollgate::observe::{AccessLog, AccessLogFormat, AccessLogSettings, LogOutput, Metrics};
+use tollgate::route::{Action, FixedResponse, Match, PathPattern, Table};
+use tollgate::serve::ValidateLayer;
+use tollgate::upstream::{OriginSettings, Upstream, UpstreamSettings};
+use tower::{Layer, Service};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
+
+/// Answers at once with nothing.
+#[derive(Clone)]
+struct Nothing;
+
+impl Service<Request<Body>> for Nothing {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(
+        &mut self,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        black_box(request);
+        ready(Ok(Response::new(Body::empty())))
+    }
+}
+
+/// A request as a browser or a script sends it.
+fn request(path: &str) -> Request<Body> {
+    let peer: SocketAddr = ([127, 0, 0, 1], 50_000).into();
+    let downstream = Downstream { peer: Some(peer), ..Downstream::default() };
+    let built = Request::get(path)
+        .header("host", "example.com")
+        .header("user-agent", "bench/1.0")
+        .header("accept", "*/*")
+        .header("x-api-key", "a-key-of-some-length")
+        .extension(Arc::new(downstream))
+        .body(Body::empty());
+    built.unwrap_or_default()
+}
+
+fn settings<T: Default>(change: impl FnOnce(&mut T)) -> T {
+    let mut settings = T::default();
+    change(&mut settings);
+    settings
+}
+
+fn ask<S>(bencher: Bencher<'_, '_>, mut service: S)
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    bencher
+        .counter(ItemsCount::new(1_u32))
+        .with_inputs(|| request("/path/to/a/thing?with=query"))
+        .bench_local_values(|request| service.call(request).now_or_never().map(|_| ()));
+}
+
+mod layer {
+    use super::*;
+
+    #[divan::bench]
+    fn answer(bencher: Bencher<'_, '_>) {
+        ask(bencher, Nothing);
+    }
+
+    #[divan::bench]
+    fn exchanges(bencher: Bencher<'_, '_>) {
+        ask(bencher, ExchangesLayer::new(AccessLog::off(), Metrics::default()).layer(Nothing));
+    }
+
+    #[divan::bench(args = [AccessLogFormat::Text, AccessLogFormat::Json])]
+    fn exchanges_with_log(bencher: Bencher<'_, '_>, format: AccessLogFormat) {
+        let output = LogOutput::File("/dev/null".into());
+        let Ok(log) = AccessLog::open(&AccessLogSettings { output, format }) else { return };
+        ask(bencher, ExchangesLayer::new(log, Metrics::default()).layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn client_address(bencher: Bencher<'_, '_>) {
+        ask(bencher, ClientAddressLayer::new(&TrustSettings::default()).layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn rescue(bencher: Bencher<'_, '_>) {
+        ask(bencher, RescueLayer.layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn validate(bencher: Bencher<'_, '_>) {
+        ask(bencher, ValidateLayer.layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn in_flight(bencher: Bencher<'_, '_>) {
+        ask(bencher, InFlightLayer::new(1_000).layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn rate_limit(bencher: Bencher<'_, '_>) {
+        let limit = RateLimitSettings::per_second(NonZeroU32::MAX);
+        ask(bencher, RateLimitLayer::new(&limit).layer(Nothing));
+    }
+
+    #[divan::bench(args = [1, 100])]
+    fn api_key(bencher: Bencher<'_, '_>, keys: usize) {
+        let key = |index: usize| {
+            let secret = if index == 0 { "a-key-of-some-length".to_owned() } else { format!("{index}") };
+            ApiKey { name: format!("client-{index}").into(), digest: KeyDigest::of(secret.as_bytes()) }
+        };
+        let keys = ApiKeySettings::new((0..keys).map(key).collect());
+        ask(bencher, ApiKeyLayer::new(&keys).layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn body_limit(bencher: Bencher<'_, '_>) {
+        let minute = std::time::Duration::from_secs(60);
+        ask(bencher, BodyLimitLayer::new(Some(1 << 20), minute).layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn forwarded(bencher: Bencher<'_, '_>) {
+        ask(bencher, ForwardedLayer::new(&TrustSettings::default()).layer(Nothing));
+    }
+
+    #[divan::bench]
+    fn header_rewrite(bencher: Bencher<'_, '_>) {
+        let rewrite = settings(|rewrite: &mut HeaderRewriteSettings| {
+            rewrite.response = HeaderChanges::response_defaults();
+        });
+        ask(bencher, HeaderRewriteLayer::new(&rewrite).layer(Nothing));
+    }
+}
+
+mod route {
+    use super::*;
+
+    fn table(routes: usize) -> Option<Table<usize>> {
+        let route = |index: usize| {
+            let host = format!("host-{}.example.com", index % 100).parse().ok();
+            let path = PathPattern::Prefix(format!("/service/{index}"));
+            (Match { hosts: host.into_iter().collect(), path }, index)
+        };
+        Table::build((0..routes).map(route).collect()).ok()
+    }
+
+    #[divan::bench(args = [10, 1_000, 10_000])]
+    fn find(bencher: Bencher<'_, '_>, routes: usize) {
+        let Some(table) = table(routes) else { return };
+        let last = routes - 1;
+        let (host, path) =
+            (format!("host-{}.example.com", last % 100), format!("/service/{last}/thing"));
+        bencher.bench_local(|| table.find(black_box(Some(&host)), black_box(&path)).copied());
+    }
+}
+
+mod upstream {
+    use super::*;
+
+    #[divan::bench(args = [1, 10, 1_000])]
+    fn pick(bencher: Bencher<'_, '_>, origins: u16) {
+        let origin = |index: u16| {
+            let url = format!("http://127.0.0.1:{}", 1_000 + index).parse().ok();
+            url.map(OriginSettings::new)
+        };
+        let settings = UpstreamSettings::new("bench", (0..origins).filter_map(origin).collect());
+        let Ok(upstream) = Upstream::new(settings, Metrics::default()) else { return };
+        let balance = RoundRobin::new(upstream);
+        bencher.bench_local(|| balance.pick(&[]));
+    }
+}
+
+mod path {
+    use super::*;
+
+    /// Every layer, to a fixed answer.
+    #[divan::bench(args = [1, 10_000])]
+    fn whole(bencher: Bencher<'_, '_>, routes: usize) {
+        let fixed = |_| {
+            Action::Respond(FixedResponse {
+                status: http::StatusCode::OK,
+                content_type: "text/plain".to_owned(),
+                body: "ok".to_owned(),
+            })
+        };
+        let route = |index: usize| {
+            let path = if index == 0 { "/path".to_owned() } else { format!("/other/{index}") };
+            let matches = Match { path: PathPattern::Prefix(path), ..Match::default() };
+            RouteSettings::new(format!("route-{index}"), matches, fixed(()))
+        };
+        let built = Proxy::build(settings(|settings: &mut Settings| {
+            settings.routes = (0..routes).map(route).collect();
+            settings.access_log.output = LogOutput::Off;
+        }));
+        let Ok(proxy) = built else { return };
+        ask(bencher, proxy.into_service());
+    }
+}
