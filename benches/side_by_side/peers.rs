@@ -232,7 +232,7 @@ impl Told<'_> {
             ),
         };
         format!(
-            "global\n  nbthread {workers}\n  maxconn 30000\n  log stdout format raw local0\n\
+            "global\n  nbthread {workers}\n  maxconn 15000\n  no strict-limits\n  log stdout format raw local0\n\
              \x20 tune.ssl.default-dh-param 2048\n\
              defaults\n  mode http\n  http-reuse always\n  timeout connect 5s\n\
              \x20 timeout client 75s\n  timeout server 60s\n\
