@@ -143,8 +143,12 @@ mod layer {
     #[divan::bench(args = [1, 100])]
     fn api_key(bencher: Bencher<'_, '_>, keys: usize) {
         let key = |index: usize| {
-            let secret = if index == 0 { "a-key-of-some-length".to_owned() } else { format!("{index}") };
-            ApiKey { name: format!("client-{index}").into(), digest: KeyDigest::of(secret.as_bytes()) }
+            let secret =
+                if index == 0 { "a-key-of-some-length".to_owned() } else { format!("{index}") };
+            ApiKey {
+                name: format!("client-{index}").into(),
+                digest: KeyDigest::of(secret.as_bytes()),
+            }
         };
         let keys = ApiKeySettings::new((0..keys).map(key).collect());
         ask(bencher, ApiKeyLayer::new(&keys).layer(Nothing));

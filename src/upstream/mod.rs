@@ -6,12 +6,14 @@
 
 mod client;
 mod connect;
+mod http1;
 mod origin;
 mod pool;
 mod probe;
 mod settings;
 mod stream;
 mod tls;
+mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -11,10 +11,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::http1::Http1;
 use crate::body::Body;
 
 /// The idle connections of one origin.
@@ -51,7 +52,7 @@ pub(super) struct Http2 {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    http1: Box<Http1>,
     since: Instant,
 }
 
@@ -88,19 +89,23 @@ impl Pool {
 
     /// An idle HTTP/1.1 connection, the most recently used first: it is the
     /// least likely to have been closed by the origin.
-    pub(super) fn take(&self) -> Option<http1::SendRequest<Body>> {
+    pub(super) fn take(&self) -> Option<Box<Http1>> {
         let mine = self.mine();
         let now = Instant::now();
-        let shards = self.shards.len();
-        (0..shards)
-            .find_map(|offset| self.shards[(mine + offset) % shards].take(now, self.idle_timeout))
+        let take = |shard: &Shard| shard.take(now, self.idle_timeout);
+        take(&self.shards[mine]).or_else(|| {
+            let (before, after) = self.shards.split_at(mine);
+            let mut http1 = after[1..].iter().chain(before).find_map(take)?;
+            http1.settle_here();
+            Some(http1)
+        })
     }
 
     /// Keeps a connection that is ready for the next request.
-    pub(super) fn put(&self, sender: http1::SendRequest<Body>) {
+    pub(super) fn put(&self, http1: Box<Http1>) {
         let mut idle = self.shards[self.mine()].idle.lock();
         if idle.len() < self.max_idle {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { http1, since: Instant::now() });
         }
     }
 
@@ -161,14 +166,13 @@ impl Pool {
 }
 
 impl Shard {
-    fn take(&self, now: Instant, timeout: Duration) -> Option<http1::SendRequest<Body>> {
-        let mut idle = self.idle.lock();
-        while let Some(candidate) = idle.pop() {
-            if !candidate.is_stale(now, timeout) && candidate.sender.is_ready() {
-                return Some(candidate.sender);
+    fn take(&self, now: Instant, timeout: Duration) -> Option<Box<Http1>> {
+        loop {
+            let mut candidate = self.idle.lock().pop()?;
+            if !candidate.is_stale(now, timeout) {
+                return Some(candidate.http1);
             }
         }
-        None
     }
 }
 
@@ -180,8 +184,8 @@ impl Shared {
 }
 
 impl Idle {
-    fn is_stale(&self, now: Instant, timeout: Duration) -> bool {
-        self.sender.is_closed() || now.saturating_duration_since(self.since) >= timeout
+    fn is_stale(&mut self, now: Instant, timeout: Duration) -> bool {
+        now.saturating_duration_since(self.since) >= timeout || !self.http1.is_ready()
     }
 }
 
