@@ -38,13 +38,16 @@ impl<'a> Attempts<'a> {
 
     pub(super) async fn run(
         &mut self,
-        mut request: Request<Body>,
+        request: Request<Body>,
         target: &TargetSettings,
     ) -> Result<Response<Body>, Error> {
+        // Here it lies, and is taken from when it is sent.
+        let mut slot = Some(request);
         let upstream = self.balance.upstream();
         let most = upstream.settings().max_attempts.max(1) as usize;
         let mut last: Option<Error> = None;
         while self.tried.len() < most {
+            let Some(request) = &mut slot else { break };
             let Some(origin) = self.balance.pick(&self.tried) else { break };
             if let Some(error) = last.take() {
                 self.metrics.request_resent(upstream.name(), "connect_failed");
@@ -56,14 +59,10 @@ impl<'a> Attempts<'a> {
                 );
             }
             self.tried.push(origin.clone());
-            target::address(&mut request, &origin, target);
-            match self.ask(&origin, request).await {
+            target::address(request, &origin, target);
+            match self.ask(&origin, &mut slot).await {
                 Ok(response) => return Ok(response),
-                Err(Unanswered { error, request: Some(back) }) => {
-                    request = back;
-                    last = Some(error);
-                }
-                Err(Unanswered { error, request: None }) => return Err(error),
+                Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| {
@@ -73,36 +72,39 @@ impl<'a> Attempts<'a> {
     }
 
     /// Asks one origin: on a pooled connection, and if that proves dead, once
-    /// more on a fresh one.
+    /// more on a fresh one. The request is put back if another may be asked:
+    /// this one never looked at it.
     async fn ask(
         &self,
         origin: &Arc<Origin>,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Unanswered> {
-        let spare = Spare::of(&request);
-        let failure = match self.attempt(origin, request, false).await {
+        slot: &mut Option<Request<Body>>,
+    ) -> Result<Response<Body>, Error> {
+        let spare = Spare::of(slot.as_ref());
+        let failure = match self.attempt(origin, slot, false).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        if !failure.reused {
-            return Err(spare.unanswered(failure));
+        if failure.reused && spare.put_back(slot, failure.error.resendable()) {
+            self.metrics.request_resent(origin.upstream(), "stale_connection");
+            let failure = match Box::pin(self.attempt(origin, slot, true)).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            spare.leave_for_another(slot, &failure.error);
+            return Err(failure.error);
         }
-        let resend = failure.error.resendable();
-        let Some(again) = failure.request.or_else(|| spare.request(resend)) else {
-            return Err(Unanswered { error: failure.error, request: None });
-        };
-        self.metrics.request_resent(origin.upstream(), "stale_connection");
-        self.attempt(origin, again, true).await.map_err(|failure| spare.unanswered(failure))
+        spare.leave_for_another(slot, &failure.error);
+        Err(failure.error)
     }
 
     async fn attempt(
         &self,
         origin: &Arc<Origin>,
-        request: Request<Body>,
+        slot: &mut Option<Request<Body>>,
         fresh: bool,
     ) -> Result<Response<Body>, Failure> {
         let upstream = self.balance.upstream();
-        let sent = origin.send(request, fresh).await;
+        let sent = origin.send(slot, fresh).await;
         let connect = match &sent {
             Ok(sent) => sent.connect,
             Err(failure) => failure.connect,
@@ -135,13 +137,6 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// A request that one origin did not answer.
-struct Unanswered {
-    error: Error,
-    /// The request, if it may be sent to another origin.
-    request: Option<Request<Body>>,
-}
-
 fn is_connect_failure(kind: Kind) -> bool {
     matches!(
         kind,
@@ -163,7 +158,8 @@ struct Spare {
 }
 
 impl Spare {
-    fn of(request: &Request<Body>) -> Self {
+    fn of(request: Option<&Request<Body>>) -> Self {
+        let Some(request) = request else { return Self { idempotent: false, head: None } };
         let idempotent = matches!(
             *request.method(),
             Method::GET
@@ -184,24 +180,28 @@ impl Spare {
         Self { idempotent, head }
     }
 
-    /// The request once more, as far as `resend` and the request allow it.
-    fn request(&self, resend: Resend) -> Option<Request<Body>> {
-        let again = match resend {
+    /// Whether the request is there to be sent again, as far as `resend` and the
+    /// request allow it; made anew if it did not come back.
+    fn put_back(&self, slot: &mut Option<Request<Body>>, resend: Resend) -> bool {
+        let allowed = match resend {
             Resend::Safe => true,
             Resend::IfIdempotent => self.idempotent,
             Resend::Never => false,
         };
-        self.head.clone().filter(|_| again).map(|head| head.map(|()| Body::empty()))
+        if slot.is_none() {
+            *slot = self.head.clone().map(|head| head.map(|()| Body::empty()));
+        }
+        if !allowed {
+            *slot = None;
+        }
+        slot.is_some()
     }
 
-    /// Hands on what another origin may still be asked: what this one never
-    /// looked at.
-    fn unanswered(&self, failure: Failure) -> Unanswered {
-        let Failure { error, request, .. } = failure;
-        let request = match error.resendable() {
-            Resend::Safe => request.or_else(|| self.request(Resend::Safe)),
-            Resend::IfIdempotent | Resend::Never => None,
-        };
-        Unanswered { error, request }
+    /// Leaves in the slot what another origin may still be asked.
+    fn leave_for_another(&self, slot: &mut Option<Request<Body>>, error: &Error) {
+        let resend = error.resendable();
+        if resend < Resend::Safe || !self.put_back(slot, resend) {
+            *slot = None;
+        }
     }
 }

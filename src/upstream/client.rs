@@ -18,7 +18,7 @@ use super::connect::Dialled;
 use super::http1::Http1;
 use super::origin::Origin;
 use super::pool::Http2;
-use super::upload::{Unanswered, Upload, classify};
+use super::upload::{Upload, classify};
 use crate::body::Body;
 use crate::error::{Error, Kind, Resend};
 
@@ -41,8 +41,6 @@ pub struct Sent {
 pub struct Failure {
     /// Why, and whether it may be sent again.
     pub error: Error,
-    /// The request, if it came back: not one byte of it was written.
-    pub request: Option<Request<Body>>,
     /// Whether the connection came from the pool: it may have been dead.
     pub reused: bool,
     /// Time spent connecting.
@@ -56,41 +54,43 @@ enum Lease {
 }
 
 impl Origin {
-    /// Sends `request`, whose URI is in origin form, and waits for the head of
-    /// the response. `fresh` asks for a connection that is newer than the one
-    /// that has just failed.
+    /// Takes `request`, whose URI is in origin form, sends it and waits for the
+    /// head of the response. `fresh` asks for a connection that is newer than the
+    /// one that has just failed. The request is put back if not one byte of it
+    /// was written.
     ///
     /// # Errors
     ///
     /// No connection could be made, or it failed before a response came.
     pub async fn send(
         self: &Arc<Self>,
-        request: Request<Body>,
+        request: &mut Option<Request<Body>>,
         fresh: bool,
     ) -> Result<Sent, Failure> {
-        let http1 = request.headers().contains_key(header::UPGRADE);
+        let wanted = request.as_ref().map(Request::headers);
+        let http1 = wanted.is_some_and(|headers| headers.contains_key(header::UPGRADE));
+        let host = wanted.and_then(|headers| headers.get(header::HOST).cloned());
         if http1 && self.speaks_only_http2() {
+            *request = None;
             let error = Error::new(Kind::UpgradeFailed)
                 .detail("the origin is spoken to in HTTP/2, which does not switch protocols");
-            return Err(Failure { error, request: None, reused: false, connect: None });
+            return Err(Failure { error, reused: false, connect: None });
         }
         let (lease, connect) = match self.pooled(fresh, http1) {
             Some(lease) => (lease, None),
-            None => match self.dial(http1).await {
+            // Boxed, as all that is rare: the state of it would be carried along,
+            // and moved, by every exchange.
+            None => match Box::pin(self.dial(http1)).await {
                 Ok(dialled) => dialled,
-                Err((error, connect)) => {
-                    let request = Some(request);
-                    return Err(Failure { error, request, reused: false, connect });
-                }
+                Err((error, connect)) => return Err(Failure { error, reused: false, connect }),
             },
         };
         let reused = connect.is_none();
-        let host = request.headers().get(header::HOST).cloned();
         match self.exchange(lease, request).await {
             Ok(response) => Ok(Sent { response, connect }),
-            Err((error, request)) => {
-                let request = request.map(|request| restore(request, host));
-                Err(Failure { error, request, reused, connect })
+            Err(error) => {
+                *request = request.take().map(|request| restore(request, host));
+                Err(Failure { error, reused, connect })
             }
         }
     }
@@ -154,22 +154,26 @@ impl Origin {
     async fn exchange(
         self: &Arc<Self>,
         lease: Lease,
-        mut request: Request<Body>,
-    ) -> Result<Response<Body>, Unanswered> {
-        let upload = Upload::watch(&mut request);
+        slot: &mut Option<Request<Body>>,
+    ) -> Result<Response<Body>, Error> {
+        let Some(request) = slot else {
+            return Err(Error::new(Kind::Internal).detail("there is no request to send"));
+        };
+        let upload = Upload::watch(request);
         let deadline = self.timeouts().response_head;
         let response = match lease {
             Lease::Http1(http1) => {
                 *request.version_mut() = Version::HTTP_11;
-                frame(&mut request);
+                frame(request);
                 if request.headers().contains_key(header::UPGRADE) {
-                    http1.switch(request, &upload, deadline).await?.map(Body::from)
+                    Box::pin(http1.switch(slot, &upload, deadline)).await?.map(Body::from)
                 } else {
-                    http1.send(self, request, &upload, deadline).await?
+                    http1.send(self, slot, &upload, deadline).await?
                 }
             }
             Lease::Http2(shared) => {
-                self.exchange_http2(shared, request, &upload, deadline).await?.map(Body::from)
+                let answered = self.exchange_http2(shared, slot, &upload, deadline);
+                Box::pin(answered).await?.map(Body::from)
             }
         };
         let idle = self.timeouts().idle_body;
@@ -179,24 +183,29 @@ impl Origin {
     async fn exchange_http2(
         &self,
         mut shared: Http2,
-        mut request: Request<Body>,
+        slot: &mut Option<Request<Body>>,
         upload: &Upload,
         deadline: Duration,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Incoming>, Error> {
         if let Err(error) = shared.sender.ready().await {
             self.pool().unshare(&shared);
-            return Err((classify(error).resend(Resend::Safe), Some(request)));
+            return Err(classify(error).resend(Resend::Safe));
         }
-        self.address(&mut request);
+        let request = slot.take().map(|request| self.addressed(request)).unwrap_or_default();
         let sending = shared.sender.try_send_request(request);
         let timer = std::pin::pin!(tokio::time::sleep(deadline));
-        let answered = upload.or_timeout(deadline, timer, sending).await;
-        if let Err((error, _)) = &answered
+        let answered = upload.or_timeout(deadline, timer, sending, slot).await;
+        if let Err(error) = &answered
             && error.resendable() > Resend::Never
         {
             self.pool().unshare(&shared);
         }
         answered
+    }
+
+    fn addressed(&self, mut request: Request<Body>) -> Request<Body> {
+        self.address(&mut request);
+        request
     }
 
     /// HTTP/2 carries the scheme and the authority in the target.

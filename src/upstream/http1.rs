@@ -24,9 +24,9 @@ use tokio::time::Sleep;
 
 use super::origin::Origin;
 use super::stream::Stream;
-use super::upload::{Unanswered, Upload};
+use super::upload::Upload;
 use crate::body::Body;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 
 type Connection = http1::Connection<TokioIo<Stream>, Body>;
 
@@ -77,12 +77,12 @@ impl Http1 {
     pub(super) async fn send(
         mut self: Box<Self>,
         origin: &Arc<Origin>,
-        request: Request<Body>,
+        slot: &mut Option<Request<Body>>,
         upload: &Upload,
         deadline: Duration,
-    ) -> Result<Response<Body>, Unanswered> {
+    ) -> Result<Response<Body>, Error> {
         let Self { sender, connection, link, waker, timer } = &mut *self;
-        let mut sending = std::pin::pin!(sender.try_send_request(request));
+        let mut sending = std::pin::pin!(sender.try_send_request(slot.take().unwrap_or_default()));
         let sending = std::future::poll_fn(|cx| {
             link.polled(waker, cx, |cx| {
                 drive(connection, cx);
@@ -90,7 +90,7 @@ impl Http1 {
                 sending.as_mut().poll(cx)
             })
         });
-        let response = upload.or_timeout(deadline, timer.as_mut(), sending).await?;
+        let response = upload.or_timeout(deadline, timer.as_mut(), sending, slot).await?;
         Ok(response.map(|incoming| self.receive(incoming, origin.clone(), upload.is_some())))
     }
 
@@ -98,16 +98,16 @@ impl Http1 {
     /// a task of its own, and not used again.
     pub(super) async fn switch(
         self,
-        request: Request<Body>,
+        slot: &mut Option<Request<Body>>,
         upload: &Upload,
         deadline: Duration,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Incoming>, Error> {
         let Self { mut sender, connection, mut timer, .. } = self;
         if let Some(connection) = connection {
             tokio::spawn(connection.with_upgrades());
         }
-        let sending = sender.try_send_request(request);
-        upload.or_timeout(deadline, timer.as_mut(), sending).await
+        let sending = sender.try_send_request(slot.take().unwrap_or_default());
+        upload.or_timeout(deadline, timer.as_mut(), sending, slot).await
     }
 
     fn receive(self: Box<Self>, incoming: Incoming, origin: Arc<Origin>, uploads: bool) -> Body {

@@ -15,9 +15,6 @@ use tokio::time::{Instant, Sleep};
 use crate::body::{Body, End, Guard};
 use crate::error::{Error, Kind, Resend, Side, cause_of};
 
-/// Why there is no response; with the request if it came back.
-pub(super) type Unanswered = (Error, Option<Request<Body>>);
-
 /// How far the request's body is, so that the wait for the response is counted
 /// from its end.
 pub(super) struct Upload(Option<Arc<Mutex<Progress>>>);
@@ -54,13 +51,15 @@ impl Upload {
         self.0.is_some()
     }
 
-    /// The response, or why there is none within `deadline` of the body's end.
+    /// The response, or why there is none within `deadline` of the body's end. A
+    /// request that comes back is put into `slot`.
     pub(super) async fn or_timeout(
         &self,
         deadline: Duration,
         mut timer: Pin<&mut Sleep>,
         sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
-    ) -> Result<Response<Incoming>, Unanswered> {
+        slot: &mut Option<Request<Body>>,
+    ) -> Result<Response<Incoming>, Error> {
         let mut sending = std::pin::pin!(sending);
         timer.as_mut().reset(Instant::now() + deadline);
         let sent = std::future::poll_fn(|cx| {
@@ -77,22 +76,24 @@ impl Upload {
         });
         match sent.await {
             Some(Ok(response)) => Ok(response),
-            Some(Err(error)) => Err(self.explained(error)),
+            Some(Err(mut error)) => {
+                *slot = error.take_message();
+                Err(self.explained(error.into_error(), slot.is_some()))
+            }
             None => {
                 let detail = format!("no response head within {deadline:?}");
-                Err((Error::new(Kind::ResponseTimeout).detail(detail), None))
+                Err(Error::new(Kind::ResponseTimeout).detail(detail))
             }
         }
     }
 
-    fn explained(&self, mut error: TrySendError<Request<Body>>) -> Unanswered {
+    fn explained(&self, error: hyper::Error, is_back: bool) -> Error {
         if let Some(kind) = self.failed() {
             // Over HTTP/2 the cause is lost in the stream's reset.
-            return (Error::new(kind).because(error.into_error()), None);
+            return Error::new(kind).because(error);
         }
-        let request = error.take_message();
-        let resend = if request.is_some() { Resend::Safe } else { Resend::IfIdempotent };
-        let error = classify(error.into_error());
+        let resend = if is_back { Resend::Safe } else { Resend::IfIdempotent };
+        let error = classify(error);
         // A fault of the client's is not mended by asking again, and an origin
         // that answers nonsense has taken the request.
         let resend = match (error.side(), error.kind()) {
@@ -101,7 +102,7 @@ impl Upload {
             }
             _ => Resend::Never,
         };
-        (error.resend(resend), request)
+        error.resend(resend)
     }
 
     /// Why the request's body was not whole.
