@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -84,11 +84,11 @@ pub struct RequestLine {
     /// The protocol version.
     pub version: Version,
     /// `Host`, or `:authority`.
-    pub host: Option<String>,
+    pub host: Option<HeaderValue>,
     /// `User-Agent`.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<HeaderValue>,
     /// `Referer`.
-    pub referer: Option<String>,
+    pub referer: Option<HeaderValue>,
     /// How many field lines it has.
     pub fields: usize,
 }
@@ -99,7 +99,7 @@ pub struct Record {
     /// The client's address: the peer's, or what a trusted proxy says of it.
     pub client: Option<IpAddr>,
     /// The request's id, ours or a trusted one that came with it.
-    pub request_id: Option<Arc<str>>,
+    pub request_id: Option<HeaderValue>,
     /// The route that matched.
     pub route: Option<Arc<str>>,
     /// The name of the API key that let the request in; never the key.

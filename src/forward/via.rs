@@ -15,6 +15,12 @@ static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
     format!("{PRODUCT}-{:08x}", random & 0xffff_ffff)
 });
 
+/// This hop, by the version that the request came in.
+static HOPS: LazyLock<[Option<HeaderValue>; 4]> = LazyLock::new(|| {
+    ["1.0", "1.1", "2.0", "3.0"]
+        .map(|version| HeaderValue::try_from(format!("{version} {}", *PSEUDONYM)).ok())
+});
+
 /// Whether the request has passed this process before.
 pub(super) fn names_us(headers: &HeaderMap) -> bool {
     let us = PSEUDONYM.as_bytes();
@@ -28,14 +34,15 @@ pub(super) fn names_us(headers: &HeaderMap) -> bool {
 
 /// Adds this hop.
 pub(super) fn append(headers: &mut HeaderMap, version: Version) {
-    let version = match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        Version::HTTP_3 => "3.0",
-        _ => "1.1",
+    let [http_10, http_11, http_2, http_3] = &*HOPS;
+    let hop = match version {
+        Version::HTTP_10 => http_10,
+        Version::HTTP_2 => http_2,
+        Version::HTTP_3 => http_3,
+        _ => http_11,
     };
-    if let Ok(hop) = HeaderValue::try_from(format!("{version} {}", *PSEUDONYM)) {
-        headers.append(header::VIA, hop);
+    if let Some(hop) = hop {
+        headers.append(header::VIA, hop.clone());
     }
 }
 

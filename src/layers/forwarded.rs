@@ -90,12 +90,18 @@ fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]
     let Some(exchange) = exchange else { return };
     let tls = exchange.downstream().tls.is_some();
     let proto = if tls { "https" } else { "http" };
-    let host = exchange.request().host.as_deref();
+    let host = exchange.request().host.as_ref();
+    let client = exchange.client();
     if let Some(peer) = peer {
-        append_to_list(headers, X_FORWARDED_FOR, &peer.to_string());
+        let text = peer.to_string();
+        append_to_list(headers, X_FORWARDED_FOR, &text);
+        let host = host.and_then(|host| host.to_str().ok());
         append_to_list(headers, header::FORWARDED, &element(peer, proto, host));
+        if client == Some(peer) {
+            insert(headers, X_REAL_IP, &text);
+        }
     }
-    if let Some(client) = exchange.client() {
+    if let Some(client) = client.filter(|client| Some(*client) != peer) {
         insert(headers, X_REAL_IP, &client.to_string());
     }
     // What the first proxy saw is what the client did; a trusted one said so.
@@ -105,7 +111,7 @@ fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]
     if let Some(host) = host
         && !headers.contains_key(X_FORWARDED_HOST)
     {
-        insert(headers, X_FORWARDED_HOST, host);
+        headers.insert(X_FORWARDED_HOST, host.clone());
     }
 }
 
@@ -141,6 +147,9 @@ fn element(peer: IpAddr, proto: &str, host: Option<&str>) -> String {
 
 /// Adds an element to a list field, on its one line.
 fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
+    if !headers.contains_key(&name) {
+        return insert(headers, name, element);
+    }
     let mut list = String::new();
     for line in headers.get_all(&name) {
         if let Ok(line) = line.to_str() {
@@ -175,7 +184,7 @@ mod tests {
             method: Method::GET,
             uri: Uri::from_static("/"),
             version: Version::HTTP_11,
-            host: Some("example.com".to_owned()),
+            host: Some(HeaderValue::from_static("example.com")),
             user_agent: None,
             referer: None,
             fields: 0,

@@ -70,9 +70,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let id = request.headers().get(REQUEST_ID);
         if let (Some(id), Some(exchange)) = (id, request.extensions().get::<Exchange>()) {
-            exchange.update(|record| record.request_id = Some(id.into()));
+            exchange.update(|record| record.request_id = Some(id.clone()));
         }
         self.inner.call(request)
     }

@@ -3,10 +3,12 @@
 //! Whatever a client sent is escaped: a line is one line, and holds nothing
 //! that a terminal obeys.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::Version;
+use http::{HeaderValue, Version};
 use serde::Serialize;
 
 use crate::context::{Exchange, Record, RequestLine};
@@ -45,7 +47,7 @@ pub(super) fn text(exchange: &Exchange) -> String {
         }
     };
     let timing = |took: Option<Duration>| took.map(|took| format!("{:.3}", milliseconds(took)));
-    pair("host", request.host.as_deref());
+    pair("host", text_of(request.host.as_ref()).as_deref());
     pair("route", record.route.as_deref());
     pair("identity", record.identity.as_deref());
     pair("origin", record.origin.as_deref());
@@ -56,10 +58,29 @@ pub(super) fn text(exchange: &Exchange) -> String {
     pair("connect_ms", timing(record.connect).as_deref());
     pair("head_ms", timing(record.response_head).as_deref());
     pair("aborted", (!record.complete).then_some("true"));
-    pair("id", record.request_id.as_deref());
-    pair("agent", request.user_agent.as_deref());
+    pair("id", text_of(record.request_id.as_ref()).as_deref());
+    pair("agent", text_of(request.user_agent.as_ref()).as_deref());
     line.push('\n');
     line
+}
+
+/// JSON escapes the control characters of ASCII only; terminals obey others too.
+fn without_c1(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\u{80}'..='\u{9f}' => {
+                let _ = write!(line, "\\u{:04x}", u32::from(character));
+            }
+            other => line.push(other),
+        }
+    }
+    line
+}
+
+/// A field's value as text, whatever bytes it has.
+fn text_of(value: Option<&HeaderValue>) -> Option<Cow<'_, str>> {
+    value.map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 /// A line for programs.
@@ -77,7 +98,7 @@ pub(super) fn json(exchange: &Exchange) -> String {
         method: request.method.as_str(),
         target: target(request),
         version: version(request.version),
-        host: request.host.as_deref(),
+        host: text_of(request.host.as_ref()),
         status: record.status.map(|status| status.as_u16()),
         request_bytes: record.request_bytes,
         response_bytes: record.response_bytes,
@@ -87,11 +108,14 @@ pub(super) fn json(exchange: &Exchange) -> String {
         response_head_ms: timing(record.response_head),
         complete: record.complete,
         record: &record,
-        user_agent: request.user_agent.as_deref(),
-        referer: request.referer.as_deref(),
+        user_agent: text_of(request.user_agent.as_ref()),
+        referer: text_of(request.referer.as_ref()),
     };
     // Numbers and strings always serialise.
     let mut line = serde_json::to_string(&line).unwrap_or_default();
+    if !line.is_ascii() {
+        line = without_c1(&line);
+    }
     line.push('\n');
     line
 }
@@ -110,7 +134,7 @@ struct JsonLine<'a> {
     target: String,
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<&'a str>,
+    host: Option<Cow<'a, str>>,
     /// Absent when the client went away before there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
@@ -127,17 +151,18 @@ struct JsonLine<'a> {
     #[serde(flatten, serialize_with = "learnt")]
     record: &'a Record,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<&'a str>,
+    user_agent: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    referer: Option<&'a str>,
+    referer: Option<Cow<'a, str>>,
 }
 
 /// What the phases learnt, as far as they did.
 fn learnt<S: serde::Serializer>(record: &&Record, serializer: S) -> Result<S::Ok, S::Error> {
     use serde::ser::SerializeMap;
     let mut map = serializer.serialize_map(None)?;
+    let request_id = text_of(record.request_id.as_ref());
     let fields = [
-        ("request_id", record.request_id.as_deref()),
+        ("request_id", request_id.as_deref()),
         ("route", record.route.as_deref()),
         ("identity", record.identity.as_deref()),
         ("upstream", record.upstream.as_deref()),
@@ -156,8 +181,20 @@ fn learnt<S: serde::Serializer>(record: &&Record, serializer: S) -> Result<S::Ok
     map.end()
 }
 
+/// The time, to the millisecond. What changes once a second is written once a
+/// second.
 fn now() -> String {
-    format!("{:.3}", jiff::Timestamp::now())
+    thread_local! {
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let now = jiff::Timestamp::now();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            *second = now.as_second();
+            *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        format!("{text}.{:03}Z", now.subsec_millisecond())
+    })
 }
 
 /// Milliseconds, to the microsecond.
@@ -230,8 +267,8 @@ pub(super) mod tests {
             method: Method::GET,
             uri: target.parse::<Uri>().unwrap(),
             version: Version::HTTP_11,
-            host: Some("a.test".to_owned()),
-            user_agent: Some("evil\"\n\u{1b}[31mred".to_owned()),
+            host: Some(HeaderValue::from_static("a.test")),
+            user_agent: HeaderValue::from_bytes("evil\"\u{9b}31mred".as_bytes()).ok(),
             referer: None,
             fields: 0,
         };
@@ -257,9 +294,14 @@ pub(super) mod tests {
     fn nothing_a_client_sends_breaks_out_of_its_line() {
         for line in [text(&exchange("/x")), json(&exchange("/x"))] {
             assert_eq!(line.matches('\n').count(), 1, "{line:?}");
-            assert!(!line.contains('\u{1b}'), "{line:?}");
+            assert!(!line.contains('\u{9b}'), "{line:?}");
         }
-        assert!(text(&exchange("/x")).contains(r#"agent="evil\"\u{a}\u{1b}[31mred""#));
+        assert!(text(&exchange("/x")).contains(r#"agent="evil\"\u{9b}31mred""#));
+        let agent = serde_json::from_str::<serde_json::Value>(&json(&exchange("/x"))).unwrap();
+        assert_eq!(agent["user_agent"], "evil\"\u{9b}31mred");
+        let exchange = exchange("/x");
+        exchange.update(|record| record.error = Some("\n\u{1b}[31mred".to_owned()));
+        assert!(text(&exchange).contains(r#"error="\u{a}\u{1b}[31mred""#));
     }
 
     #[test]

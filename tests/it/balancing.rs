@@ -160,7 +160,6 @@ async fn requests_at_the_same_time_all_find_the_origin_that_is_left() {
 async fn an_origin_that_was_set_aside_comes_back() {
     within(async {
         let refusing = Refusing::new();
-        let address = refusing.address;
         let alive = Origin::named("alive").await;
         let proxy = Setup::new(format!(
             "[[route]]\nname = \"all\"\nupstream = \"pair\"\n\
@@ -172,9 +171,7 @@ async fn an_origin_that_was_set_aside_comes_back() {
             assert_eq!(get(proxy.address, "/", "").await.text(), "alive");
             tokio::time::sleep(std::time::Duration::from_millis(23)).await;
         }
-        drop(refusing);
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-        let _back = Origin::named_on(listener, "back");
+        let _back = Origin::named_on(refusing.accepting(), "back");
         eventually("it is asked again", async || {
             get(proxy.address, "/", "").await.text() == "back"
         })

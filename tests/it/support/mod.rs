@@ -29,7 +29,7 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
 /// An address on which nobody listens, and on which nobody else can meanwhile.
 pub struct Refusing {
     pub address: std::net::SocketAddr,
-    _bound: socket2::Socket,
+    bound: socket2::Socket,
 }
 
 impl Refusing {
@@ -38,7 +38,14 @@ impl Refusing {
         let bound = bound.unwrap();
         let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
         bound.bind(&any.into()).unwrap();
-        Self { address: bound.local_addr().unwrap().as_socket().unwrap(), _bound: bound }
+        Self { address: bound.local_addr().unwrap().as_socket().unwrap(), bound }
+    }
+
+    /// Somebody listens there from now on.
+    pub fn accepting(self) -> tokio::net::TcpListener {
+        self.bound.listen(128).unwrap();
+        self.bound.set_nonblocking(true).unwrap();
+        tokio::net::TcpListener::from_std(self.bound.into()).unwrap()
     }
 }
 
