@@ -1,14 +1,18 @@
 //! One line for each exchange, written by a thread of its own.
 //!
 //! A request never waits for the disk or for whoever reads the log: lines go
-//! into a bounded queue, and when that is full they are dropped and counted.
+//! into a bounded buffer, of which each worker has its own, and when that is full
+//! they are dropped and counted. The thread is woken by the first line of a batch
+//! and not by the others.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::Thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,14 +20,17 @@ use parking_lot::Mutex;
 use super::{AccessLogFormat, AccessLogSettings, LogOutput, line};
 use crate::context::Exchange;
 
-/// Lines that may wait to be written.
-const QUEUE: usize = 16 * 1024;
+/// Bytes that may wait to be written, of one worker.
+const BUFFER: usize = 4 * 1024 * 1024;
+
+/// How many workers have a buffer of their own; more share.
+const BUFFERS: usize = 16;
+
+/// How long a batch is gathered.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// How long the last lines may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
-
-/// Bytes gathered for one write.
-const BATCH: usize = 64 * 1024;
 
 /// The access log. Cheap to clone; what is waiting is written before the last
 /// clone is gone.
@@ -32,11 +39,35 @@ pub struct AccessLog(Option<Arc<Writer>>);
 
 struct Writer {
     format: AccessLogFormat,
-    /// `None` once the last clone is being dropped.
-    queue: Option<SyncSender<String>>,
-    dropped: Arc<AtomicU64>,
+    waiting: Arc<Waiting>,
+    thread: Thread,
     /// Closed by the thread when it has written everything.
     written: Mutex<Receiver<()>>,
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Waiting {
+    buffers: [Mutex<Batch>; BUFFERS],
+    /// Whether the thread has been woken and not yet looked.
+    woken: AtomicBool,
+    ending: AtomicBool,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+/// Which buffer this thread writes to.
+fn seat() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SEAT: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % BUFFERS);
+    }
+    SEAT.get()
 }
 
 impl AccessLog {
@@ -67,81 +98,96 @@ impl AccessLog {
     }
 
     fn to(output: Box<dyn Write + Send>, format: AccessLogFormat) -> io::Result<Self> {
-        let (queue, lines) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counter = dropped.clone();
+        let waiting = Arc::new(Waiting::default());
+        let shared = waiting.clone();
         let (open, written) = sync_channel(0);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            write_lines(&lines, output, &counter);
-            drop(open);
-        })?;
-        let written = Mutex::new(written);
-        Ok(Self(Some(Arc::new(Writer { format, queue: Some(queue), dropped, written }))))
+        let writing =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+                write_lines(&shared, output);
+                drop(open);
+            })?;
+        let (thread, written) = (writing.thread().clone(), Mutex::new(written));
+        Ok(Self(Some(Arc::new(Writer { format, waiting, thread, written }))))
     }
 
     /// Writes the line of a finished exchange; `false` if it had to be dropped.
     pub fn write(&self, exchange: &Exchange) -> bool {
         let Some(writer) = &self.0 else { return true };
-        let Some(queue) = &writer.queue else { return true };
         let line = match writer.format {
             AccessLogFormat::Text => line::text(exchange),
             AccessLogFormat::Json => line::json(exchange),
         };
-        if queue.try_send(line).is_ok() {
-            return true;
+        let waiting = &*writer.waiting;
+        {
+            let mut batch = waiting.buffers[seat()].lock();
+            if batch.bytes.len() + line.len() > BUFFER {
+                if waiting.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!("the access log cannot be written as fast as requests end");
+                }
+                return false;
+            }
+            batch.bytes.extend_from_slice(line.as_bytes());
+            batch.lines += 1;
         }
-        if writer.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!("the access log cannot be written as fast as requests end");
+        if !waiting.woken.swap(true, Ordering::AcqRel) {
+            writer.thread.unpark();
         }
-        false
+        true
     }
 
     /// How many lines were dropped because the log could not keep up.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |writer| writer.dropped.load(Ordering::Relaxed))
+        self.0.as_ref().map_or(0, |writer| writer.waiting.dropped.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Closing the queue is what ends the thread.
-        self.queue = None;
+        self.waiting.ending.store(true, Ordering::Release);
+        self.thread.unpark();
         if self.written.get_mut().recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("whatever reads the access log has stalled; its last lines are lost");
         }
     }
 }
 
-fn write_lines(lines: &Receiver<String>, mut output: Box<dyn Write + Send>, dropped: &AtomicU64) {
-    let mut batch = Vec::with_capacity(BATCH);
+fn write_lines(waiting: &Waiting, mut output: Box<dyn Write + Send>) {
+    let mut batch = Batch::default();
     let mut failing = false;
-    while let Ok(line) = lines.recv() {
-        let mut next = Some(line);
-        let mut count = 0;
-        while let Some(line) = next {
-            batch.extend_from_slice(line.as_bytes());
-            count += 1;
-            next = match lines.try_recv() {
-                Ok(line) if batch.len() < BATCH => Some(line),
-                Ok(line) => {
-                    batch.extend_from_slice(line.as_bytes());
-                    count += 1;
-                    None
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+    loop {
+        // Looked at before the buffers: what was written before is then seen.
+        let ending = waiting.ending.load(Ordering::Acquire);
+        if !ending && !waiting.woken.load(Ordering::Acquire) {
+            std::thread::park();
+            continue;
         }
-        let written = output.write_all(&batch).and_then(|()| output.flush());
-        batch.clear();
-        match written {
-            Ok(()) => failing = false,
-            Err(error) => {
-                dropped.fetch_add(count, Ordering::Relaxed);
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::error!(%error, "the access log cannot be written");
+        if !ending {
+            // Woken early only by the end, which is looked at in the next turn.
+            std::thread::park_timeout(GATHER);
+        }
+        waiting.woken.store(false, Ordering::Release);
+        for buffer in &waiting.buffers {
+            std::mem::swap(&mut batch, &mut *buffer.lock());
+            if batch.lines > 0 {
+                let written = output.write_all(&batch.bytes).and_then(|()| output.flush());
+                match written {
+                    Ok(()) => failing = false,
+                    Err(error) => {
+                        waiting.dropped.fetch_add(batch.lines, Ordering::Relaxed);
+                        if !std::mem::replace(&mut failing, true) {
+                            tracing::error!(%error, "the access log cannot be written");
+                        }
+                    }
                 }
             }
+            // What a burst took is given back.
+            batch.bytes.clear();
+            batch.bytes.shrink_to(64 * 1024);
+            batch.lines = 0;
+        }
+        if ending {
+            return;
         }
     }
 }
@@ -201,7 +247,7 @@ mod tests {
         let (let_go, stalled) = std::sync::mpsc::channel();
         let log = AccessLog::to(Box::new(Stalled(stalled)), AccessLogFormat::Text).unwrap();
         let exchange = exchange("/x");
-        for _ in 0..QUEUE * 2 {
+        for _ in 0..100_000 {
             log.write(&exchange);
         }
         assert!(log.dropped() > 0);
