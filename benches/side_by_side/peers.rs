@@ -80,21 +80,16 @@ pub(crate) fn missing(name: &str) -> Option<String> {
         "nginx" | "haproxy" if !is_installed(name) => {
             Some(format!("{name} is not installed: apt-get install {name}"))
         }
-        "pingora" if !pingora().is_file() => Some(
-            "pingora is not built: cargo build --release \
-             --manifest-path benches/peers/pingora/Cargo.toml"
-                .to_owned(),
-        ),
+        "pingora" if !pingora().is_file() => {
+            Some("pingora is left out: PINGORA_PEER names no program".to_owned())
+        }
         _ => None,
     }
 }
 
+/// A proxy built on Pingora that takes the arguments below.
 fn pingora() -> PathBuf {
-    let built = std::env::var_os("PINGORA_PEER").map(PathBuf::from);
-    built.unwrap_or_else(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        root.join("benches/peers/pingora/target/release/pingora-peer")
-    })
+    std::env::var_os("PINGORA_PEER").map(PathBuf::from).unwrap_or_default()
 }
 
 /// What one proxy is told.

@@ -92,7 +92,7 @@ fn version(name: &str) -> String {
     match name {
         "nginx" | "haproxy" => said(name, "-v"),
         "tollgate" => concat!("tollgate ", env!("CARGO_PKG_VERSION")).to_owned(),
-        _ => "pingora (benches/peers/pingora)".to_owned(),
+        _ => "pingora (PINGORA_PEER)".to_owned(),
     }
 }
 
