@@ -151,7 +151,7 @@ impl Acceptor {
                 .await;
         };
         let shaken = tokio::select! {
-            shaken = tls.accept(tcp) => shaken,
+            shaken = Box::pin(tls.accept(tcp)) => shaken,
             () = drain.cut() => return,
         };
         match shaken {

@@ -6,7 +6,7 @@ mod settings;
 mod validate;
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -101,12 +101,14 @@ pub async fn connection<IO, S>(
     let watch = Watch::new(&pulse, &settings, http2);
     let io = TokioIo::new(io);
     if http2 {
-        let connection = h2_builder(&settings).serve_connection(io, service);
-        run(pin!(connection), http2::Connection::graceful_shutdown, watch, &drain).await;
+        // Boxed, so that a connection of one version has no room for the other.
+        let mut connection = Box::pin(h2_builder(&settings).serve_connection(io, service));
+        run(connection.as_mut(), http2::Connection::graceful_shutdown, watch, &drain).await;
     } else {
-        let connection = h1_builder(&settings).serve_connection(io, service).with_upgrades();
+        let connection = h1_builder(&settings).serve_connection(io, service);
+        let mut connection = Box::pin(connection.with_upgrades());
         let end = http1::UpgradeableConnection::graceful_shutdown;
-        run(pin!(connection), end, watch, &drain).await;
+        run(connection.as_mut(), end, watch, &drain).await;
     }
 }
 
