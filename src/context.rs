@@ -150,21 +150,17 @@ pub fn client_network(address: IpAddr) -> IpAddr {
 /// written. That of the exchange travels in the request's extensions, for
 /// whoever outlives the response, such as a tunnel.
 #[derive(Clone)]
-pub struct KeepOpen {
-    guard: Arc<dyn Any + Send + Sync>,
-    also: Option<Arc<Self>>,
-}
+pub struct KeepOpen(#[allow(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
 
 impl KeepOpen {
     /// Shares `guard`, which closes what it guards when it is dropped.
     pub fn new(guard: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { guard, also: None }
+        Self(guard)
     }
 
     /// Adds a guard: both are held as long as this is.
     pub fn add(&mut self, guard: Arc<dyn Any + Send + Sync>) {
-        let guard = std::mem::replace(&mut self.guard, guard);
-        self.also = Some(Arc::new(Self { guard, also: self.also.take() }));
+        self.0 = Arc::new((self.clone(), guard));
     }
 }
 

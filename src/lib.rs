@@ -66,6 +66,7 @@ pub mod observe;
 pub mod pem;
 pub mod respond;
 pub mod route;
+pub mod seat;
 pub mod serve;
 pub mod socket;
 pub mod tls;

@@ -17,7 +17,7 @@ pub use listener::{AddressError, Listener};
 pub use permits::{LimitReached, Permit, Permits};
 pub use settings::{ConnectionLimits, ListenerSettings};
 
-use crate::context::{Downstream, HeadLimits, KeepOpen};
+use crate::context::{Downstream, KeepOpen};
 use crate::drain;
 use crate::observe::Metrics;
 use crate::serve::{self, Answers, ServeSettings, Speaks};
@@ -135,13 +135,12 @@ impl Acceptor {
         service: S,
         drain: drain::Watcher,
     ) {
-        let (max_target, max_fields) = (self.serve.max_target, self.serve.max_fields);
         let mut downstream = Downstream {
             peer: Some(peer),
             local: tcp.local_addr().ok(),
             listener: self.name.clone(),
             tls: None,
-            limits: HeadLimits { max_target, max_fields },
+            limits: self.serve.head,
             open: Some(open),
         };
         let settings = self.serve.clone();

@@ -63,8 +63,8 @@ fn listener(
     table.set("keep_alive_timeout", &mut serve.keep_alive_timeout, duration);
     table.set("send_timeout", &mut serve.send_timeout, duration);
     table.set("max_request_head", &mut serve.max_request_head, memory_size);
-    table.set("max_fields", &mut serve.max_fields, count);
-    table.set("max_target", &mut serve.max_target, memory_size);
+    table.set("max_fields", &mut serve.head.max_fields, count);
+    table.set("max_target", &mut serve.head.max_target, memory_size);
     if let Some(h2) = table.table("h2") {
         serve.h2 = h2_settings(h2);
     }

@@ -80,18 +80,16 @@ impl<'a> Attempts<'a> {
         slot: &mut Option<Request<Body>>,
     ) -> Result<Response<Body>, Error> {
         let spare = Spare::of(slot.as_ref());
-        let failure = match self.attempt(origin, slot, false).await {
+        let mut failure = match self.attempt(origin, slot, false).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
         if failure.reused && spare.put_back(slot, failure.error.resendable()) {
             self.metrics.request_resent(origin.upstream(), "stale_connection");
-            let failure = match Box::pin(self.attempt(origin, slot, true)).await {
+            failure = match Box::pin(self.attempt(origin, slot, true)).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            spare.leave_for_another(slot, &failure.error);
-            return Err(failure.error);
         }
         spare.leave_for_another(slot, &failure.error);
         Err(failure.error)
@@ -188,20 +186,21 @@ impl Spare {
             Resend::IfIdempotent => self.idempotent,
             Resend::Never => false,
         };
-        if slot.is_none() {
-            *slot = self.head.clone().map(|head| head.map(|()| Body::empty()));
-        }
         if !allowed {
             *slot = None;
+        } else if slot.is_none() {
+            *slot = self.head.clone().map(|head| head.map(|()| Body::empty()));
         }
         slot.is_some()
     }
 
     /// Leaves in the slot what another origin may still be asked.
     fn leave_for_another(&self, slot: &mut Option<Request<Body>>, error: &Error) {
-        let resend = error.resendable();
-        if resend < Resend::Safe || !self.put_back(slot, resend) {
-            *slot = None;
+        match error.resendable() {
+            Resend::Safe => {
+                self.put_back(slot, Resend::Safe);
+            }
+            Resend::IfIdempotent | Resend::Never => *slot = None,
         }
     }
 }

@@ -5,12 +5,11 @@
 //! they are dropped and counted. The thread is woken by the first line of a batch
 //! and not by the others.
 
-use std::cell::Cell;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::Thread;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::{AccessLogFormat, AccessLogSettings, LogOutput, line};
 use crate::context::Exchange;
+use crate::seat::seat;
 
 /// Bytes that may wait to be written, of one worker.
 const BUFFER: usize = 4 * 1024 * 1024;
@@ -59,15 +59,6 @@ struct Waiting {
 struct Batch {
     bytes: Vec<u8>,
     lines: u64,
-}
-
-/// Which buffer this thread writes to.
-fn seat() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SEAT: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % BUFFERS);
-    }
-    SEAT.get()
 }
 
 impl AccessLog {
@@ -119,7 +110,7 @@ impl AccessLog {
         };
         let waiting = &*writer.waiting;
         {
-            let mut batch = waiting.buffers[seat()].lock();
+            let mut batch = waiting.buffers[seat() % BUFFERS].lock();
             if batch.bytes.len() + line.len() > BUFFER {
                 if waiting.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
                     tracing::warn!("the access log cannot be written as fast as requests end");

@@ -7,6 +7,8 @@
 //! one that they do not would let a request past the layers of the route that
 //! the origin thinks it came by.
 
+use percent_encoding::percent_decode_str;
+
 /// The path as the freest reader would have it; `None` where that is the path
 /// itself.
 #[must_use]
@@ -17,7 +19,7 @@ pub fn freest(path: &str) -> Option<String> {
     if plain {
         return None;
     }
-    let decoded = decoded(path);
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
     let mut read = String::with_capacity(decoded.len());
     for segment in decoded.split('/') {
         let name = segment.split(';').next().unwrap_or_default();
@@ -30,34 +32,6 @@ pub fn freest(path: &str) -> Option<String> {
         read.push('/');
     }
     (read != path).then_some(read)
-}
-
-/// The path with every escape replaced by what it stands for.
-fn decoded(path: &str) -> String {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = match (first, after) {
-            (b'%', [high, low, ..]) => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        match escaped {
-            Some((high, low)) => {
-                bytes.push(high * 16 + low);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

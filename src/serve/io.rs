@@ -108,11 +108,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::ServeSettings;
     use tokio::io::AsyncWriteExt;
 
     async fn told(parts: &[&[u8]]) -> (bool, Vec<u8>) {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Noted::new(server, Pulse::new());
+        let mut server = Noted::new(server, Pulse::new(&ServeSettings::default()));
         let send = async {
             for part in parts {
                 client.write_all(part).await.unwrap();

@@ -73,7 +73,7 @@ pub async fn connection<IO, S>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answers,
 {
-    let pulse = Pulse::new();
+    let pulse = Pulse::new(&settings);
     let mut io = Noted::new(io, pulse.clone());
     let http2 = match speaks {
         Speaks::Http1 => false,
@@ -96,8 +96,7 @@ pub async fn connection<IO, S>(
             }
         }
     };
-    let service =
-        PerConnection { service, downstream, pulse: pulse.clone(), settings: settings.clone() };
+    let service = PerConnection { service, downstream, pulse: pulse.clone() };
     let watch = Watch::new(&pulse, &settings, http2);
     let io = TokioIo::new(io);
     if http2 {
@@ -170,7 +169,7 @@ fn h1_builder(settings: &ServeSettings) -> http1::Builder {
         .header_read_timeout(None)
         .max_buf_size(settings.max_request_head.max(8 * 1024))
         .max_header_size(settings.max_request_head)
-        .max_headers(settings.max_fields);
+        .max_headers(settings.head.max_fields);
     builder
 }
 
@@ -195,7 +194,6 @@ struct PerConnection<S> {
     service: S,
     downstream: Arc<Downstream>,
     pulse: Pulse,
-    settings: Arc<ServeSettings>,
 }
 
 impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
@@ -204,7 +202,7 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
     type Future = Answering<Oneshot<S, Request<Body>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let beat = self.pulse.begin(&self.settings);
+        let beat = self.pulse.begin();
         let mut request = request.map(Body::from);
         request.extensions_mut().insert(self.downstream.clone());
         Answering { answer: self.service.clone().oneshot(request), beat: Some(beat) }

@@ -31,6 +31,8 @@ pub(super) struct Pulse(Arc<Notes>);
 #[derive(Debug)]
 struct Notes {
     opened: Instant,
+    /// The length of a span of [`Notes::owed`], in milliseconds.
+    span: u64,
     /// Exchanges whose response is not yet at its end.
     exchanges: AtomicUsize,
     /// Whether any exchange has begun.
@@ -74,15 +76,15 @@ pub(super) enum Expired {
 #[derive(Debug)]
 pub(super) struct Beat {
     pulse: Pulse,
-    /// The length of a span, in milliseconds.
-    span: u64,
     owed_since: Option<u64>,
 }
 
 impl Pulse {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(settings: &ServeSettings) -> Self {
+        let span = settings.send_timeout.as_millis() / 2;
         Self(Arc::new(Notes {
             opened: Instant::now(),
+            span: u64::try_from(span).unwrap_or(NEVER).max(1),
             exchanges: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
@@ -98,11 +100,11 @@ impl Pulse {
     }
 
     /// An exchange begins.
-    pub(super) fn begin(&self, settings: &ServeSettings) -> Beat {
+    pub(super) fn begin(&self) -> Beat {
         self.0.exchanges.fetch_add(1, Ordering::Relaxed);
         self.0.served.store(1, Ordering::Relaxed);
         self.0.head_since.store(NEVER, Ordering::Relaxed);
-        Beat { pulse: self.clone(), span: span(settings), owed_since: None }
+        Beat { pulse: self.clone(), owed_since: None }
     }
 
     /// The client was told that the connection ends.
@@ -112,8 +114,8 @@ impl Pulse {
 
     /// When a response will have lain for too long, if one lies, and otherwise
     /// when to look again: a part may be handed over that wakes nobody.
-    fn stalled(&self, settings: &ServeSettings) -> (u64, Expired) {
-        let span = span(settings);
+    fn stalled(&self) -> (u64, Expired) {
+        let span = self.0.span;
         let now = self.now() / span;
         let lies = |at: &u64| self.0.owed[slot(*at)].load(Ordering::Relaxed) > 0;
         let oldest = (0..=SPANS_TO_TAKE).rev().filter_map(|age| now.checked_sub(age)).find(lies);
@@ -155,7 +157,7 @@ impl Pulse {
         let send = due(&notes.blocked_since, settings.send_timeout, Expired::Send);
         let sooner = |other: (u64, Expired)| send.filter(|(at, _)| *at <= other.0).unwrap_or(other);
         if notes.exchanges.load(Ordering::Relaxed) > 0 {
-            return sooner(self.stalled(settings));
+            return sooner(self.stalled());
         }
         let idle_since = notes.idle_since.load(Ordering::Relaxed);
         let after = |timeout: Duration| idle_since.saturating_add(millis(timeout));
@@ -175,11 +177,6 @@ impl Pulse {
     }
 }
 
-/// The length of a span, in milliseconds.
-fn span(settings: &ServeSettings) -> u64 {
-    u64::try_from(settings.send_timeout.as_millis() / 2).unwrap_or(NEVER).max(1)
-}
-
 /// Where a span is counted.
 fn slot(at: u64) -> usize {
     // The remainder is below SPANS.
@@ -190,7 +187,7 @@ impl Beat {
     /// A part of the response is the client's to take.
     pub(super) fn owed(&mut self) {
         self.taken();
-        let at = self.pulse.now() / self.span;
+        let at = self.pulse.now() / self.pulse.0.span;
         self.pulse.0.owed[slot(at)].fetch_add(1, Ordering::Relaxed);
         self.owed_since = Some(at);
     }
@@ -290,21 +287,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_nothing_is_given_the_time_of_a_head() {
-        assert_eq!(after(&Pulse::new(), false).await, (10, Expired::Head));
-        assert_eq!(after(&Pulse::new(), true).await, (10, Expired::Head));
+        assert_eq!(after(&Pulse::new(&ServeSettings::default()), false).await, (10, Expired::Head));
+        assert_eq!(after(&Pulse::new(&ServeSettings::default()), true).await, (10, Expired::Head));
     }
 
     #[tokio::test(start_paused = true)]
     async fn between_requests_a_connection_may_idle_for_longer() {
-        let pulse = Pulse::new();
-        drop(pulse.begin(&ServeSettings::default()));
+        let pulse = Pulse::new(&ServeSettings::default());
+        drop(pulse.begin());
         assert_eq!(after(&pulse, false).await, (75, Expired::Idle));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_second_head_has_its_time_from_its_first_byte() {
-        let pulse = Pulse::new();
-        drop(pulse.begin(&ServeSettings::default()));
+        let pulse = Pulse::new(&ServeSettings::default());
+        drop(pulse.begin());
         tokio::time::advance(Duration::from_secs(30)).await;
         pulse.received();
         assert_eq!(after(&pulse, false).await, (10, Expired::Head));
@@ -312,8 +309,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_exchange_under_way_never_expires_unless_the_client_takes_nothing() {
-        let pulse = Pulse::new();
-        let _beat = pulse.begin(&ServeSettings::default());
+        let pulse = Pulse::new(&ServeSettings::default());
+        let _beat = pulse.begin();
         assert!(never(&pulse));
         pulse.blocked();
         assert_eq!(after(&pulse, false).await, (60, Expired::Send));
@@ -322,9 +319,8 @@ mod tests {
     }
     #[tokio::test(start_paused = true)]
     async fn a_response_left_lying_expires_though_others_move() {
-        let pulse = Pulse::new();
-        let settings = ServeSettings::default();
-        let (mut lying, mut moving) = (pulse.begin(&settings), pulse.begin(&settings));
+        let pulse = Pulse::new(&ServeSettings::default());
+        let (mut lying, mut moving) = (pulse.begin(), pulse.begin());
         lying.owed();
         for _ in 0..8 {
             moving.data(1);
@@ -338,9 +334,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_was_told_to_go_may_finish_and_then_has_little_time() {
-        let pulse = Pulse::new();
-        let settings = ServeSettings::default();
-        let beat = pulse.begin(&settings);
+        let pulse = Pulse::new(&ServeSettings::default());
+        let beat = pulse.begin();
         pulse.ending();
         tokio::time::advance(Duration::from_secs(30)).await;
         assert!(never(&pulse));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::context::HeadLimits;
+
 /// Protocols, limits and timeouts of a listener's connections.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServeSettings {
@@ -19,10 +21,8 @@ pub struct ServeSettings {
     pub send_timeout: Duration,
     /// The longest request head, in bytes. Default 64 KiB.
     pub max_request_head: usize,
-    /// The most fields in a request's head. Default 100.
-    pub max_fields: usize,
-    /// The longest request target, in bytes. Default 8 KiB.
-    pub max_target: usize,
+    /// What a request's head is held to beside its length.
+    pub head: HeadLimits,
     /// HTTP/2's own limits.
     pub h2: H2Settings,
 }
@@ -52,8 +52,7 @@ impl Default for ServeSettings {
             keep_alive_timeout: Duration::from_secs(75),
             send_timeout: Duration::from_secs(60),
             max_request_head: 64 * 1024,
-            max_fields: 100,
-            max_target: 8 * 1024,
+            head: HeadLimits::default(),
             h2: H2Settings::default(),
         }
     }

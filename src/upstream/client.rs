@@ -191,8 +191,10 @@ impl Origin {
             self.pool().unshare(&shared);
             return Err(classify(error).resend(Resend::Safe));
         }
-        let request = slot.take().map(|request| self.addressed(request)).unwrap_or_default();
-        let sending = shared.sender.try_send_request(request);
+        if let Some(request) = slot {
+            self.address(request);
+        }
+        let sending = shared.sender.try_send_request(slot.take().unwrap_or_default());
         let timer = std::pin::pin!(tokio::time::sleep(deadline));
         let answered = upload.or_timeout(deadline, timer, sending, slot).await;
         if let Err(error) = &answered
@@ -201,11 +203,6 @@ impl Origin {
             self.pool().unshare(&shared);
         }
         answered
-    }
-
-    fn addressed(&self, mut request: Request<Body>) -> Request<Body> {
-        self.address(&mut request);
-        request
     }
 
     /// HTTP/2 carries the scheme and the authority in the target.

@@ -165,11 +165,9 @@ where
 /// The addresses with the families in turn, the first one's first (RFC 8305 §4).
 fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first().map(SocketAddr::is_ipv6) else { return addresses };
-    let (mut these, mut those): (std::vec::IntoIter<_>, std::vec::IntoIter<_>) = {
-        let (these, those): (Vec<_>, Vec<_>) =
-            addresses.into_iter().partition(|address| address.is_ipv6() == first);
-        (these.into_iter(), those.into_iter())
-    };
+    let (these, those): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first);
+    let (mut these, mut those) = (these.into_iter(), those.into_iter());
     let mut mixed = Vec::new();
     while these.len() + those.len() > 0 {
         mixed.extend(these.next());

@@ -6,9 +6,8 @@
 //! one from its neighbours before it dials, so that an origin does not see
 //! cores × connections.
 
-use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::client::conn::http2;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 
 use super::http1::Http1;
 use crate::body::Body;
+use crate::seat::seat;
 
 /// The idle connections of one origin.
 pub(super) struct Pool {
@@ -54,22 +54,6 @@ pub(super) struct Http2 {
 struct Idle {
     http1: Box<Http1>,
     since: Instant,
-}
-
-thread_local! {
-    static SEAT: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// Numbers the threads that ask, in the order in which they first do.
-fn seat() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    SEAT.with(|seat| {
-        seat.get().unwrap_or_else(|| {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            seat.set(Some(number));
-            number
-        })
-    })
 }
 
 impl Pool {
