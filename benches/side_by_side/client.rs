@@ -1,17 +1,17 @@
 //! Clients that no tool at hand is: requests at a fixed rate, one handshake
 //! after another, connections that do nothing.
 //!
-//! `--client KIND URL SECONDS NUMBER [FIELD]` prints `done rate p50 p99 p999`.
+//! `--client KIND URL SECONDS NUMBER CERTIFICATE` prints `done rate p50 p99 p999`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, Tls12Resumption};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -21,16 +21,25 @@ use tokio_rustls::TlsConnector;
 use crate::Result;
 use crate::load::{Load, output};
 use crate::origin::content_length;
+use crate::peers::World;
 
 /// Connections at once, where the number means something else.
 const CONNECTIONS: usize = 64;
 
 /// Has a process of this program be the client.
-pub(crate) fn client(kind: &str, url: &str, duration: Duration, number: usize) -> Result<Load> {
+pub(crate) fn client(
+    kind: &str,
+    url: &str,
+    duration: Duration,
+    number: usize,
+    world: &World,
+) -> Result<Load> {
     let program = std::env::current_exe()?.display().to_string();
     let seconds = format!("{}", duration.as_secs_f64());
-    let command =
-        [program, "--client".into(), kind.into(), url.into(), seconds, number.to_string()];
+    let number = number.to_string();
+    let certificate = world.certificate().display().to_string();
+    let client = "--client".to_owned();
+    let command = [program, client, kind.into(), url.into(), seconds, number, certificate];
     let said = output(&command, duration)?;
     let numbers: Vec<f64> =
         said.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?;
@@ -42,13 +51,15 @@ pub(crate) fn client(kind: &str, url: &str, duration: Duration, number: usize) -
 
 /// Is the client.
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
-    let mut next = || arguments.next().ok_or("--client KIND URL SECONDS NUMBER");
+    let mut next = || arguments.next().ok_or("--client KIND URL SECONDS NUMBER CERTIFICATE");
     let (kind, url) = (next()?, next()?);
     let duration = Duration::from_secs_f64(next()?.parse()?);
     let number: usize = next()?.parse()?;
+    let certificate = next()?;
     let (scheme, address) = url.split_once("://").ok_or("a URL")?;
     let address: SocketAddr = address.trim_end_matches('/').parse()?;
-    let tls = (scheme == "https").then(|| connector(kind == "resumed")).transpose()?;
+    let tls =
+        (scheme == "https").then(|| connector(&certificate, kind == "resumed")).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let load = runtime.block_on(async {
         match kind.as_str() {
@@ -193,12 +204,13 @@ async fn idle(
     Ok(Load { done: held.len() as u64, ..Load::default() })
 }
 
-fn connector(resumed: bool) -> Result<TlsConnector> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
+/// Trusts this one certificate.
+fn connector(certificate: &str, resumed: bool) -> Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate)?)?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = if resumed {
         Resumption::in_memory_sessions(1024).tls12_resumption(Tls12Resumption::Disabled)
@@ -206,43 +218,4 @@ fn connector(resumed: bool) -> Result<TlsConnector> {
         Resumption::disabled()
     };
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Takes any certificate: it is the server's work that is measured.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -54,6 +54,11 @@ impl World {
         Ok(Self { dir, origin, _origin: process })
     }
 
+    /// The certificate that every proxy shows.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.dir.path().join("cert.pem")
+    }
+
     /// Starts a proxy on these many cores; `None` if it is not to be had here.
     pub(crate) fn start(
         &self,
@@ -120,6 +125,7 @@ impl Told<'_> {
             "pingora" => (String::new(), self.pingora()),
             other => return Err(format!("no proxy `{other}`").into()),
         };
+        fs::write(self.dir.join("key"), KEY)?;
         fs::write(config, text)?;
         Ok(Some(command))
     }
@@ -149,7 +155,6 @@ impl Told<'_> {
                 self.file("key"),
             ),
         };
-        let _written = fs::write(self.dir.join("key"), KEY);
         format!(
             "[server]\nworkers = {workers}\nmax_connections_per_client = 100000\n\
              [admin]\naddress = \"127.0.0.1:0\"\n\

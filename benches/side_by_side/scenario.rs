@@ -240,7 +240,7 @@ impl Runner {
             Kind::Idle { tls, connections } => {
                 // Memory is not given back: every round needs a process of its own.
                 let fresh = world.start(self.name, scenario.features, 1)?.ok_or("it is gone")?;
-                idle(&fresh, tls, connections)
+                idle(&fresh, tls, connections, world)
             }
             kind => {
                 let load = || kind.load(&self.one, world, scenario.features, rate, duration);
@@ -313,10 +313,10 @@ impl Kind {
             Self::Http2 { streams } => h2load(&peer.url(true), 1, streams, duration),
             Self::Handshakes { resumed } => {
                 let kind = if resumed { "resumed" } else { "full" };
-                client(kind, &format!("https://{}", peer.tls), duration, 8)
+                client(kind, &format!("https://{}", peer.tls), duration, 8, world)
             }
             Self::FixedRate { .. } => {
-                client("rate", &format!("http://{}", peer.plain), duration, rate)
+                client("rate", &format!("http://{}", peer.plain), duration, rate, world)
             }
             Self::Idle { .. } | Self::TwoWorkers => Err("not a plain load".into()),
         }
@@ -341,17 +341,19 @@ fn cpu_nanos(peer: &Peer, load: impl FnOnce() -> Result<Load>) -> Result<(f64, L
 }
 
 /// What a connection that does nothing costs in memory.
-fn idle(peer: &Peer, tls: bool, connections: usize) -> Result<Sample> {
+fn idle(peer: &Peer, tls: bool, connections: usize, world: &World) -> Result<Sample> {
     let url = if tls { format!("https://{}", peer.tls) } else { format!("http://{}", peer.plain) };
     let before = peer.process.resident_kib();
     let mut most = before;
-    let client =
-        std::thread::spawn(move || client("idle", &url, Duration::from_secs(2), connections));
-    while !client.is_finished() {
-        most = most.max(peer.process.resident_kib());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let load = client.join().map_err(|_| "the client panicked")??;
+    let hold = Duration::from_secs(2);
+    let load = std::thread::scope(|scope| {
+        let client = scope.spawn(|| client("idle", &url, hold, connections, world));
+        while !client.is_finished() {
+            most = most.max(peer.process.resident_kib());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        client.join().map_err(|_| "the client panicked")?
+    })?;
     let cost = (most - before) as f64 / connections as f64;
     Ok(Sample { cost, load, resident_kib: most })
 }
