@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use http_body::Body as _;
 
 use super::target::{self, TargetSettings};
 use crate::balance::Balance;
@@ -79,19 +78,26 @@ impl<'a> Attempts<'a> {
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
     ) -> Result<Response<Body>, Error> {
-        let spare = Spare::of(slot.as_ref());
+        let idempotent = slot.as_ref().is_some_and(|request| is_idempotent(request.method()));
         let mut failure = match self.attempt(origin, slot, false).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        if failure.reused && spare.put_back(slot, failure.error.resendable()) {
+        let may_resend = match failure.error.resendable() {
+            Resend::Safe => true,
+            Resend::IfIdempotent => idempotent,
+            Resend::Never => false,
+        };
+        if failure.reused && may_resend && slot.is_some() {
             self.metrics.request_resent(origin.upstream(), "stale_connection");
             failure = match Box::pin(self.attempt(origin, slot, true)).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
         }
-        spare.leave_for_another(slot, &failure.error);
+        if failure.error.resendable() != Resend::Safe {
+            *slot = None;
+        }
         Err(failure.error)
     }
 
@@ -146,61 +152,10 @@ fn is_connect_failure(kind: Kind) -> bool {
     )
 }
 
-/// What it takes to send a request again.
-struct Spare {
-    /// Whether carrying it out twice is the same as once (RFC 9110 §9.2.2).
-    idempotent: bool,
-    /// Its head; `None` where it has a body, of which the first attempt may
-    /// have used up a part.
-    head: Option<Request<()>>,
-}
-
-impl Spare {
-    fn of(request: Option<&Request<Body>>) -> Self {
-        let Some(request) = request else { return Self { idempotent: false, head: None } };
-        let idempotent = matches!(
-            *request.method(),
-            Method::GET
-                | Method::HEAD
-                | Method::OPTIONS
-                | Method::PUT
-                | Method::DELETE
-                | Method::TRACE
-        );
-        let head = request.body().is_end_stream().then(|| {
-            let mut head = Request::new(());
-            *head.method_mut() = request.method().clone();
-            *head.uri_mut() = request.uri().clone();
-            *head.version_mut() = request.version();
-            *head.headers_mut() = request.headers().clone();
-            head
-        });
-        Self { idempotent, head }
-    }
-
-    /// Whether the request is there to be sent again, as far as `resend` and the
-    /// request allow it; made anew if it did not come back.
-    fn put_back(&self, slot: &mut Option<Request<Body>>, resend: Resend) -> bool {
-        let allowed = match resend {
-            Resend::Safe => true,
-            Resend::IfIdempotent => self.idempotent,
-            Resend::Never => false,
-        };
-        if !allowed {
-            *slot = None;
-        } else if slot.is_none() {
-            *slot = self.head.clone().map(|head| head.map(|()| Body::empty()));
-        }
-        slot.is_some()
-    }
-
-    /// Leaves in the slot what another origin may still be asked.
-    fn leave_for_another(&self, slot: &mut Option<Request<Body>>, error: &Error) {
-        match error.resendable() {
-            Resend::Safe => {
-                self.put_back(slot, Resend::Safe);
-            }
-            Resend::IfIdempotent | Resend::Never => *slot = None,
-        }
-    }
+/// Whether carrying a request out twice is the same as once (RFC 9110 §9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    )
 }

@@ -138,7 +138,12 @@ impl Pool {
         let timeout = self.idle_timeout;
         for shard in &self.shards {
             let stale = |idle: &mut Idle| idle.is_stale(now, timeout);
-            let dropped: Vec<_> = shard.idle.lock().extract_if(.., stale).collect();
+            let mut idle = shard.idle.lock();
+            let dropped: Vec<_> = idle.extract_if(.., stale).collect();
+            for kept in idle.iter_mut() {
+                kept.http1.rest();
+            }
+            drop(idle);
             drop(dropped);
             let mut shared = shard.shared.lock();
             if shared.is_stale(now, timeout) {
