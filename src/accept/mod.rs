@@ -17,7 +17,7 @@ pub use listener::{AddressError, Listener};
 pub use permits::{LimitReached, Permit, Permits};
 pub use settings::{ConnectionLimits, ListenerSettings};
 
-use crate::context::{Downstream, KeepOpen};
+use crate::context::{Derived, Downstream, KeepOpen};
 use crate::drain;
 use crate::observe::Metrics;
 use crate::serve::{self, Answers, ServeSettings, Speaks};
@@ -142,6 +142,7 @@ impl Acceptor {
             tls: None,
             limits: self.serve.head,
             open: Some(open),
+            derived: Derived::default(),
         };
         let settings = self.serve.clone();
         let Some(tls) = &self.tls else {

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
+use tokio::time::Instant;
 
 use super::target::{self, TargetSettings};
 use crate::balance::Balance;
@@ -24,6 +25,8 @@ pub(super) struct Attempts<'a> {
     metrics: &'a Metrics,
     exchange: Option<&'a Exchange>,
     tried: Vec<Arc<Origin>>,
+    /// When the next attempt begins, if that was just looked at.
+    now: Option<Instant>,
 }
 
 impl<'a> Attempts<'a> {
@@ -31,8 +34,9 @@ impl<'a> Attempts<'a> {
         balance: &'a dyn Balance,
         metrics: &'a Metrics,
         exchange: Option<&'a Exchange>,
+        now: Instant,
     ) -> Self {
-        Self { balance, metrics, exchange, tried: Vec::new() }
+        Self { balance, metrics, exchange, tried: Vec::new(), now: Some(now) }
     }
 
     pub(super) async fn run(
@@ -57,12 +61,12 @@ impl<'a> Attempts<'a> {
                     "the request moves to the next origin"
                 );
             }
-            self.tried.push(origin.clone());
             target::address(request, &origin, target);
             match self.ask(&origin, &mut slot).await {
                 Ok(response) => return Ok(response),
                 Err(error) => last = Some(error),
             }
+            self.tried.push(origin);
         }
         Err(last.unwrap_or_else(|| {
             Error::new(Kind::NoOrigin)
@@ -74,7 +78,7 @@ impl<'a> Attempts<'a> {
     /// more on a fresh one. The request is put back if another may be asked:
     /// this one never looked at it.
     async fn ask(
-        &self,
+        &mut self,
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
     ) -> Result<Response<Body>, Error> {
@@ -102,13 +106,14 @@ impl<'a> Attempts<'a> {
     }
 
     async fn attempt(
-        &self,
+        &mut self,
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
         fresh: bool,
     ) -> Result<Response<Body>, Failure> {
         let upstream = self.balance.upstream();
-        let sent = origin.send(slot, fresh).await;
+        let now = self.now.take().unwrap_or_else(Instant::now);
+        let sent = origin.send(slot, fresh, now).await;
         let connect = match &sent {
             Ok(sent) => sent.connect,
             Err(failure) => failure.connect,

@@ -24,6 +24,7 @@
 //! A layer reads and writes the [`Exchange`](crate::context::Exchange) in the
 //! request's extensions, and does without if there is none.
 
+mod ask;
 mod auth;
 mod body_limit;
 mod client_address;
@@ -37,6 +38,7 @@ mod rescue;
 mod settings;
 mod short_circuit;
 
+pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use client_address::{ClientAddress, ClientAddressLayer};

@@ -34,8 +34,18 @@ impl Default for MakeRequestId {
 impl Make for MakeRequestId {
     fn make_request_id<B>(&mut self, _request: &Request<B>) -> Option<RequestId> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}{:016x}", self.process, self.random.hash_one(number));
-        HeaderValue::try_from(id).ok().map(RequestId::new)
+        let mut id = [0; 32];
+        write_hex(&mut id[..16], self.process);
+        write_hex(&mut id[16..], self.random.hash_one(number));
+        HeaderValue::from_bytes(&id).ok().map(RequestId::new)
+    }
+}
+
+/// Writes a number in as many digits as there is room for.
+fn write_hex(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
     }
 }
 
@@ -92,5 +102,12 @@ mod tests {
             .collect();
         assert_eq!(ids.len(), 1_000);
         assert!(ids.iter().all(|id| id.len() == 32));
+    }
+
+    #[test]
+    fn a_number_is_written_with_leading_zeros() {
+        let mut digits = [0; 16];
+        write_hex(&mut digits, 0x0123_4567_89ab_cdef);
+        assert_eq!(&digits, b"0123456789abcdef");
     }
 }

@@ -236,6 +236,11 @@ fn host<B>(request: &mut Request<B>) -> Result<(), Answer> {
 
 /// Whether `host` is a host with an optional port, and nothing else.
 fn is_host(host: &str) -> bool {
+    // Most hosts are a name, of which nothing more has to be known.
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if !host.is_empty() && host.bytes().all(is_name) {
+        return true;
+    }
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let port = &authority.as_str()[name.len().min(authority.as_str().len())..];

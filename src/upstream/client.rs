@@ -57,7 +57,8 @@ impl Origin {
     /// Takes `request`, whose URI is in origin form, sends it and waits for the
     /// head of the response. `fresh` asks for a connection that is newer than the
     /// one that has just failed. After a failure the request is there again if
-    /// its body is untouched; whether it may be sent again, the error says.
+    /// its body is untouched; whether it may be sent again, the error says. `now`
+    /// spares a look at the clock.
     ///
     /// # Errors
     ///
@@ -66,6 +67,7 @@ impl Origin {
         self: &Arc<Self>,
         request: &mut Option<Request<Body>>,
         fresh: bool,
+        now: Instant,
     ) -> Result<Sent, Failure> {
         let http1 = request.as_ref().is_some_and(switches);
         if http1 && self.speaks_only_http2() {
@@ -74,7 +76,7 @@ impl Origin {
                 .detail("the origin is spoken to in HTTP/2, which does not switch protocols");
             return Err(Failure { error, reused: false, connect: None });
         }
-        let (lease, connect) = match self.pooled(fresh, http1) {
+        let (lease, connect) = match self.pooled(fresh, http1, now) {
             Some(lease) => (lease, None),
             // Boxed, as all that is rare: the state of it would be carried along,
             // and moved, by every exchange.
@@ -84,16 +86,18 @@ impl Origin {
             },
         };
         let reused = connect.is_none();
-        match self.exchange(lease, request).await {
+        // Connecting took its time.
+        let now = connect.map_or(now, |_| Instant::now());
+        match self.exchange(lease, request, now).await {
             Ok(response) => Ok(Sent { response, connect }),
             Err(error) => Err(Failure { error, reused, connect }),
         }
     }
 
-    fn pooled(&self, fresh: bool, http1: bool) -> Option<Lease> {
+    fn pooled(&self, fresh: bool, http1: bool, now: Instant) -> Option<Lease> {
         // One that failed is no longer shared, so whichever is, is newer.
-        let shared = if http1 { None } else { self.pool().shared() };
-        let idle = || if fresh { None } else { self.pool().take() };
+        let shared = if http1 { None } else { self.pool().shared(now) };
+        let idle = || if fresh { None } else { self.pool().take(now) };
         shared.map(Lease::Http2).or_else(|| idle().map(Lease::Http1))
     }
 
@@ -106,7 +110,7 @@ impl Origin {
         let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else {
             return Err((self.connector().too_late(), Some(started.elapsed())));
         };
-        if !http1 && let Some(shared) = self.pool().shared() {
+        if !http1 && let Some(shared) = self.pool().shared(Instant::now()) {
             return Ok((Lease::Http2(shared), None));
         }
         let lease = match self.connector().dial(http1, deadline).await {
@@ -150,13 +154,14 @@ impl Origin {
         self: &Arc<Self>,
         lease: Lease,
         slot: &mut Option<Request<Body>>,
+        now: Instant,
     ) -> Result<Response<Body>, Error> {
         let deadline = self.timeouts().response_head;
         let response = match lease {
             Lease::Http1(http1) if slot.as_ref().is_some_and(switches) => {
                 Box::pin(switch(*http1, slot, deadline)).await?.map(Body::from)
             }
-            Lease::Http1(http1) => http1.send(self, slot, deadline).await?,
+            Lease::Http1(http1) => http1.send(self, slot, now, deadline).await?,
             Lease::Http2(shared) => {
                 Box::pin(self.exchange_http2(shared, slot, deadline)).await?.map(Body::from)
             }

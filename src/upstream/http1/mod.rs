@@ -110,13 +110,14 @@ impl Http1 {
         mut self: Box<Self>,
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
+        now: Instant,
         deadline: Duration,
     ) -> Result<Response<Body>, Error> {
         let Some(request) = slot else {
             return Err(Error::new(Kind::Internal).detail("there is no request to send"));
         };
         self.outgoing.begin(request);
-        self.timer.as_mut().reset(Instant::now() + deadline);
+        self.timer.as_mut().reset(now + deadline);
         let mut wait = Wait { deadline, sent: false, lost: None, interim: 0 };
         let answered = std::future::poll_fn(|cx| self.poll_answer(request, &mut wait, cx)).await;
         let head = match answered {
