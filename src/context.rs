@@ -162,6 +162,10 @@ pub struct RequestLine {
     pub user_agent: Option<HeaderValue>,
     /// `Referer`.
     pub referer: Option<HeaderValue>,
+    /// `Accept`, its first line.
+    pub accept: Option<HeaderValue>,
+    /// `Content-Type`.
+    pub content_type: Option<HeaderValue>,
     /// How many field lines it has.
     pub fields: usize,
 }

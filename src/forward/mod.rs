@@ -97,9 +97,11 @@ impl Inner {
         self.prepare(&mut request, switch.as_ref())?;
         // Nothing that was kept for the layers follows the request upstream.
         request.extensions_mut().clear();
+        // Here it lies, and is taken from when it is sent.
+        let mut slot = Some(request);
         let mut attempts =
             retry::Attempts::new(&*self.balance, &self.metrics, exchange.as_ref(), now);
-        let response = attempts.run(request, &self.settings.target).await?;
+        let response = attempts.run(&mut slot, &self.settings.target).await?;
         self.finish(response, switch, exchange.as_ref())
     }
 

@@ -41,16 +41,14 @@ impl<'a> Attempts<'a> {
 
     pub(super) async fn run(
         &mut self,
-        request: Request<Body>,
+        slot: &mut Option<Request<Body>>,
         target: &TargetSettings,
     ) -> Result<Response<Body>, Error> {
-        // Here it lies, and is taken from when it is sent.
-        let mut slot = Some(request);
         let upstream = self.balance.upstream();
         let most = upstream.settings().max_attempts.max(1) as usize;
         let mut last: Option<Error> = None;
         while self.tried.len() < most {
-            let Some(request) = &mut slot else { break };
+            let Some(request) = slot else { break };
             let Some(origin) = self.balance.pick(&self.tried) else { break };
             if let Some(error) = last.take() {
                 self.metrics.request_resent(upstream.name(), "connect_failed");
@@ -62,7 +60,7 @@ impl<'a> Attempts<'a> {
                 );
             }
             target::address(request, &origin, target);
-            match self.ask(&origin, &mut slot).await {
+            match self.ask(&origin, slot).await {
                 Ok(response) => return Ok(response),
                 Err(error) => last = Some(error),
             }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{self, HeaderName};
+use http::header;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
@@ -140,20 +140,34 @@ impl Guard for Sent {
 }
 
 fn request_line<B>(request: &Request<B>) -> RequestLine {
-    // A value is a part of the buffer that the head came in: to clone it is to
-    // count one more who reads it.
-    let field = |name: HeaderName| request.headers().get(name).cloned();
     let authority = request.uri().authority();
     let authority = authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    RequestLine {
+    let mut line = RequestLine {
         method: request.method().clone(),
         uri: request.uri().clone(),
         version: request.version(),
-        host: authority.or_else(|| field(header::HOST)),
-        user_agent: field(header::USER_AGENT),
-        referer: field(header::REFERER),
+        host: authority,
+        user_agent: None,
+        referer: None,
+        accept: None,
+        content_type: None,
         fields: request.headers().len(),
+    };
+    // One walk past all fields is cheaper than to look each of these up. A value
+    // is a part of the buffer that the head came in: to clone it is to count one
+    // more who reads it.
+    for (name, value) in request.headers() {
+        let place = match *name {
+            header::HOST => &mut line.host,
+            header::USER_AGENT => &mut line.user_agent,
+            header::REFERER => &mut line.referer,
+            header::ACCEPT => &mut line.accept,
+            header::CONTENT_TYPE => &mut line.content_type,
+            _ => continue,
+        };
+        place.get_or_insert_with(|| value.clone());
     }
+    line
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use super::TrustSettings;
 use super::client_address::is_trusted;
-use crate::context::Exchange;
+use crate::context::{Downstream, Exchange};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -73,7 +73,7 @@ where
 fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]) {
     remove_twins(headers);
     let downstream = exchange.map(|exchange| &**exchange.downstream());
-    let peer = downstream.and_then(|downstream| downstream.peer_address());
+    let peer = downstream.and_then(Downstream::peer_address);
     let is_trusted = peer.is_some_and(|peer| is_trusted(trusted, peer));
     // One look at each name is cheaper than to look each of these up.
     if !is_trusted && headers.keys().any(is_ours) {
@@ -87,9 +87,10 @@ fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]
     let host = exchange.request().host.as_ref();
     let client = exchange.client();
     if let (Some(peer), Some(text)) = (peer, downstream.peer_text()) {
-        append_to_list(headers, X_FORWARDED_FOR, text.clone());
+        let add = if is_trusted { append_to_list } else { insert };
+        add(headers, X_FORWARDED_FOR, text.clone());
         if let Some(element) = element(peer, text, proto, host) {
-            append_to_list(headers, header::FORWARDED, element);
+            add(headers, header::FORWARDED, element);
         }
         if client == Some(peer) {
             headers.insert(X_REAL_IP, text.clone());
@@ -171,6 +172,10 @@ fn element(
     HeaderValue::from_maybe_shared(Bytes::from(element)).ok()
 }
 
+fn insert(headers: &mut HeaderMap, name: HeaderName, element: HeaderValue) {
+    headers.insert(name, element);
+}
+
 /// Adds an element to a list field, on its one line.
 fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: HeaderValue) {
     let element = match headers.contains_key(&name) {
@@ -188,7 +193,7 @@ fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: HeaderValu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::{Downstream, RequestLine, TlsFacts};
+    use crate::context::{RequestLine, TlsFacts};
     use http::{Method, Uri, Version};
 
     fn exchange(peer: &str) -> Exchange {
@@ -204,6 +209,8 @@ mod tests {
             host: Some(HeaderValue::from_static("example.com")),
             user_agent: None,
             referer: None,
+            accept: None,
+            content_type: None,
             fields: 0,
         };
         Exchange::open(Arc::new(downstream), request, None)

@@ -270,6 +270,8 @@ pub(super) mod tests {
             host: Some(HeaderValue::from_static("a.test")),
             user_agent: HeaderValue::from_bytes("evil\"\u{9b}31mred".as_bytes()).ok(),
             referer: None,
+            accept: None,
+            content_type: None,
             fields: 0,
         };
         let exchange = Exchange::open(Arc::new(downstream), request, None);

@@ -111,6 +111,9 @@ impl Series {
     }
 }
 
+/// Which bytes of a shard are meant.
+type Bytes = fn(&Shard) -> &AtomicU64;
+
 impl Collector for RouteCounts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let all = self.0.read();
@@ -142,11 +145,12 @@ impl Collector for RouteCounts {
             let mut family = durations.encode_family(&labels)?;
             family.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
         }
-        let counted: [(_, _, fn(&Shard) -> &AtomicU64); 2] = [
-            ("request_body", "Request body bytes received", |shard| &shard.request_bytes),
-            ("response_body", "Response body bytes sent", |shard| &shard.response_bytes),
-        ];
-        for (name, help, bytes) in counted {
+        let received: Bytes = |shard| &shard.request_bytes;
+        let sent: Bytes = |shard| &shard.response_bytes;
+        for (name, help, bytes) in [
+            ("request_body", "Request body bytes received", received),
+            ("response_body", "Response body bytes sent", sent),
+        ] {
             let mut encoder = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), counter)?;
             for series in &touched {
                 let labels = ByRoute { route: Label(series.name.clone()) };

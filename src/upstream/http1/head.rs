@@ -80,11 +80,13 @@ pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Takes the head of a response to `method` out of `buffer`; `None` while it is
-/// not whole. `searched` remembers how far it was looked for.
+/// not whole. `searched` remembers how far it was looked for. `room` gives a map
+/// for the fields, whose memory is used again.
 pub(super) fn take(
     buffer: &mut BytesMut,
     searched: &mut usize,
     method: &Method,
+    room: impl FnOnce() -> HeaderMap,
 ) -> Result<Option<Head>, Invalid> {
     let Some(end) = end_of_head(buffer, searched) else {
         return if buffer.len() > MAX_HEAD { Err(Invalid::HeadTooLong) } else { Ok(None) };
@@ -93,7 +95,7 @@ pub(super) fn take(
         return Err(Invalid::HeadTooLong);
     }
     *searched = 0;
-    parse(buffer, end, method).map(Some)
+    parse(buffer, end, method, room()).map(Some)
 }
 
 /// Where the head ends: after the first empty line.
@@ -111,7 +113,12 @@ fn end_of_head(buffer: &[u8], searched: &mut usize) -> Option<usize> {
     None
 }
 
-fn parse(buffer: &mut BytesMut, end: usize, method: &Method) -> Result<Head, Invalid> {
+fn parse(
+    buffer: &mut BytesMut,
+    end: usize,
+    method: &Method,
+    mut headers: HeaderMap,
+) -> Result<Head, Invalid> {
     let head = buffer.split_to(end).freeze();
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -133,7 +140,7 @@ fn parse(buffer: &mut BytesMut, end: usize, method: &Method) -> Result<Head, Inv
             response.extensions_mut().insert(reason);
         }
     }
-    let headers = response.headers_mut();
+    headers.clear();
     headers.reserve(parsed.headers.len());
     for field in &*parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Invalid::Field)?;
@@ -141,6 +148,7 @@ fn parse(buffer: &mut BytesMut, end: usize, method: &Method) -> Result<Head, Inv
             .map_err(|_| Invalid::Field)?;
         headers.append(name, value);
     }
+    *response.headers_mut() = headers;
     let keep_alive = stays_open(response.version(), response.headers());
     let body = Incoming::of(&mut response, method)?;
     let keep_alive = keep_alive && body != Incoming::UntilClose;
@@ -230,7 +238,7 @@ mod tests {
     }
 
     fn answer_to(method: &Method, text: &str) -> Result<Option<Head>, Invalid> {
-        take(&mut BytesMut::from(text), &mut 0, method)
+        take(&mut BytesMut::from(text), &mut 0, method, HeaderMap::new)
     }
 
     #[test]
@@ -262,7 +270,7 @@ mod tests {
         let mut searched = 0;
         for (at, byte) in text.bytes().enumerate() {
             buffer.extend_from_slice(&[byte]);
-            let taken = take(&mut buffer, &mut searched, &Method::GET).unwrap();
+            let taken = take(&mut buffer, &mut searched, &Method::GET, HeaderMap::new).unwrap();
             assert_eq!(taken.is_some(), at + 3 == text.len(), "{at}");
             if let Some(head) = taken {
                 assert_eq!(head.body, Incoming::Length(2));

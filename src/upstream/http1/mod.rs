@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
@@ -154,7 +154,7 @@ impl Http1 {
             }
         }
         loop {
-            match self.take_head(request.method(), &mut wait.interim) {
+            match self.take_head(request, wait) {
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => {}
                 Err(invalid) => {
@@ -166,11 +166,12 @@ impl Http1 {
                     let ended = wait.lost.take().unwrap_or_else(|| {
                         io::Error::new(io::ErrorKind::UnexpectedEof, "it was closed")
                     });
-                    return Poll::Ready(Err(self.terminated(ended)));
+                    return Poll::Ready(Err(self.terminated(wait, ended)));
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Err(self.terminated(wait.lost.take().unwrap_or(error))));
+                    let error = wait.lost.take().unwrap_or(error);
+                    return Poll::Ready(Err(self.terminated(wait, error)));
                 }
                 Poll::Pending => break,
             }
@@ -193,9 +194,21 @@ impl Http1 {
     }
 
     /// The head of the final response, once it is there.
-    fn take_head(&mut self, method: &Method, interim: &mut u32) -> Result<Option<Head>, Invalid> {
+    fn take_head(
+        &mut self,
+        request: &mut Request<Body>,
+        wait: &mut Wait,
+    ) -> Result<Option<Head>, Invalid> {
         loop {
-            let Some(head) = head::take(&mut self.read, &mut self.searched, method)? else {
+            // The fields of a request that is written are done with, unless it
+            // has to be sent again, which it has not once an answer has begun.
+            let method = request.method().clone();
+            let room = || match wait.sent {
+                true => std::mem::take(request.headers_mut()),
+                false => HeaderMap::new(),
+            };
+            let (read, searched) = (&mut self.read, &mut self.searched);
+            let Some(head) = head::take(read, searched, &method, room)? else {
                 return Ok(None);
             };
             let status = head.response.status();
@@ -205,8 +218,8 @@ impl Http1 {
             if !status.is_informational() {
                 return Ok(Some(head));
             }
-            *interim += 1;
-            if *interim > MAX_INTERIM {
+            wait.interim += 1;
+            if wait.interim > MAX_INTERIM {
                 return Err(Invalid::Interim);
             }
         }
@@ -231,8 +244,13 @@ impl Http1 {
     }
 
     /// The connection ended before there was a response.
-    fn terminated(&self, error: io::Error) -> Error {
-        let resend = if self.outgoing.has_begun() { Resend::IfIdempotent } else { Resend::Safe };
+    fn terminated(&self, wait: &Wait, error: io::Error) -> Error {
+        let resend = match (self.outgoing.has_begun(), wait.interim) {
+            (false, _) => Resend::Safe,
+            (true, 0) => Resend::IfIdempotent,
+            // The origin has begun to answer, and the request's fields are gone.
+            (true, _) => Resend::Never,
+        };
         Error::new(Kind::ConnectionTerminated).because(error).resend(resend)
     }
 }
