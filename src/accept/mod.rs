@@ -21,6 +21,7 @@ use crate::context::{Derived, Downstream, KeepOpen};
 use crate::drain;
 use crate::observe::Metrics;
 use crate::serve::{self, Answers, ServeSettings, Speaks};
+use crate::socket::Tcp;
 use crate::tls::{Alpn, TlsAcceptor};
 
 /// How long the loop sleeps when the system has nothing left to accept with.
@@ -145,6 +146,7 @@ impl Acceptor {
             derived: Derived::default(),
         };
         let settings = self.serve.clone();
+        let tcp = Tcp::new(tcp);
         let Some(tls) = &self.tls else {
             let downstream = Arc::new(downstream);
             return serve::connection(tcp, Speaks::Either, downstream, settings, service, drain)

@@ -1,7 +1,6 @@
 //! The byte stream of a connection, as hyper sees it: it takes note of every
 //! read and write, and gives back first what was read to tell the version.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,10 +12,6 @@ use super::pulse::Pulse;
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Up to this size the parts of a message are copied together: cheaper than to
-/// have the system gather them.
-const GATHERED: usize = 4 * 1024;
 
 /// A stream whose reads and writes are noted.
 #[derive(Debug)]
@@ -52,20 +47,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Noted<IO> {
             Poll::Ready(_) => self.pulse.sent(),
         }
     }
-}
-
-/// Hands small parts on as one.
-fn gathered<T>(bufs: &[IoSlice<'_>], write: impl FnOnce(&[u8]) -> T) -> T {
-    thread_local! {
-        static ALL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    ALL.with_borrow_mut(|all| {
-        all.clear();
-        for buf in bufs {
-            all.extend_from_slice(buf);
-        }
-        write(all)
-    })
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Noted<IO> {
@@ -104,13 +85,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let io = Pin::new(&mut self.io);
-        let small = bufs.iter().map(|buf| buf.len()).sum::<usize>() <= GATHERED;
-        let written = if small {
-            gathered(bufs, |all| io.poll_write(cx, all))
-        } else {
-            io.poll_write_vectored(cx, bufs)
-        };
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.noted(&written);
         written
     }

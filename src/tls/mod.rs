@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
 pub use settings::{CertificateSettings, TlsSettings, TlsVersion};
@@ -83,15 +83,15 @@ impl TlsAcceptor {
         Ok(Self { config: Arc::new(config), timeout: settings.handshake_timeout })
     }
 
-    /// Shakes hands on a fresh connection.
+    /// Shakes hands on a connection that was just made.
     ///
     /// # Errors
     ///
     /// The handshake failed, or took too long.
-    pub async fn accept(
+    pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        tcp: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, TlsFacts, Alpn), HandshakeError> {
+        tcp: IO,
+    ) -> Result<(TlsStream<IO>, TlsFacts, Alpn), HandshakeError> {
         let acceptor = tokio_rustls::TlsAcceptor::from(self.config.clone());
         let stream = tokio::time::timeout(self.timeout, acceptor.accept(tcp))
             .await
