@@ -5,9 +5,9 @@
 //! $ cargo bench --bench parts -- route    # some of them
 //! ```
 //!
-//! Nothing here touches a socket. A layer is measured around a service that
-//! answers at once with nothing; `answer` is that service alone, so what a
-//! layer costs is the difference.
+//! Nothing here touches a socket, so that connections and their pool are not
+//! here. A layer is measured around a service that answers at once with nothing;
+//! `answer` is that service alone, so what a layer costs is the difference.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
