@@ -153,10 +153,10 @@ impl<'a> Runner<'a> {
             Kind::Active { idle, active } => {
                 beside_idle(&self.fresh(2)?, idle, active, duration, self.world)
             }
-            Kind::Skew { connections, streams } => {
+            Kind::Skew { connections, rate } => {
                 let peer = self.peer(0)?;
                 let before = peer.process.thread_nanos();
-                let load = h2load(&peer.url(true), connections, streams, duration)?;
+                let load = h2load(&peer.url(true), connections, 10, Some(rate), duration)?;
                 let cost = peer.process.skew_since(&before, 2)?;
                 Ok(Sample { cost, load, resident_kib: peer.process.resident_kib() })
             }
@@ -202,7 +202,7 @@ impl<'a> Runner<'a> {
                 }
                 wrk(&url, connections, duration, &more)
             }
-            Kind::Http2 { streams } => h2load(&peer.url(true), 1, streams, duration),
+            Kind::Http2 { streams } => h2load(&peer.url(true), 1, streams, None, duration),
             Kind::Handshakes { resumed } => {
                 let kind = if resumed { "resumed" } else { "full" };
                 client(kind, &format!("https://{}", peer.tls), duration, 8, self.world)

@@ -46,8 +46,9 @@ pub(crate) enum Kind {
     Thousands,
     /// CPU per request of two workers that also hold connections that do nothing.
     Active { idle: usize, active: usize },
-    /// How unevenly long-lived HTTP/2 connections load two workers.
-    Skew { connections: usize, streams: usize },
+    /// How unevenly long-lived HTTP/2 connections load two workers, each with so
+    /// many requests a second that no worker is at its limit.
+    Skew { connections: usize, rate: usize },
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -155,7 +156,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         "skew",
         "busier of two workers, 16 long h2 connections",
         Target::Cost(1.15),
-        Kind::Skew { connections: 16, streams: 10 },
+        Kind::Skew { connections: 16, rate: 400 },
     ),
     Scenario {
         field: &EMBEDDED,
