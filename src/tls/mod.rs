@@ -83,7 +83,8 @@ impl TlsAcceptor {
         Ok(Self { config: Arc::new(config), timeout: settings.handshake_timeout })
     }
 
-    /// Shakes hands on a fresh connection.
+    /// Shakes hands on a fresh connection. The stream is boxed: it is large, and
+    /// is moved often.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl TlsAcceptor {
     pub async fn accept(
         &self,
         tcp: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, TlsFacts, Alpn), HandshakeError> {
+    ) -> Result<(Box<TlsStream<TcpStream>>, TlsFacts, Alpn), HandshakeError> {
         let acceptor = tokio_rustls::TlsAcceptor::from(self.config.clone());
         let stream = tokio::time::timeout(self.timeout, acceptor.accept(tcp))
             .await
@@ -110,7 +111,7 @@ impl TlsAcceptor {
             version: version.unwrap_or("unknown"),
             cipher: cipher.unwrap_or("unknown"),
         };
-        Ok((stream, facts, alpn))
+        Ok((Box::new(stream), facts, alpn))
     }
 }
 
