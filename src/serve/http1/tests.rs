@@ -98,7 +98,7 @@ async fn a_quiet_connection_is_parked_and_wakes_for_the_next_request() {
     let mut bench = Bench::echo(drain::Watcher::never());
     for _ in 0..3 {
         bench.exchange(POST, "ping").await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
         assert!(!bench.is_parked());
         bench.exchange(POST, "ping").await;
         a_while().await;

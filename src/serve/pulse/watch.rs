@@ -14,10 +14,11 @@ use crate::serve::ServeSettings;
 /// How long a connection that was told to end may take over it.
 pub(in crate::serve) const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How long a connection of HTTP/1 keeps its buffers for the next request.
-/// Parking and waking cost about a microsecond, so a connection with a few
-/// requests a second already gains more by keeping them.
-const QUIET: Duration = Duration::from_millis(250);
+/// How long a connection of HTTP/1 keeps its buffers for the next request. One
+/// with more than twenty requests a second is never parked, and the others pay
+/// a dozen allocations for each. Connections that are opened at once are parked
+/// while others still come, so that these take over the memory.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// Why a connection is to end, or what else it is time for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
