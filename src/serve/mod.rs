@@ -157,9 +157,11 @@ where
                 graceful_shutdown(connection.as_mut());
             }
             expired = watch.expired() => {
+                if expired == Expired::Quiet {
+                    return true;
+                }
                 tracing::debug!(?expired, "a connection expired");
                 match expired {
-                    Expired::Quiet => return true,
                     // A request that comes in this moment is still answered.
                     Expired::Idle if !ending => {
                         ending = true;
@@ -167,9 +169,11 @@ where
                         graceful_shutdown(connection.as_mut());
                     }
                     Expired::Stalled => break,
-                    Expired::Idle | Expired::Head | Expired::Send | Expired::Farewell => {
-                        return false;
-                    }
+                    Expired::Quiet
+                    | Expired::Idle
+                    | Expired::Head
+                    | Expired::Send
+                    | Expired::Farewell => return false,
                 }
             }
         }

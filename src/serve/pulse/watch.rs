@@ -16,7 +16,7 @@ pub(in crate::serve) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long a connection of HTTP/1 keeps its buffers for the next request. One
 /// with more than twenty requests a second is never parked, and the others pay
-/// a dozen allocations for each. Connections that are opened at once are parked
+/// half a microsecond for each. Connections that are opened at once are parked
 /// while others still come, so that these take over the memory.
 const QUIET: Duration = Duration::from_millis(50);
 
