@@ -253,22 +253,26 @@ fn cpu_nanos(peer: &Peer, load: impl FnOnce() -> Result<Load>) -> Result<(f64, L
     Ok((used as f64 / load.done as f64, load))
 }
 
-/// What a connection that does nothing costs in memory.
+/// What a connection that does nothing costs in memory, once all have done
+/// nothing for a while.
 fn idle(peer: &Peer, tls: bool, connections: usize, world: &World) -> Result<Sample> {
     let url = if tls { format!("https://{}", peer.tls) } else { format!("http://{}", peer.plain) };
     let before = peer.process.resident_kib();
-    let mut most = before;
+    let mut held = Vec::new();
     let hold = Duration::from_secs(2);
     let load = std::thread::scope(|scope| {
         let client = scope.spawn(|| client("idle", &url, hold, connections, world));
         while !client.is_finished() {
-            most = most.max(peer.process.resident_kib());
+            held.push(peer.process.resident_kib());
             std::thread::sleep(Duration::from_millis(50));
         }
         client.join().map_err(|_| "the client panicked")?
     })?;
-    let cost = (most - before) as f64 / connections as f64;
-    Ok(Sample { cost, load, resident_kib: most })
+    // Half a second before the client was seen to have gone.
+    let settled = held.iter().rev().nth(10).copied().unwrap_or(before);
+    let cost = settled.saturating_sub(before) as f64 / connections as f64;
+    let resident_kib = held.into_iter().max().unwrap_or(before);
+    Ok(Sample { cost, load, resident_kib })
 }
 
 /// What a request costs while other connections are held that do nothing. Those
