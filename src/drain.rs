@@ -4,9 +4,14 @@
 //! unfinished until its [`Watcher::busy`] guard is dropped. The [`Trigger`]
 //! waits for them until a deadline and then cuts.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use pin_project_lite::pin_project;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -19,9 +24,54 @@ pub struct Trigger {
 /// Learns of the drain. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Watcher {
-    draining: CancellationToken,
-    cut: CancellationToken,
+    draining: Flag,
+    cut: Flag,
     busy: TaskTracker,
+}
+
+/// Something that comes true once.
+#[derive(Clone, Debug, Default)]
+struct Flag {
+    token: CancellationToken,
+    /// True before the token is cancelled: whoever reads false will be woken.
+    raised: Arc<AtomicBool>,
+}
+
+impl Flag {
+    fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    fn signal(&self) -> Signal<'_> {
+        Signal { raised: &self.raised, wait: self.token.cancelled(), waker: None }
+    }
+}
+
+pin_project! {
+    /// Resolves when work should end. A task that is busy with other things polls
+    /// it again and again, which costs a look at a flag.
+    #[derive(Debug)]
+    pub struct Signal<'a> {
+        raised: &'a AtomicBool,
+        #[pin]
+        wait: WaitForCancellationFuture<'a>,
+        waker: Option<Waker>,
+    }
+}
+
+impl Future for Signal<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let known = this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if known && !this.raised.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        *this.waker = Some(cx.waker().clone());
+        this.wait.poll(cx)
+    }
 }
 
 /// Something unfinished that the drain waits for.
@@ -33,8 +83,8 @@ pub struct Busy(#[allow(dead_code, reason = "held for its drop")] TaskTrackerTok
 pub fn trigger() -> Trigger {
     Trigger {
         watcher: Watcher {
-            draining: CancellationToken::new(),
-            cut: CancellationToken::new(),
+            draining: Flag::default(),
+            cut: Flag::default(),
             busy: TaskTracker::new(),
         },
     }
@@ -51,13 +101,13 @@ impl Trigger {
     /// passed, then cuts what is left. Returns how many were cut.
     pub async fn drain(self, deadline: Duration) -> usize {
         let Watcher { draining, cut, busy } = self.watcher;
-        draining.cancel();
+        draining.raise();
         busy.close();
         if tokio::time::timeout(deadline, busy.wait()).await.is_ok() {
             return 0;
         }
         let left = busy.len();
-        cut.cancel();
+        cut.raise();
         left
     }
 }
@@ -70,19 +120,21 @@ impl Watcher {
     }
 
     /// Resolves when work should end.
-    pub async fn draining(&self) {
-        self.draining.cancelled().await;
+    #[must_use]
+    pub fn draining(&self) -> Signal<'_> {
+        self.draining.signal()
     }
 
     /// Whether work should end.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.draining.raised.load(Ordering::Acquire)
     }
 
     /// Resolves when the deadline has passed and whatever is left must stop.
-    pub async fn cut(&self) {
-        self.cut.cancelled().await;
+    #[must_use]
+    pub fn cut(&self) -> Signal<'_> {
+        self.cut.signal()
     }
 
     /// Counts the caller as unfinished until the guard is dropped.

@@ -93,7 +93,7 @@ where
                     let route = entry.route.clone();
                     exchange.update(|record| record.route = Some(route));
                 }
-                return ShortCircuit::forwarded(Ask::new(&entry.stack, request));
+                return ShortCircuit::forwarded(Ask::new(&mut entry.stack.clone(), request));
             }
             Ok(None) => self.nobody(host, exchange.map(|exchange| &**exchange.downstream())),
             Err(answer) => answer,

@@ -37,20 +37,19 @@ impl<S, R> Ask<S, R>
 where
     S: Service<R>,
 {
-    /// Asks `service`, by way of a copy of it.
-    pub fn new(service: &S, request: R) -> Self
+    /// Asks `service`, of which a copy is made only if it is not ready.
+    pub fn new(service: &mut S, request: R) -> Self
     where
         S: Clone + Send + 'static,
         S::Future: Send,
         R: Send + 'static,
     {
-        let mut service = service.clone();
         let state: State<S::Future, Waiting<S, R>> =
             match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(())) => State::Called { future: service.call(request) },
                 // One that is not ready, or never will be, says so once more.
                 Poll::Ready(Err(_)) | Poll::Pending => {
-                    State::Waiting { future: Box::pin(service.oneshot(request)) }
+                    State::Waiting { future: Box::pin(service.clone().oneshot(request)) }
                 }
             };
         Self { state }
@@ -113,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_that_is_not_ready_is_waited_for() {
-        assert_eq!(Ask::new(&Slow::default(), "late").await, Ok("late"));
-        assert_eq!(Ask::new(&Slow { asked: true }, "at once").await, Ok("at once"));
+        assert_eq!(Ask::new(&mut Slow::default(), "late").await, Ok("late"));
+        assert_eq!(Ask::new(&mut Slow { asked: true }, "at once").await, Ok("at once"));
     }
 }

@@ -18,10 +18,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::util::Oneshot;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 pub use settings::{H2Settings, ServeSettings};
 pub use validate::{Validate, ValidateLayer};
@@ -29,6 +29,7 @@ pub use validate::{Validate, ValidateLayer};
 use crate::body::Body;
 use crate::context::Downstream;
 use crate::drain;
+use crate::layers::Ask;
 use io::Noted;
 use pulse::{Beat, Expired, FAREWELL, Pulse, Watch};
 
@@ -115,6 +116,7 @@ async fn serve<IO, S>(
             }
         }
     };
+    let service = Mutex::new(service);
     let service = PerConnection { service, downstream, pulse: pulse.clone() };
     let mut watch = Watch::new(&pulse, &settings, http2);
     if http2 {
@@ -204,9 +206,10 @@ fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
 }
 
 /// Answers the requests of one connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct PerConnection<S> {
-    service: S,
+    /// Never waited for: one task asks.
+    service: Mutex<S>,
     downstream: Arc<Downstream>,
     pulse: Pulse,
 }
@@ -214,7 +217,7 @@ struct PerConnection<S> {
 impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering<Oneshot<S, Request<Body>>>;
+    type Future = Answering<Ask<S, Request<Body>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
@@ -230,7 +233,8 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
             }
         }
         request.extensions_mut().insert(self.downstream.clone());
-        Answering { answer: self.service.clone().oneshot(request), beat: Some(beat) }
+        let answer = Ask::new(&mut *self.service.lock(), request);
+        Answering { answer, beat: Some(beat) }
     }
 }
 

@@ -21,6 +21,10 @@ use crate::body::{End, Guard};
 /// "Not at all", among moments counted in milliseconds.
 const NEVER: u64 = u64::MAX;
 
+/// "In this turn": a moment that is looked up only if it still counts when the
+/// watch comes by.
+const JUST_NOW: u64 = u64::MAX - 1;
+
 /// What happened last on a connection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Pulse(Arc<Notes>);
@@ -94,7 +98,7 @@ impl Pulse {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(NEVER - 1)
+        u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(JUST_NOW - 1)
     }
 
     /// An exchange begins.
@@ -137,7 +141,7 @@ impl Pulse {
         if self.0.exchanges.load(Ordering::Relaxed) == 0
             && self.0.head_since.load(Ordering::Relaxed) == NEVER
         {
-            self.0.head_since.store(self.now(), Ordering::Relaxed);
+            self.0.head_since.store(JUST_NOW, Ordering::Relaxed);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::{NEVER, Pulse, SPANS_TO_TAKE, slot};
+use super::{JUST_NOW, NEVER, Pulse, SPANS_TO_TAKE, slot};
 use crate::serve::ServeSettings;
 
 /// How long a connection that was told to end may take over it.
@@ -19,6 +19,10 @@ pub(in crate::serve) const FAREWELL: Duration = Duration::from_secs(5);
 /// half a microsecond for each. Connections that are opened at once are parked
 /// while others still come, so that these take over the memory.
 const QUIET: Duration = Duration::from_millis(50);
+
+fn millis(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(NEVER)
+}
 
 /// Why a connection is to end, or what else it is time for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,39 +56,73 @@ impl Pulse {
 
     /// What will expire first if nothing more happens, and when.
     fn next(&self, settings: &ServeSettings, http2: bool) -> (u64, Expired) {
-        let millis = |timeout: Duration| u64::try_from(timeout.as_millis()).unwrap_or(NEVER);
-        let due = |since: &AtomicU64, timeout: Duration, why| {
-            let since = since.load(Ordering::Relaxed);
-            (since != NEVER).then(|| (since.saturating_add(millis(timeout)), why))
-        };
         let notes = &*self.0;
-        let send = due(&notes.blocked_since, settings.send_timeout, Expired::Send);
-        let sooner = |other: (u64, Expired)| send.filter(|(at, _)| *at <= other.0).unwrap_or(other);
-        if notes.exchanges.load(Ordering::Relaxed) > 0 {
-            return sooner(self.stalled());
+        // The watch comes after the connection: had the head been whole by now,
+        // this would have been taken back.
+        if notes.head_since.load(Ordering::Relaxed) == JUST_NOW {
+            notes.head_since.store(self.now(), Ordering::Relaxed);
         }
+        let send = self.blocked_until(settings);
+        if self.is_exchanging() {
+            let stalled = self.stalled();
+            return if send <= stalled.0 { (send, Expired::Send) } else { stalled };
+        }
+        self.next_between_exchanges(settings, http2, send)
+    }
+
+    /// Whether an exchange is under way.
+    fn is_exchanging(&self) -> bool {
+        self.0.exchanges.load(Ordering::Relaxed) > 0
+    }
+
+    /// A moment before which there is no need to look at the clock: not while an
+    /// exchange is under way and nothing is blocked.
+    fn look_at(&self, settings: &ServeSettings, http2: bool) -> u64 {
+        let send = self.blocked_until(settings);
+        if self.is_exchanging() {
+            send
+        } else if self.0.head_since.load(Ordering::Relaxed) == JUST_NOW {
+            0
+        } else {
+            self.next_between_exchanges(settings, http2, send).0
+        }
+    }
+
+    fn blocked_until(&self, settings: &ServeSettings) -> u64 {
+        self.0.blocked_since.load(Ordering::Relaxed).saturating_add(millis(settings.send_timeout))
+    }
+
+    fn next_between_exchanges(
+        &self,
+        settings: &ServeSettings,
+        http2: bool,
+        send: u64,
+    ) -> (u64, Expired) {
+        let notes = &*self.0;
+        let since = |at: &AtomicU64| Some(at.load(Ordering::Relaxed)).filter(|at| *at != NEVER);
         let idle_since = notes.idle_since.load(Ordering::Relaxed);
         let after = |timeout: Duration| idle_since.saturating_add(millis(timeout));
-        if let Some((at, why)) = due(&notes.ending_since, FAREWELL, Expired::Farewell) {
-            return (at.max(after(FAREWELL)), why);
+        if let Some(ending) = since(&notes.ending_since) {
+            let at = ending.saturating_add(millis(FAREWELL));
+            return (at.max(after(FAREWELL)), Expired::Farewell);
         }
-        let idle = |http2: bool| {
-            if !http2 && settings.keep_alive_timeout > QUIET && self.may_park() {
-                (after(QUIET), Expired::Quiet)
-            } else {
-                (after(settings.keep_alive_timeout), Expired::Idle)
+        let head = || {
+            if notes.served.load(Ordering::Relaxed) == 0 {
+                return Some(after(settings.request_head_timeout));
             }
-        };
-        let head = if notes.served.load(Ordering::Relaxed) == 0 {
-            Some((after(settings.request_head_timeout), Expired::Head))
-        } else if http2 {
-            // Pings are bytes, but no request.
-            None
-        } else {
-            due(&notes.head_since, settings.request_head_timeout, Expired::Head)
+            // Over HTTP/2 pings are bytes, but no request.
+            let begun = since(&notes.head_since).filter(|_| !http2)?;
+            Some(begun.saturating_add(millis(settings.request_head_timeout)))
         };
         // Once a request has begun to arrive, the connection is not idle.
-        sooner(head.unwrap_or_else(|| idle(http2)))
+        let other = match head() {
+            Some(at) => (at, Expired::Head),
+            None if !http2 && settings.keep_alive_timeout > QUIET && self.may_park() => {
+                (after(QUIET), Expired::Quiet)
+            }
+            None => (after(settings.keep_alive_timeout), Expired::Idle),
+        };
+        if send <= other.0 { (send, Expired::Send) } else { other }
     }
 
     /// Whether a connection with no exchange under way, and no part of the next
@@ -105,6 +143,11 @@ pub(in crate::serve) struct Watch<'a> {
     settings: &'a ServeSettings,
     http2: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    /// When the timer rings, as the notes count.
+    rings: u64,
+    /// Whether that is early enough for any response that may come to lie: what
+    /// lies from now on is due later than what was due when it was looked at.
+    for_exchanges: bool,
 }
 
 impl<'a> Watch<'a> {
@@ -113,7 +156,7 @@ impl<'a> Watch<'a> {
         settings: &'a ServeSettings,
         http2: bool,
     ) -> Self {
-        Self { pulse, settings, http2, timer: None }
+        Self { pulse, settings, http2, timer: None, rings: NEVER, for_exchanges: false }
     }
 
     /// The client was told that the connection ends.
@@ -136,6 +179,14 @@ impl<'a> Watch<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
+        let exchanging = self.pulse.is_exchanging();
+        if self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed())
+            && (self.for_exchanges || !exchanging)
+            && self.rings <= self.pulse.look_at(self.settings, self.http2)
+        {
+            // It rings early enough, and the task that it wakes is this one.
+            return Poll::Pending;
+        }
         loop {
             let (due, why) = self.pulse.next(self.settings, self.http2);
             if self.pulse.now() >= due {
@@ -145,9 +196,17 @@ impl<'a> Watch<'a> {
             match &mut self.timer {
                 // A timer that rings too early costs one look; moving it with
                 // every exchange would cost one each.
-                Some(timer) if timer.deadline() <= at && !timer.is_elapsed() => {}
-                Some(timer) => timer.as_mut().reset(at),
-                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+                Some(timer) if self.rings <= due && !timer.is_elapsed() => {
+                    self.for_exchanges |= exchanging;
+                }
+                Some(timer) => {
+                    timer.as_mut().reset(at);
+                    (self.rings, self.for_exchanges) = (due, exchanging);
+                }
+                None => {
+                    self.timer = Some(Box::pin(tokio::time::sleep_until(at)));
+                    (self.rings, self.for_exchanges) = (due, exchanging);
+                }
             }
             let Some(timer) = &mut self.timer else { return Poll::Pending };
             if timer.as_mut().poll(cx).is_pending() {
@@ -174,6 +233,22 @@ mod tests {
     fn never(pulse: &Pulse) -> bool {
         let (at, why) = pulse.next(&ServeSettings::default(), true);
         at > pulse.now() && why == Expired::Stalled
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_set_while_idle_is_set_anew_for_a_response_that_lies() {
+        let send_timeout = Duration::from_secs(2);
+        let settings = ServeSettings { send_timeout, ..ServeSettings::default() };
+        let pulse = Pulse::new(&settings);
+        drop(pulse.begin());
+        let mut watch = Watch::new(&pulse, &settings, true);
+        assert!(futures_util::poll!(std::pin::pin!(watch.expired())).is_pending());
+        let mut lying = pulse.begin();
+        assert!(futures_util::poll!(std::pin::pin!(watch.expired())).is_pending());
+        lying.owed();
+        let before = Instant::now();
+        assert_eq!(watch.expired().await, Expired::Stalled);
+        assert_eq!(before.elapsed().as_secs(), 3);
     }
 
     #[tokio::test(start_paused = true)]
