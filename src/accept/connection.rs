@@ -1,5 +1,6 @@
 //! A connection that may be open, on its way to being served.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,19 +37,48 @@ impl Door {
         };
         Self { acceptor, local }
     }
+
+    /// Notes that the system did not let a connection be polled.
+    pub(super) fn lost(&self, error: &io::Error) {
+        let Acceptor { name, metrics, .. } = &self.acceptor;
+        metrics.accept_failed(name);
+        tracing::error!(listener = &**name, %error, "a connection cannot be polled");
+    }
 }
 
 /// A connection that has its permit. The drain waits for it from here on.
 #[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) tcp: TcpStream,
+pub(super) struct Admitted<T = TcpStream> {
+    pub(super) tcp: T,
     pub(super) peer: SocketAddr,
     pub(super) door: Arc<Door>,
     pub(super) open: KeepOpen,
     pub(super) busy: Busy,
 }
 
+/// One that no runtime polls, on its way to another worker's.
+pub(super) type Handed = Admitted<std::net::TcpStream>;
+
+impl Handed {
+    /// Has the current runtime poll it.
+    pub(super) fn attach(self) -> io::Result<Admitted> {
+        self.turned(TcpStream::from_std)
+    }
+}
+
+impl<T> Admitted<T> {
+    fn turned<U>(self, turn: impl FnOnce(T) -> io::Result<U>) -> io::Result<Admitted<U>> {
+        let Self { tcp, peer, door, open, busy } = self;
+        Ok(Admitted { tcp: turn(tcp)?, peer, door, open, busy })
+    }
+}
+
 impl Admitted {
+    /// Has the current runtime no longer poll it.
+    pub(super) fn detach(self) -> io::Result<Handed> {
+        self.turned(TcpStream::into_std)
+    }
+
     /// Serves it in a task of its own on the current runtime.
     pub(super) fn start<S: Answers>(self, service: S, drain: drain::Watcher) {
         let Self { tcp, peer, door, open, busy } = self;
@@ -62,7 +92,7 @@ impl Admitted {
         };
         // Two tasks: a plain connection has no room for a handshake.
         if door.acceptor.tls.is_some() {
-            tokio::spawn(secure(tcp, door, downstream, service, drain, busy));
+            tokio::spawn(secure(busy, tcp, door, downstream, service, drain));
         } else {
             let (downstream, settings) = (Arc::new(downstream), door.acceptor.serve.clone());
             let served =
@@ -91,12 +121,12 @@ impl<F: Future> Future for Held<F> {
 
 /// Shakes hands, and serves what the client is to speak.
 async fn secure<S: Answers>(
+    _busy: Busy,
     tcp: TcpStream,
     door: Arc<Door>,
     mut downstream: Downstream,
     service: S,
     drain: drain::Watcher,
-    _busy: Busy,
 ) {
     let Acceptor { name, tls: Some(tls), serve, metrics, .. } = &door.acceptor else { return };
     // Boxed, so that neither the handshake nor the whole of what it makes has

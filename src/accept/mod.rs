@@ -5,6 +5,8 @@ mod connection;
 mod listener;
 mod permits;
 mod settings;
+mod spread;
+mod worker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,13 +20,12 @@ use tokio::time::Instant;
 pub use listener::{AddressError, Listener};
 pub use permits::{LimitReached, Permit, Permits};
 pub use settings::{ConnectionLimits, ListenerSettings};
+pub use worker::{Member, Worker, crew};
 
-use crate::context::KeepOpen;
-use crate::drain;
 use crate::observe::Metrics;
 use crate::serve::{Answers, ServeSettings};
 use crate::tls::TlsAcceptor;
-use connection::{Admitted, Door};
+use connection::Door;
 
 /// How long the loop sleeps when the system has nothing left to accept with.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -53,21 +54,16 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections until the drain begins, and serves each in a task of
-/// its own on the current runtime. Never fails: an error is logged, waited out
-/// if waiting helps, and gone past.
-pub async fn run<S: Answers>(
-    socket: TcpListener,
-    acceptor: Acceptor,
-    service: S,
-    drain: drain::Watcher,
-) {
+/// Accepts connections until the drain begins, and has `worker` serve each in a
+/// task of its own, or hand it to another. Never fails: an error is logged,
+/// waited out if waiting helps, and gone past.
+pub async fn run<S: Answers>(socket: TcpListener, acceptor: Acceptor, worker: Worker<S>) {
     // Counts as busy, so that the drain waits for the last call.
-    let _accepting = drain.busy();
+    let _accepting = worker.drain.busy();
     let door = Arc::new(Door::new(&acceptor, &socket));
     let Acceptor { name, metrics, .. } = &door.acceptor;
     let mut complaints = Complaints::default();
-    let mut drained = pin!(drain.draining());
+    let mut drained = pin!(worker.drain.draining());
     loop {
         let accepted = tokio::select! {
             // In this order the drain is looked at once a batch: tokio stops a
@@ -77,7 +73,7 @@ pub async fn run<S: Answers>(
             () = &mut drained => break,
         };
         match accepted {
-            Ok((tcp, peer)) => admit(tcp, peer, &door, &service, &drain),
+            Ok((tcp, peer)) => worker.admit(tcp, peer, &door),
             Err(error) => {
                 metrics.accept_failed(name);
                 complaints.hear(name, &error);
@@ -87,7 +83,7 @@ pub async fn run<S: Answers>(
             }
         }
     }
-    if let Err(error) = last_call(socket, |tcp, peer| admit(tcp, peer, &door, &service, &drain)) {
+    if let Err(error) = last_call(socket, |tcp, peer| worker.admit(tcp, peer, &door)) {
         tracing::debug!(%error, "the last call ended early");
     }
 }
@@ -107,27 +103,6 @@ fn last_call(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> io::
             Err(_) => {}
         }
     }
-}
-
-fn admit<S: Answers>(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    door: &Arc<Door>,
-    service: &S,
-    drain: &drain::Watcher,
-) {
-    let Acceptor { name, permits, metrics, .. } = &door.acceptor;
-    let permit = match permits.acquire(peer.ip()) {
-        Ok(permit) => permit,
-        Err(limit) => {
-            metrics.connection_refused(name, limit.as_str());
-            tracing::debug!(%peer, limit = limit.as_str(), "a connection was turned away");
-            return;
-        }
-    };
-    let open = KeepOpen::new(Arc::new((permit, metrics.connection_opened(name))));
-    let admitted = Admitted { tcp, peer, door: door.clone(), open, busy: drain.busy() };
-    admitted.start(service.clone(), drain.clone());
 }
 
 /// Whether `accept` failed for want of something that only time gives back,
@@ -164,17 +139,4 @@ impl Complaints {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_errors_that_time_mends_are_slept_on() {
-        // EMFILE, ENFILE, ENOMEM, ENOBUFS have no kind of their own.
-        for code in [24, 23, 12, 105] {
-            assert!(is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
-        }
-        for code in [103, 104, 4] {
-            assert!(!is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,9 @@ mod access_log;
 mod line;
 mod metrics;
 mod settings;
+mod workers;
 
 pub use access_log::AccessLog;
 pub use metrics::{ConnectionGauge, Metrics};
 pub use settings::{AccessLogFormat, AccessLogSettings, LogOutput};
+pub use workers::{OpenOnWorker, WorkerConnections};
