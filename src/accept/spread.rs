@@ -7,20 +7,32 @@
 //! has the fewest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::observe::{Metrics, OpenOnWorker, WorkerConnections};
 
-/// A worker may exceed its share by one part in this many, so that connections
-/// that come and go by the thousand stay where they are.
-const SLACK: usize = 16;
+/// How many connections a worker hands over in a second. Over the first few
+/// hundred the count has to be made even; over more than that the hash is even
+/// enough, and a connection for each request would cost more with every turn.
+const HANDED_A_SECOND: u32 = 256;
 
 /// One worker among several, as it sees the others.
 #[derive(Debug)]
 pub(super) struct Place<T> {
     here: usize,
     crew: Arc<[Peer<T>]>,
+    handed: Mutex<Window>,
+}
+
+/// How many were handed over since a moment less than a second ago.
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    handed: u32,
 }
 
 #[derive(Debug)]
@@ -42,7 +54,10 @@ pub(super) fn places<T>(workers: usize, metrics: &Metrics) -> Vec<(Place<T>, Arr
         })
         .unzip();
     let crew: Arc<[_]> = crew.into();
-    let place = |(here, arrivals)| (Place { here, crew: crew.clone() }, arrivals);
+    let place = |(here, arrivals)| {
+        let handed = Mutex::new(Window { since: Instant::now(), handed: 0 });
+        (Place { here, crew: crew.clone(), handed }, arrivals)
+    };
     arrivals.into_iter().enumerate().map(place).collect()
 }
 
@@ -53,13 +68,24 @@ impl<T> Place<T> {
         let count = |worker: usize| self.crew[worker].connections.count();
         let share = open.div_ceil(self.crew.len());
         let own = count(self.here);
-        let worker = if own < share + share / SLACK {
+        let worker = if own < share || !self.may_hand() {
             self.here
         } else {
             let least = (0..self.crew.len()).min_by_key(|worker| count(*worker));
             least.filter(|worker| count(*worker) < own).unwrap_or(self.here)
         };
         ((worker != self.here).then_some(worker), self.crew[worker].connections.open())
+    }
+
+    /// Whether one more may be handed over in this second.
+    fn may_hand(&self) -> bool {
+        let mut window = self.handed.lock();
+        let now = Instant::now();
+        if now - window.since >= Duration::from_secs(1) {
+            *window = Window { since: now, handed: 0 };
+        }
+        window.handed += 1;
+        window.handed <= HANDED_A_SECOND
     }
 
     /// Hands something to another worker.
@@ -84,21 +110,23 @@ mod tests {
         (here.crew.iter().map(|peer| peer.connections.count()).collect(), open)
     }
 
-    #[test]
-    fn a_few_connections_are_dealt_out_one_by_one() {
+    #[tokio::test(start_paused = true)]
+    async fn a_few_connections_are_dealt_out_one_by_one() {
         assert_eq!(spread(2, 1).0, [1, 0]);
         assert_eq!(spread(2, 8).0, [4, 4]);
         assert_eq!(spread(4, 10).0, [3, 3, 2, 2]);
+        assert_eq!(spread(2, 512).0, [256, 256]);
     }
 
-    #[test]
-    fn many_connections_stay_within_a_tenth_of_an_even_share() {
-        for connections in 2..500 {
-            let (counts, _open) = spread(2, connections);
-            assert_eq!(counts.iter().sum::<usize>(), connections);
-            let (most, even) = (counts[0].max(counts[1]), connections.div_ceil(2));
-            assert!(most * 10 <= even * 11, "{counts:?}");
-        }
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_stays_where_it_came_but_for_a_few_a_second() {
+        let places = places::<()>(2, &Metrics::default());
+        let here = &places[0].0;
+        let mut open: Vec<_> = (1..=2_000).map(|open| here.choose(open).1).collect();
+        assert_eq!(here.crew[1].connections.count(), 256);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        open.extend((2_001..=4_000).map(|open| here.choose(open).1));
+        assert_eq!(here.crew[1].connections.count(), 512);
     }
 
     #[test]
