@@ -4,7 +4,7 @@
 //! even over thousands of connections, but not over a dozen; and a dozen that
 //! last, such as those of HTTP/2 clients, can keep one core busy beside an idle
 //! one. So a worker that has its share hands a fresh connection to the one that
-//! has the fewest.
+//! has the fewest, as long as it does not do so all the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +62,8 @@ pub(super) fn places<T>(workers: usize, metrics: &Metrics) -> Vec<(Place<T>, Arr
 }
 
 impl<T> Place<T> {
-    /// The worker that is to have one more connection, this one not said, and
-    /// its count; `open` are all there are, with the new one.
+    /// The worker that is to have one more connection, `None` for this one, and
+    /// its count. `open` are all that there are, with the new one.
     pub(super) fn choose(&self, open: usize) -> (Option<usize>, OpenOnWorker) {
         let count = |worker: usize| self.crew[worker].connections.count();
         let share = open.div_ceil(self.crew.len());

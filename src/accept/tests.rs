@@ -7,6 +7,7 @@ use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::body::Body;
+use crate::context::Downstream;
 use crate::drain;
 use crate::observe::Metrics;
 
@@ -130,7 +131,31 @@ async fn the_connections_of_a_worker_that_has_ended_are_served_where_they_came()
 }
 
 #[tokio::test]
-async fn one_worker_counts_nothing() {
+async fn the_address_a_connection_came_to_is_known_behind_a_wildcard_too() {
+    for bound in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let settings = ListenerSettings::new("test", bound.parse().unwrap());
+        let mut listener = Listener::bind(&settings, 1).unwrap();
+        let socket = TcpListener::from_std(listener.take_sockets(0).remove(0)).unwrap();
+        let (permits, metrics) = (Permits::new(ConnectionLimits::default()), Metrics::default());
+        let acceptor = Acceptor::new(&settings, None, permits, metrics.clone());
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let local = request.extensions().get::<Arc<Downstream>>().unwrap().local;
+            tell.send(local).unwrap();
+            async { Ok::<_, Infallible>(Response::new(Body::empty())) }
+        });
+        let drain = drain::trigger();
+        let only = crew(1, &metrics).remove(0);
+        tokio::spawn(run(socket, acceptor, Worker::start(only, service, drain.watcher())));
+        let port = listener.addresses()[0].port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let _client = ask(address).await;
+        assert_eq!(told.recv().await.unwrap(), Some(address));
+    }
+}
+
+#[test]
+fn one_worker_counts_nothing() {
     let metrics = Metrics::default();
     assert_eq!(crew(1, &metrics).len(), 1);
     assert!(!metrics.render().contains("worker_connections{"));
