@@ -5,9 +5,9 @@
 //! $ cargo bench --bench parts -- route    # some of them
 //! ```
 //!
-//! Nothing here touches a socket. A layer is measured around a service that
-//! answers at once with nothing; `answer` is that service alone, so what a
-//! layer costs is the difference.
+//! Nothing here touches a socket, so that connections and their pool are not
+//! here. A layer is measured around a service that answers at once with nothing;
+//! `answer` is that service alone, so what a layer costs is the difference.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -18,12 +18,14 @@ use std::sync::Arc;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tollgate::Proxy;
 use tollgate::balance::{Balance, RoundRobin};
 use tollgate::body::Body;
 use tollgate::config::{RouteSettings, Settings};
 use tollgate::context::Downstream;
+use tollgate::drain::Watcher;
+use tollgate::forward::{Forward, ForwardSettings, TargetSettings};
 use tollgate::layers::{
     ApiKey, ApiKeyLayer, ApiKeySettings, BodyLimitLayer, ClientAddressLayer, ExchangesLayer,
     ForwardedLayer, HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings, InFlightLayer,
@@ -32,7 +34,7 @@ use tollgate::layers::{
 use tollgate::observe::{AccessLog, AccessLogFormat, AccessLogSettings, LogOutput, Metrics};
 use tollgate::route::{Action, FixedResponse, Match, PathPattern, Table};
 use tollgate::serve::ValidateLayer;
-use tollgate::upstream::{OriginSettings, Upstream, UpstreamSettings};
+use tollgate::upstream::{Origin, OriginSettings, Upstream, UpstreamSettings};
 use tower::{Layer, Service};
 
 #[global_allocator]
@@ -209,6 +211,56 @@ mod upstream {
         let Ok(upstream) = Upstream::new(settings, Metrics::default()) else { return };
         let balance = RoundRobin::new(upstream);
         bencher.bench_local(|| balance.pick(&[]));
+    }
+}
+
+mod forward {
+    use super::*;
+
+    /// Picks nothing, so that a request is made ready to be sent and then is not.
+    #[derive(Debug)]
+    struct Nobody(Arc<Upstream>);
+
+    impl Balance for Nobody {
+        fn pick(&self, _tried: &[Arc<Origin>]) -> Option<Arc<Origin>> {
+            None
+        }
+
+        fn upstream(&self) -> &Arc<Upstream> {
+            &self.0
+        }
+    }
+
+    /// Target, hop-by-hop fields and `Via`, with so many fields that end at the
+    /// proxy; and the error that there is no origin.
+    #[divan::bench(args = [0, 4])]
+    fn prepare(bencher: Bencher<'_, '_>, hop_by_hop: usize) {
+        let origin = "http://127.0.0.1:1000".parse().ok().map(OriginSettings::new);
+        let settings = UpstreamSettings::new("bench", origin.into_iter().collect());
+        let Ok(upstream) = Upstream::new(settings, Metrics::default()) else { return };
+        let told = ForwardSettings {
+            target: TargetSettings::default(),
+            upgrades: vec!["websocket".to_owned()],
+            vouched: Vec::new(),
+        };
+        let nobody = Box::new(Nobody(upstream));
+        let mut forward = Forward::new(nobody, told, Metrics::default(), Watcher::never());
+        let fields = [
+            ("connection", "x-one, x-two"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("keep-alive", "timeout=5"),
+        ];
+        bencher
+            .counter(ItemsCount::new(1_u32))
+            .with_inputs(|| {
+                let mut request = request("/path/to/a/thing?with=query");
+                for (name, value) in &fields[..hop_by_hop] {
+                    request.headers_mut().insert(*name, HeaderValue::from_static(value));
+                }
+                request
+            })
+            .bench_local_values(|request| forward.call(request).now_or_never().map(|_| ()));
     }
 }
 

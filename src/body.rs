@@ -19,12 +19,13 @@ use tokio::time::{Instant, Sleep};
 
 use crate::error::{BoxError, Error, Kind};
 
-/// A streaming message body.
+/// A streaming message body. Kept small: it is moved from layer to layer.
 pub struct Body {
     frames: Frames,
     idle: Option<IdleTimeout>,
-    limit: Option<u64>,
-    guards: Vec<Box<dyn Guard>>,
+    /// `u64::MAX` where there is none.
+    limit: u64,
+    guards: Option<Box<dyn Chain>>,
     ended: bool,
 }
 
@@ -68,6 +69,42 @@ pub trait Guard: Send + 'static {
     }
 }
 
+/// A guard and those that were tied before it.
+struct Link<G> {
+    guard: G,
+    next: Option<Box<dyn Chain>>,
+}
+
+/// A [`Link`], whatever its guard.
+trait Chain: Send {
+    fn data(&mut self, bytes: usize);
+    fn waiting(&mut self);
+    fn end(&mut self, end: End);
+}
+
+impl<G: Guard> Chain for Link<G> {
+    fn data(&mut self, bytes: usize) {
+        self.guard.data(bytes);
+        if let Some(next) = &mut self.next {
+            next.data(bytes);
+        }
+    }
+
+    fn waiting(&mut self) {
+        self.guard.waiting();
+        if let Some(next) = &mut self.next {
+            next.waiting();
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        self.guard.end(end);
+        if let Some(next) = &mut self.next {
+            next.end(end);
+        }
+    }
+}
+
 /// A guard that only holds a value until the body is over.
 #[derive(Debug)]
 pub struct Hold<T>(pub T);
@@ -102,7 +139,7 @@ impl Body {
     }
 
     fn from_frames(frames: Frames) -> Self {
-        Self { frames, idle: None, limit: None, guards: Vec::new(), ended: false }
+        Self { frames, idle: None, limit: u64::MAX, guards: None, ended: false }
     }
 
     /// Fails the body with `kind` when no frame comes for `after`.
@@ -115,14 +152,14 @@ impl Body {
     /// Fails the body with [`Kind::RequestBodyTooLarge`] past `bytes` bytes.
     #[must_use]
     pub fn with_limit(mut self, bytes: u64) -> Self {
-        self.limit = Some(self.limit.map_or(bytes, |limit| limit.min(bytes)));
+        self.limit = self.limit.min(bytes);
         self
     }
 
     /// Ties `guard` to this body.
     #[must_use]
     pub fn with_guard(mut self, guard: impl Guard) -> Self {
-        self.guards.push(Box::new(guard));
+        self.guards = Some(Box::new(Link { guard, next: self.guards.take() }));
         self
     }
 
@@ -139,8 +176,8 @@ impl Body {
     fn finish(&mut self, end: End) {
         if !self.ended {
             self.ended = true;
-            for guard in &mut self.guards {
-                guard.end(end);
+            if let Some(guards) = &mut self.guards {
+                guards.end(end);
             }
         }
     }
@@ -181,8 +218,8 @@ impl http_body::Body for Body {
         let this = &mut *self;
         let polled = match this.poll_inner(cx) {
             Poll::Pending => {
-                for guard in &mut this.guards {
-                    guard.waiting();
+                if let Some(guards) = &mut this.guards {
+                    guards.waiting();
                 }
                 let Some(idle) = &mut this.idle else { return Poll::Pending };
                 ready!(idle.poll(cx));
@@ -206,9 +243,9 @@ impl http_body::Body for Body {
         };
         if let Some(data) = frame.data_ref() {
             let bytes = data.remaining();
-            if let Some(limit) = &mut this.limit {
-                match limit.checked_sub(bytes as u64) {
-                    Some(left) => *limit = left,
+            if this.limit != u64::MAX {
+                match this.limit.checked_sub(bytes as u64) {
+                    Some(left) => this.limit = left,
                     None => {
                         let kind = Kind::RequestBodyTooLarge;
                         this.frames = Frames::Empty;
@@ -217,8 +254,8 @@ impl http_body::Body for Body {
                     }
                 }
             }
-            for guard in &mut this.guards {
-                guard.data(bytes);
+            if let Some(guards) = &mut this.guards {
+                guards.data(bytes);
             }
         }
         Poll::Ready(Some(Ok(frame)))
@@ -288,7 +325,7 @@ impl fmt::Debug for Body {
         f.debug_struct("Body")
             .field("size_hint", &http_body::Body::size_hint(self))
             .field("idle_timeout", &self.idle.as_ref().map(|idle| idle.after))
-            .field("limit", &self.limit)
+            .field("limit", &(self.limit != u64::MAX).then_some(self.limit))
             .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,9 @@
 use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
@@ -33,6 +35,31 @@ pub struct Downstream {
     /// What counts the connection as open for as long as anything knows it,
     /// such as a tunnel that it has become.
     pub open: Option<KeepOpen>,
+    /// What is worked out from the above once for all requests.
+    pub derived: Derived,
+}
+
+/// What every request of a connection has in common, worked out by the first
+/// that needs it.
+#[derive(Clone, Debug, Default)]
+pub struct Derived {
+    peer: OnceLock<Option<HeaderValue>>,
+}
+
+impl Downstream {
+    /// The peer's address without its port; an IPv4 address is one also where it
+    /// came mapped.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<IpAddr> {
+        self.peer.map(|peer| peer.ip().to_canonical())
+    }
+
+    /// The same as the value of a field.
+    #[must_use]
+    pub fn peer_text(&self) -> Option<&HeaderValue> {
+        let text = || HeaderValue::try_from(self.peer_address()?.to_string()).ok();
+        self.derived.peer.get_or_init(text).as_ref()
+    }
 }
 
 /// What a request's head is held to, beyond what its parser enforces.
@@ -62,16 +89,62 @@ pub struct TlsFacts {
 }
 
 /// The record of one request and its response. Cheap to clone: all clones are
-/// the same record.
+/// the same record, and the exchange is over when the last of them is dropped.
+/// Whoever outlives the response, such as a tunnel, keeps one.
 #[derive(Clone, Debug)]
-pub struct Exchange(Arc<Inner>);
+pub struct Exchange(Arc<Facts>);
 
+/// What is known of an exchange.
 #[derive(Debug)]
-struct Inner {
+pub struct Facts {
     downstream: Arc<Downstream>,
     started: Instant,
     request: RequestLine,
     record: Mutex<Record>,
+    permit: OnceLock<Permit>,
+    at_end: Option<Arc<dyn AtEnd>>,
+}
+
+/// Whoever is told of the end of each exchange.
+pub trait AtEnd: fmt::Debug + Send + Sync {
+    /// The exchange is over. Called once, when nobody changes it any more.
+    fn ended(&self, facts: &Facts);
+}
+
+/// Counts as one until it is dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    /// Adds one to `count`, unless there are `max` already.
+    #[must_use]
+    pub fn acquire(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        let permit = Self(count.clone());
+        (before < max).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The route of an exchange.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its exchanges are counted, for whoever put it there.
+    pub series: Arc<dyn Any + Send + Sync>,
+}
+
+impl Route {
+    /// A route that is known by its name only.
+    pub fn named(name: impl Into<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), series: Arc::new(()) })
+    }
 }
 
 /// The request as the client sent it, before any rewriting.
@@ -89,6 +162,10 @@ pub struct RequestLine {
     pub user_agent: Option<HeaderValue>,
     /// `Referer`.
     pub referer: Option<HeaderValue>,
+    /// `Accept`, its first line.
+    pub accept: Option<HeaderValue>,
+    /// `Content-Type`.
+    pub content_type: Option<HeaderValue>,
     /// How many field lines it has.
     pub fields: usize,
 }
@@ -101,7 +178,7 @@ pub struct Record {
     /// The request's id, ours or a trusted one that came with it.
     pub request_id: Option<HeaderValue>,
     /// The route that matched.
-    pub route: Option<Arc<str>>,
+    pub route: Option<Arc<Route>>,
     /// The name of the API key that let the request in; never the key.
     pub identity: Option<Arc<str>>,
     /// The upstream the request was forwarded to.
@@ -145,10 +222,8 @@ pub fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Keeps something open that is over when the last clone is gone: a
-/// connection, which then no longer counts; an exchange, whose line is then
-/// written. That of the exchange travels in the request's extensions, for
-/// whoever outlives the response, such as a tunnel.
+/// Keeps a connection counted as open; it no longer is when the last clone is
+/// gone.
 #[derive(Clone)]
 pub struct KeepOpen(#[allow(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
 
@@ -156,11 +231,6 @@ impl KeepOpen {
     /// Shares `guard`, which closes what it guards when it is dropped.
     pub fn new(guard: Arc<dyn Any + Send + Sync>) -> Self {
         Self(guard)
-    }
-
-    /// Adds a guard: both are held as long as this is.
-    pub fn add(&mut self, guard: Arc<dyn Any + Send + Sync>) {
-        self.0 = Arc::new((self.clone(), guard));
     }
 }
 
@@ -171,55 +241,89 @@ impl fmt::Debug for KeepOpen {
 }
 
 impl Exchange {
-    /// Opens the record of a request.
+    /// Opens the record of a request. `at_end` is told when it is over.
     #[must_use]
-    pub fn open(downstream: Arc<Downstream>, request: RequestLine) -> Self {
-        let client = downstream.peer.map(|peer| peer.ip().to_canonical());
-        Self(Arc::new(Inner {
+    pub fn open(
+        downstream: Arc<Downstream>,
+        request: RequestLine,
+        at_end: Option<Arc<dyn AtEnd>>,
+    ) -> Self {
+        let client = downstream.peer_address();
+        Self(Arc::new(Facts {
             downstream,
             started: Instant::now(),
             request,
             record: Mutex::new(Record { client, ..Record::default() }),
+            permit: OnceLock::new(),
+            at_end,
         }))
     }
+}
 
+impl Deref for Exchange {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl Facts {
     /// The connection the request came in on.
     #[must_use]
     pub fn downstream(&self) -> &Arc<Downstream> {
-        &self.0.downstream
+        &self.downstream
     }
 
     /// The request as the client sent it.
     #[must_use]
     pub fn request(&self) -> &RequestLine {
-        &self.0.request
+        &self.request
     }
 
     /// When the request's head was whole.
     #[must_use]
     pub fn started(&self) -> Instant {
-        self.0.started
+        self.started
     }
 
-    /// Time since [`Exchange::started`].
+    /// Time since [`Facts::started`].
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.0.started.elapsed()
+        self.started.elapsed()
     }
 
     /// Writes what a phase learnt.
     pub fn update<T>(&self, write: impl FnOnce(&mut Record) -> T) -> T {
-        write(&mut self.0.record.lock())
+        write(&mut self.record.lock())
     }
 
     /// Reads what earlier phases learnt.
     pub fn read<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
-        read(&self.0.record.lock())
+        read(&self.record.lock())
     }
 
     /// The client's address.
     #[must_use]
     pub fn client(&self) -> Option<IpAddr> {
         self.read(|record| record.client)
+    }
+
+    /// Keeps `permit` until the exchange is over. There is one at the most: a
+    /// second is given back.
+    ///
+    /// # Errors
+    ///
+    /// The exchange has a permit already.
+    pub fn hold(&self, permit: Permit) -> Result<(), Permit> {
+        self.permit.set(permit)
+    }
+}
+
+impl Drop for Facts {
+    fn drop(&mut self) {
+        if let Some(at_end) = self.at_end.take() {
+            at_end.ended(self);
+        }
     }
 }

@@ -50,18 +50,19 @@ impl Format {
     /// The format that suits the sender of a request with these fields.
     #[must_use]
     pub fn preferred(request: &HeaderMap) -> Self {
-        let starts = |name, prefix: &str| {
-            request.get(name).is_some_and(|value: &HeaderValue| {
-                value
-                    .as_bytes()
-                    .get(..prefix.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-            })
-        };
-        if starts(header::CONTENT_TYPE, "application/grpc") {
+        Self::of(request.get(header::ACCEPT), request.get(header::CONTENT_TYPE))
+    }
+
+    /// The format that suits the sender of a request with this `Accept` and this
+    /// `Content-Type`.
+    #[must_use]
+    pub fn of(accept: Option<&HeaderValue>, content_type: Option<&HeaderValue>) -> Self {
+        const GRPC: &[u8] = b"application/grpc";
+        let start = content_type.and_then(|value| value.as_bytes().get(..GRPC.len()));
+        if start.is_some_and(|start| start.eq_ignore_ascii_case(GRPC)) {
             return Self::Grpc;
         }
-        let accept = request.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let accept = accept.and_then(|value| value.to_str().ok());
         // The first type named that we can write wins: browsers put text/html
         // first, and nobody weights error pages.
         for range in accept.unwrap_or_default().split(',') {

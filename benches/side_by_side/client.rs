@@ -65,7 +65,8 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
         match kind.as_str() {
             "rate" => at_rate(address, number, duration).await,
             "full" | "resumed" => connections(address, tls, number, duration).await,
-            "idle" => idle(address, tls, number, duration).await,
+            "idle" => idle(address, tls, number, duration, false).await,
+            "held" => idle(address, tls, number, duration, true).await,
             other => Err(format!("no client `{other}`").into()),
         }
     })?;
@@ -186,12 +187,14 @@ async fn connections(
     Ok(Load { done, rate, latency: [0.0; 3] })
 }
 
-/// Connections that make one request each and are then kept.
+/// Connections that make one request each and are then kept; and that make
+/// another at the end, if they are asked `again`.
 async fn idle(
     address: SocketAddr,
     tls: Option<TlsConnector>,
     number: usize,
     hold: Duration,
+    again: bool,
 ) -> Result<Load> {
     let (request, mut buffer) = (request(address, false), vec![0; 16 * 1024]);
     let mut held = Vec::new();
@@ -201,7 +204,12 @@ async fn idle(
         held.push(stream);
     }
     sleep(hold).await;
-    Ok(Load { done: held.len() as u64, ..Load::default() })
+    let mut done = 0;
+    for stream in &mut held {
+        let answered = !again || exchange(&mut **stream, &request, &mut buffer).await?;
+        done += u64::from(answered);
+    }
+    Ok(Load { done, ..Load::default() })
 }
 
 /// Trusts this one certificate.

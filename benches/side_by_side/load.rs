@@ -59,17 +59,19 @@ pub(crate) fn wrk(
     Ok(Load { done, rate, latency: [0.0; 3] })
 }
 
-/// HTTP/2 as fast as it goes, with h2load.
+/// HTTP/2 with h2load: as fast as it goes, or so often a second on each connection.
 pub(crate) fn h2load(
     url: &str,
     connections: usize,
     streams: usize,
+    rate: Option<usize>,
     duration: Duration,
 ) -> Result<Load> {
     let mut command: Vec<String> = vec!["h2load".to_owned(), "-t1".to_owned()];
     command.push(format!("-c{connections}"));
     command.push(format!("-m{streams}"));
     command.push(format!("-D{}", duration.as_secs().max(1)));
+    command.extend(rate.map(|rate| format!("--rps={rate}")));
     command.push(url.to_owned());
     let said = output(&command, duration)?;
     let number = |line: &str, before: &str| -> Option<f64> {

@@ -1,5 +1,7 @@
 //! Processes of our own making: pinned, accounted for, and ended.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -57,7 +59,7 @@ impl Process {
     }
 
     /// Every process of the group.
-    fn members(&self) -> Vec<u32> {
+    pub(crate) fn members(&self) -> Vec<u32> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         let group = self.group().to_string();
         let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -72,14 +74,42 @@ impl Process {
 
     /// CPU time that the group has used, user and system, in nanoseconds.
     pub(crate) fn cpu_nanos(&self) -> u64 {
-        let of_thread = |path: std::path::PathBuf| -> Option<u64> {
-            let schedule = fs::read_to_string(path.join("schedstat")).ok()?;
-            schedule.split(' ').next()?.parse().ok()
-        };
-        let of_process = |pid: u32| -> u64 {
-            let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
-            threads.flatten().filter_map(|thread| of_thread(thread.path())).sum()
-        };
+        self.thread_nanos().values().sum()
+    }
+
+    /// The same for each of its threads, by the thread's number.
+    pub(crate) fn thread_nanos(&self) -> HashMap<OsString, u64> {
+        let threads = self.members().into_iter().filter_map(|pid| {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+            Some(threads.flatten().filter_map(|thread| {
+                let schedule = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+                Some((thread.file_name(), schedule.split(' ').next()?.parse().ok()?))
+            }))
+        });
+        threads.flatten().collect()
+    }
+
+    /// The share of the busiest thread since then, as a multiple of the mean of
+    /// the busiest `workers`: they are the workers, since whatever else runs in a
+    /// proxy has next to nothing to do.
+    pub(crate) fn skew_since(
+        &self,
+        before: &HashMap<OsString, u64>,
+        workers: usize,
+    ) -> Result<f64> {
+        let now = self.thread_nanos();
+        let used = |(thread, now): (&OsString, &u64)| now - before.get(thread).unwrap_or(&0);
+        let mut used: Vec<u64> = now.iter().map(used).collect();
+        used.sort_unstable_by(|one, other| other.cmp(one));
+        used.truncate(workers);
+        let mean = used.iter().sum::<u64>() as f64 / workers as f64;
+        Ok(*used.first().ok_or("it has no threads")? as f64 / mean)
+    }
+
+    /// How many files its processes have open.
+    pub(crate) fn open_files(&self) -> usize {
+        let of_process =
+            |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         self.members().into_iter().map(of_process).sum()
     }
 

@@ -7,8 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::Result;
-use crate::peers::{NAMES, missing};
-use crate::scenario::{Figures, Outcome, Sample, Scenario, Target};
+use crate::chart::chart;
+use crate::peers::{EMBEDDED, Field, PROXIES, missing};
+use crate::round::{Figures, Outcome, Plan, Sample};
+use crate::scenario::{Scenario, Target};
 
 /// Between these lines docs/performance.md has the table.
 const BEGIN: &str = "<!-- table: written by `cargo bench --bench side_by_side -- --publish` -->";
@@ -16,39 +18,47 @@ const END: &str = "<!-- end of table -->";
 
 impl Outcome {
     pub(crate) fn of(&self, name: &str) -> Option<&Figures> {
-        self.figures.iter().find(|f| f.name == name && !f.samples.is_empty())
+        self.figures.iter().find(|f| f.name == name && f.samples().next().is_some())
     }
 
-    /// The cost of a proxy as a multiple of the better of nginx and `HAProxy`, in
-    /// the median of the rounds.
-    fn ratio(&self, name: &str) -> Option<f64> {
-        let rounds = self.of(name)?.samples.iter().enumerate();
+    pub(crate) fn is_of(&self, field: &Field) -> bool {
+        std::ptr::eq(self.scenario.field, field)
+    }
+
+    /// The cost of one as a multiple of the better of the rivals, in the median
+    /// of the rounds.
+    pub(crate) fn ratio(&self, name: &str) -> Option<f64> {
+        let rivals = self.scenario.field.rivals.iter().filter_map(|rival| self.of(rival));
+        self.against(name, &rivals.collect::<Vec<_>>())
+    }
+
+    /// The same against the better of these.
+    fn against(&self, name: &str, rivals: &[&Figures]) -> Option<f64> {
+        let rounds = self.of(name)?.rounds.iter().enumerate();
         let ratios = rounds.filter_map(|(round, sample)| {
-            let peers = ["nginx", "haproxy"].into_iter().filter_map(|peer| self.of(peer));
-            let costs = peers.filter_map(|peer| Some(peer.samples.get(round)?.cost));
-            costs.min_by(f64::total_cmp).map(|best| sample.cost / best)
+            let costs = rivals.iter().filter_map(|rival| Some(rival.rounds[round]?.cost));
+            Some((*sample)?.cost / costs.min_by(f64::total_cmp)?)
         });
         median(ratios.collect())
     }
 
-    /// The same against Pingora alone.
-    fn against_pingora(&self) -> Option<f64> {
-        let (ours, theirs) = (self.of("tollgate")?, self.of("pingora")?);
-        let pairs = ours.samples.iter().zip(&theirs.samples);
-        median(pairs.map(|(ours, theirs)| ours.cost / theirs.cost).collect())
-    }
-
     fn is_met(&self) -> Option<bool> {
+        let ours = self.of(self.scenario.field.ours)?;
         Some(match self.scenario.target {
-            Target::Ratio(target) => self.ratio("tollgate")? <= target,
-            Target::Cost(target) => self.of("tollgate")?.median(|s| s.cost)? <= target,
+            Target::Ratio(target) => self.ratio(ours.name)? <= target,
+            Target::Cost(target) => ours.median(|s| s.cost)? <= target,
+            Target::Answered => ours.rounds.iter().all(Option::is_some),
         })
     }
 }
 
 impl Figures {
+    fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.rounds.iter().flatten()
+    }
+
     fn median(&self, of: impl Fn(&Sample) -> f64) -> Option<f64> {
-        median(self.samples.iter().map(of).collect())
+        median(self.samples().map(of).collect())
     }
 }
 
@@ -58,19 +68,20 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 /// Says what is about to be measured, and where.
-pub(crate) fn environment(scenarios: &[&Scenario], rounds: usize, duration: Duration) {
-    println!(
-        "{} scenarios, {rounds} rounds of {:.1} s for each proxy, on {}",
-        scenarios.len(),
-        duration.as_secs_f64().max(1.0),
-        machine()
-    );
-    for name in NAMES {
+pub(crate) fn environment(scenarios: &[&Scenario], plan: Plan) {
+    println!("{} scenarios, {}, on {}", scenarios.len(), extent(plan), machine());
+    for name in PROXIES.names.iter().chain(EMBEDDED.names) {
         match missing(name) {
             Some(why) => println!("  {why}"),
-            None => println!("  {}", version(name)),
+            None => println!("  {name}: {}", version(name)),
         }
     }
+}
+
+fn extent(plan: Plan) -> String {
+    // wrk and h2load count whole seconds.
+    let seconds = plan.duration.max(Duration::from_secs(1)).as_secs_f64();
+    format!("{} rounds of {seconds:.1} s for each proxy", plan.rounds)
 }
 
 fn machine() -> String {
@@ -84,49 +95,82 @@ fn machine() -> String {
 }
 
 fn version(name: &str) -> String {
-    let said = |program: &str, argument: &str| {
-        let output = Command::new(program).arg(argument).output().ok();
+    let said = |title: &str, before: &str| {
+        let output = Command::new(name).arg("-v").output().ok();
         let text = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let rest = text.split_once(before).map_or("?", |(_, rest)| rest);
+        let number = |c: char| c == '.' || c.is_ascii_digit();
+        format!("{title} {}", rest.split(|c| !number(c)).next().unwrap_or("?"))
+    };
+    // The version that a crate below benches/peers/ was locked to.
+    let locked = |folder: &str, package: &str| {
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(folder);
+        let lock = fs::read_to_string(lock.join("Cargo.lock")).unwrap_or_default();
+        let rest =
+            lock.split_once(&format!("name = \"{package}\"\nversion = \"")).map(|(_, rest)| rest);
+        format!("{package} {}", rest.and_then(|rest| rest.split('"').next()).unwrap_or("?"))
     };
     match name {
-        "nginx" | "haproxy" => said(name, "-v"),
-        "tollgate" => concat!("tollgate ", env!("CARGO_PKG_VERSION")).to_owned(),
-        _ => "pingora (PINGORA_PEER)".to_owned(),
+        "nginx" => said("nginx", "nginx/"),
+        "haproxy" => said("HAProxy", "version "),
+        "pingora" => locked("pingora", "pingora"),
+        "axum-example" => locked("embedded", "axum"),
+        "axum-reverse-proxy" => locked("embedded", "axum-reverse-proxy"),
+        _ => format!("Tollgate {}", env!("CARGO_PKG_VERSION")),
     }
 }
 
-fn table(outcomes: &[Outcome]) -> String {
-    let mut text = String::from(
-        "| scenario | unit | nginx | HAProxy | Tollgate | Pingora | ratio | target | of Pingora |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
-    );
+/// The costs of all that took part in these scenarios.
+fn table(outcomes: &[Outcome], field: &Field) -> String {
+    let outcomes: Vec<_> = outcomes.iter().filter(|outcome| outcome.is_of(field)).collect();
+    if outcomes.is_empty() {
+        return String::new();
+    }
+    let with_pingora = field.names.contains(&"pingora");
+    let mut text = format!("| scenario | unit | {} | ratio | target |", field.titles.join(" | "));
+    text.push_str(if with_pingora { " of Pingora |\n" } else { "\n" });
+    text.push_str(&"|---".repeat(4 + field.names.len() + usize::from(with_pingora)));
+    text.push_str("|\n");
     for outcome in outcomes {
         let Scenario { title, unit, target, .. } = outcome.scenario;
         let _ = write!(text, "| {title} | {unit} |");
-        for name in NAMES {
+        for name in field.names {
             let cost = outcome.of(name).and_then(|figures| figures.median(|s| s.cost));
             let _ = write!(text, " {} |", shown(cost));
         }
         let target = match target {
             Target::Ratio(target) => format!("≤ {target:.2}"),
             Target::Cost(target) => format!("≤ {target} {unit}"),
+            Target::Answered => "all answered".to_owned(),
         };
         let mark = match outcome.is_met() {
             Some(true) => "✓",
             Some(false) => "✗",
             None => "",
         };
-        let (ratio, pingora) = (shown(outcome.ratio("tollgate")), outcome.against_pingora());
-        let _ = writeln!(text, " **{ratio}** | {target} {mark} | {} |", shown(pingora));
+        let ratio = shown(outcome.ratio(field.ours));
+        let _ = write!(text, " **{ratio}** | {target} {mark} |");
+        if let Some(pingora) = with_pingora.then(|| outcome.of("pingora")) {
+            let pingora = pingora.and_then(|pingora| outcome.against(field.ours, &[pingora]));
+            let _ = write!(text, " {} |", shown(pingora));
+        }
+        text.push('\n');
     }
     text
 }
 
+/// Both tables.
+fn tables(outcomes: &[Outcome]) -> String {
+    let (proxies, embedded) = (table(outcomes, &PROXIES), table(outcomes, &EMBEDDED));
+    let between = if proxies.is_empty() || embedded.is_empty() { "" } else { "\n" };
+    format!("{proxies}{between}{embedded}")
+}
+
 fn details(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
-        "| scenario | proxy | a second | p50 µs | p99 µs | p99.9 µs | resident MiB |\n\
-         |---|---|---|---|---|---|---|\n",
+        "| scenario | proxy | a second | p50 µs | p99 µs | p99.9 µs | resident MiB | system calls |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     for outcome in outcomes {
         for figures in &outcome.figures {
@@ -136,10 +180,11 @@ fn details(outcomes: &[Outcome]) -> String {
                 let value = figures.median(|s| s.load.latency[index]).filter(|v| *v > 0.0);
                 value.map_or_else(String::new, |value| format!("{value:.0}"))
             };
+            let calls = figures.calls.map_or_else(String::new, |calls| format!("{calls:.2}"));
             let resident = figures.median(|s| s.resident_kib as f64 / 1024.0);
             let _ = writeln!(
                 text,
-                "| {} | {} | {rate} | {} | {} | {} | {} |",
+                "| {} | {} | {rate} | {} | {} | {} | {} | {calls} |",
                 outcome.scenario.id,
                 figures.name,
                 latency(0),
@@ -158,7 +203,7 @@ fn shown(value: Option<f64>) -> String {
 
 /// Prints the table.
 pub(crate) fn print(outcomes: &[Outcome]) {
-    println!("\n{}", table(outcomes));
+    println!("\n{}", tables(outcomes));
     println!("{}", details(outcomes));
 }
 
@@ -166,90 +211,29 @@ pub(crate) fn print(outcomes: &[Outcome]) {
 pub(crate) fn write(outcomes: &[Outcome]) -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/side_by_side");
     fs::create_dir_all(&folder)?;
-    fs::write(folder.join("table.md"), format!("{}\n{}", table(outcomes), details(outcomes)))?;
+    fs::write(folder.join("table.md"), format!("{}\n{}", tables(outcomes), details(outcomes)))?;
     fs::write(folder.join("chart.svg"), chart(outcomes))?;
     Ok(folder)
 }
 
 /// Puts table and chart where docs/performance.md shows them.
-pub(crate) fn publish(outcomes: &[Outcome]) -> Result<()> {
+pub(crate) fn publish(outcomes: &[Outcome], plan: Plan) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     fs::write(docs.join("performance.svg"), chart(outcomes))?;
     let path = docs.join("performance.md");
     let text = fs::read_to_string(&path)?;
     let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has lost its table")?;
     let (_, after) = rest.split_once(END).ok_or("docs/performance.md has lost its table")?;
-    let machine = machine();
-    let versions: Vec<String> =
-        NAMES.iter().filter(|name| missing(name).is_none()).map(|name| version(name)).collect();
-    let (table, details) = (table(outcomes), details(outcomes));
-    let versions = versions.join("; ");
+    let known = PROXIES.names.iter().chain(EMBEDDED.rivals).filter(|name| missing(name).is_none());
+    let versions: Vec<String> = known.map(|name| version(name)).collect();
+    let (machine, extent, versions) = (machine(), extent(plan), versions.join("; "));
+    let (tables, details) = (tables(outcomes), details(outcomes));
     let new = format!(
-        "{before}{BEGIN}\n\nOn {machine}. {versions}.\n\n{table}\n\
-         Throughput, latency and memory in the same run:\n\n{details}\n{END}{after}"
+        "{before}{BEGIN}\n\nOn {machine}; {extent}. {versions}.\n\n{tables}\n\
+         Throughput, latency, memory and system calls for each request in the same run:\n\n\
+         {details}\n{END}{after}"
     );
     fs::write(&path, new)?;
     println!("written: {}", path.display());
     Ok(())
-}
-
-/// Bars of the ratios, one group for each scenario.
-fn chart(outcomes: &[Outcome]) -> String {
-    const LEFT: f64 = 270.0;
-    const SCALE: f64 = 160.0;
-    const BAR: f64 = 9.0;
-    let colours = [
-        ("nginx", "#3a9e5c"),
-        ("haproxy", "#3b7dd8"),
-        ("tollgate", "#d9480f"),
-        ("pingora", "#9aa0a6"),
-    ];
-    let rows: Vec<&Outcome> = outcomes.iter().filter(|o| o.ratio("tollgate").is_some()).collect();
-    let group = BAR * 4.0 + 12.0;
-    let height = 60.0 + group * rows.len() as f64;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"860\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"12\" role=\"img\">\n\
-         <title>Cost as a multiple of the better of nginx and HAProxy: shorter is better</title>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
-    );
-    for (index, (name, colour)) in colours.iter().enumerate() {
-        let x = LEFT + 110.0 * index as f64;
-        let _ = writeln!(
-            svg,
-            "<rect x=\"{x}\" y=\"12\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\
-             <text x=\"{}\" y=\"22\">{name}</text>",
-            x + 18.0
-        );
-    }
-    for (row, outcome) in rows.iter().enumerate() {
-        let top = 44.0 + group * row as f64;
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-            LEFT - 10.0,
-            top + group / 2.0 - 4.0,
-            outcome.scenario.title.replace('&', "&amp;")
-        );
-        for (index, (name, colour)) in colours.iter().enumerate() {
-            let Some(ratio) = outcome.ratio(name) else { continue };
-            let (y, width) = (top + BAR * index as f64, (ratio * SCALE).min(520.0));
-            let _ = writeln!(
-                svg,
-                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" \
-                 fill=\"{colour}\"/><text x=\"{:.1}\" y=\"{}\" font-size=\"9\">{ratio:.2}</text>",
-                BAR - 1.0,
-                LEFT + width + 4.0,
-                y + BAR - 2.0
-            );
-        }
-    }
-    let x = LEFT + SCALE;
-    let _ = write!(
-        svg,
-        "<line x1=\"{x}\" y1=\"36\" x2=\"{x}\" y2=\"{}\" stroke=\"#000\" \
-         stroke-dasharray=\"3 3\"/>\n</svg>\n",
-        height - 8.0
-    );
-    svg
 }

@@ -10,10 +10,11 @@ use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Acceptor;
-use crate::context::{Downstream, KeepOpen};
+use crate::context::{Derived, Downstream, KeepOpen};
 use crate::drain::{self, Busy};
 use crate::serve::{self, Answers, Speaks};
-use crate::tls::{Alpn, HandshakeError};
+use crate::socket::Tcp;
+use crate::tls::Alpn;
 
 /// What every connection of one socket shares. A worker has its own, so that
 /// the cores do not count one reference.
@@ -89,7 +90,9 @@ impl Admitted {
             tls: None,
             limits: door.acceptor.serve.head,
             open: Some(open),
+            derived: Derived::default(),
         };
+        let tcp = Tcp::new(tcp);
         // Two tasks: a plain connection has no room for a handshake.
         if door.acceptor.tls.is_some() {
             tokio::spawn(secure(busy, tcp, door, downstream, service, drain));
@@ -122,21 +125,16 @@ impl<F: Future> Future for Held<F> {
 /// Shakes hands, and serves what the client is to speak.
 async fn secure<S: Answers>(
     _busy: Busy,
-    tcp: TcpStream,
+    tcp: Tcp,
     door: Arc<Door>,
     mut downstream: Downstream,
     service: S,
     drain: drain::Watcher,
 ) {
     let Acceptor { name, tls: Some(tls), serve, metrics, .. } = &door.acceptor else { return };
-    // Boxed, so that neither the handshake nor the whole of what it makes has
-    // room in the task for as long as the connection lasts.
-    let handshake = Box::pin(async {
-        let (stream, facts, alpn) = tls.accept(tcp).await?;
-        Ok::<_, HandshakeError>((Box::new(stream), facts, alpn))
-    });
     let shaken = tokio::select! {
-        shaken = handshake => shaken,
+        // Boxed, so that the task has no room for it while the connection lasts.
+        shaken = Box::pin(tls.accept(tcp)) => shaken,
         () = drain.cut() => return,
     };
     match shaken {

@@ -15,6 +15,7 @@ use crate::admin::{self, AdminState, Readiness};
 use crate::config::Settings;
 use crate::drain;
 use crate::observe::Metrics;
+use crate::socket::end_of_turns;
 use crate::upstream::Upstream;
 
 /// A proxy whose listeners are bound.
@@ -182,6 +183,7 @@ struct Worker {
 
 impl Worker {
     async fn run(self) {
+        tokio::spawn(end_of_turns());
         let worker = accept::Worker::start(self.member, self.gateway, self.drain);
         for (socket, acceptor) in self.sockets {
             match tokio::net::TcpListener::from_std(socket) {

@@ -8,9 +8,6 @@ use std::sync::Arc;
 
 use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
-use tower_http::request_id::{
-    PropagateRequestId, PropagateRequestIdLayer, SetRequestId, SetRequestIdLayer,
-};
 
 use super::router::{Router, Terminus};
 use crate::balance::RoundRobin;
@@ -19,9 +16,9 @@ use crate::drain;
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
     ApiKeyLayer, BodyLimit, BodyLimitLayer, ClientAddress, ClientAddressLayer, Exchanges,
-    ExchangesLayer, Forwarded, ForwardedLayer, HeaderRewrite, HeaderRewriteLayer, InFlight,
-    InFlightLayer, MakeRequestId, REQUEST_ID, RateLimitLayer, RecordRequestId,
-    RecordRequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
+    ExchangesLayer, Forwarded, ForwardedLayer, HeaderRewrite, HeaderRewriteLayer, Identify,
+    InFlight, InFlightLayer, MakeRequestId, RateLimitLayer, RequestIdLayer, Rescue, RescueLayer,
+    StripIdentity, StripIdentityLayer,
 };
 use crate::observe::{AccessLog, Metrics};
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -30,14 +27,7 @@ use crate::upstream::Upstream;
 
 /// What every exchange passes, whatever its route.
 pub type Gateway = Exchanges<
-    ClientAddress<
-        StripIdentity<
-            SetRequestId<
-                RecordRequestId<PropagateRequestId<Rescue<Validate<InFlight<Router<RouteStack>>>>>>,
-                MakeRequestId,
-            >,
-        >,
-    >,
+    ClientAddress<StripIdentity<Identify<Rescue<Validate<InFlight<Router<RouteStack>>>>>>>,
 >;
 
 /// What the exchanges of one route pass.
@@ -64,9 +54,7 @@ pub(super) fn gateway(
         // Nobody brings an identity along.
         .layer(StripIdentityLayer::new(identities))
         // A name for the exchange that client, log and origin share.
-        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestId::default()))
-        .layer(RecordRequestIdLayer)
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(RequestIdLayer::new(MakeRequestId::default()))
         // Whatever fails below becomes one well-formed response.
         .layer(RescueLayer)
         // Nothing malformed is looked at any further.

@@ -171,7 +171,8 @@ impl Parts<'_> {
             match self.terminus(route, drain) {
                 Ok(end) => {
                     let stack = compose::route(route, self.settings, end);
-                    let entry = Entry { name: route.name.as_str().into(), stack };
+                    let route_of_name = self.metrics.route(&route.name.as_str().into());
+                    let entry = Entry { route: route_of_name, stack };
                     entries.push((route.matches.clone(), entry));
                 }
                 Err(problem) => problems.push(format!("route `{}`: {problem}", route.name)),

@@ -7,21 +7,20 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::{Request, Response, StatusCode};
-use tower::util::Oneshot;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use crate::body::Body;
-use crate::context::{Downstream, Exchange};
+use crate::context::{Downstream, Exchange, Route};
 use crate::error::Error;
 use crate::forward::Forward;
-use crate::layers::ShortCircuit;
+use crate::layers::{Ask, ShortCircuit};
 use crate::respond::{Answer, Format};
 use crate::route::{Reply, Table, freest, host_of};
 
 /// A route ready to take requests.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<S> {
-    pub(super) name: Arc<str>,
+    pub(super) route: Arc<Route>,
     pub(super) stack: S,
 }
 
@@ -45,8 +44,8 @@ impl<S> Router<S> {
     fn find(&self, host: Option<&str>, path: &str) -> Result<Option<&Entry<S>>, Answer> {
         let found = self.0.find(host, path);
         let Some(other) = freest(path) else { return Ok(found) };
-        let name = |entry: Option<&Entry<S>>| entry.map(|entry| Arc::as_ptr(&entry.name));
-        if name(found) == name(self.0.find(host, &other)) {
+        let route = |entry: Option<&Entry<S>>| entry.map(|entry| Arc::as_ptr(&entry.route));
+        if route(found) == route(self.0.find(host, &other)) {
             return Ok(found);
         }
         let detail = "The path can be read in two ways that are not treated alike.";
@@ -74,11 +73,12 @@ impl<S> Router<S> {
 
 impl<S> Service<Request<Body>> for Router<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = ShortCircuit<Oneshot<S, Request<Body>>, Body>;
+    type Future = ShortCircuit<Ask<S, Request<Body>>, Body>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -90,10 +90,10 @@ where
         let answer = match self.find(host, request.uri().path()) {
             Ok(Some(entry)) => {
                 if let Some(exchange) = exchange {
-                    let name = entry.name.clone();
-                    exchange.update(|record| record.route = Some(name));
+                    let route = entry.route.clone();
+                    exchange.update(|record| record.route = Some(route));
                 }
-                return ShortCircuit::forwarded(entry.stack.clone().oneshot(request));
+                return ShortCircuit::forwarded(Ask::new(&entry.stack, request));
             }
             Ok(None) => self.nobody(host, exchange.map(|exchange| &**exchange.downstream())),
             Err(answer) => answer,

@@ -39,6 +39,10 @@ fn is_protected(name: &str) -> bool {
 /// Takes the hop-by-hop fields out of a message: those of the list, and those
 /// that any line of `Connection` names. Fields in `vouched` stay even if named.
 pub(super) fn strip(headers: &mut HeaderMap, vouched: &[HeaderName]) {
+    // Most messages have none, which one look at each name tells.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -59,6 +63,9 @@ pub(super) fn strip(headers: &mut HeaderMap, vouched: &[HeaderName]) {
 /// Takes `TE` out of a request; tells whether it asked for trailers, which is
 /// the one thing it may ask of the next hop as well (RFC 9110 §10.1.4).
 pub(super) fn take_te_trailers(headers: &mut HeaderMap) -> bool {
+    if !headers.contains_key(header::TE) {
+        return false;
+    }
     let asked = headers.get_all(header::TE).iter().any(|line| has_token(line, "trailers"));
     headers.remove(header::TE);
     asked

@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
+use tokio::time::Instant;
 use tower::Service;
 
 pub use target::{HostPolicy, TargetSettings};
@@ -84,19 +85,23 @@ impl Service<Request<Body>> for Forward {
 impl Inner {
     async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
         let exchange = request.extensions().get::<Exchange>().cloned();
+        let now = Instant::now();
         if let Some(exchange) = &exchange {
             let upstream = self.balance.upstream().name().clone();
             exchange.update(|record| {
                 record.upstream = Some(upstream);
-                record.policy = Some(exchange.elapsed());
+                record.policy = Some(now.saturating_duration_since(exchange.started()));
             });
         }
         let switch = upgrade::Switch::take(&mut request, &self.settings.upgrades);
         self.prepare(&mut request, switch.as_ref())?;
         // Nothing that was kept for the layers follows the request upstream.
         request.extensions_mut().clear();
-        let mut attempts = retry::Attempts::new(&*self.balance, &self.metrics, exchange.as_ref());
-        let response = attempts.run(request, &self.settings.target).await?;
+        // Here it lies, and is taken from when it is sent.
+        let mut slot = Some(request);
+        let mut attempts =
+            retry::Attempts::new(&*self.balance, &self.metrics, exchange.as_ref(), now);
+        let response = attempts.run(&mut slot, &self.settings.target).await?;
         self.finish(response, switch, exchange.as_ref())
     }
 

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use http_body::Body as _;
+use tokio::time::Instant;
 
 use super::target::{self, TargetSettings};
 use crate::balance::Balance;
@@ -25,6 +25,8 @@ pub(super) struct Attempts<'a> {
     metrics: &'a Metrics,
     exchange: Option<&'a Exchange>,
     tried: Vec<Arc<Origin>>,
+    /// When the next attempt begins, if that was just looked at.
+    now: Option<Instant>,
 }
 
 impl<'a> Attempts<'a> {
@@ -32,22 +34,21 @@ impl<'a> Attempts<'a> {
         balance: &'a dyn Balance,
         metrics: &'a Metrics,
         exchange: Option<&'a Exchange>,
+        now: Instant,
     ) -> Self {
-        Self { balance, metrics, exchange, tried: Vec::new() }
+        Self { balance, metrics, exchange, tried: Vec::new(), now: Some(now) }
     }
 
     pub(super) async fn run(
         &mut self,
-        request: Request<Body>,
+        slot: &mut Option<Request<Body>>,
         target: &TargetSettings,
     ) -> Result<Response<Body>, Error> {
-        // Here it lies, and is taken from when it is sent.
-        let mut slot = Some(request);
         let upstream = self.balance.upstream();
         let most = upstream.settings().max_attempts.max(1) as usize;
         let mut last: Option<Error> = None;
         while self.tried.len() < most {
-            let Some(request) = &mut slot else { break };
+            let Some(request) = slot else { break };
             let Some(origin) = self.balance.pick(&self.tried) else { break };
             if let Some(error) = last.take() {
                 self.metrics.request_resent(upstream.name(), "connect_failed");
@@ -58,12 +59,12 @@ impl<'a> Attempts<'a> {
                     "the request moves to the next origin"
                 );
             }
-            self.tried.push(origin.clone());
             target::address(request, &origin, target);
-            match self.ask(&origin, &mut slot).await {
+            match self.ask(&origin, slot).await {
                 Ok(response) => return Ok(response),
                 Err(error) => last = Some(error),
             }
+            self.tried.push(origin);
         }
         Err(last.unwrap_or_else(|| {
             Error::new(Kind::NoOrigin)
@@ -75,34 +76,42 @@ impl<'a> Attempts<'a> {
     /// more on a fresh one. The request is put back if another may be asked:
     /// this one never looked at it.
     async fn ask(
-        &self,
+        &mut self,
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
     ) -> Result<Response<Body>, Error> {
-        let spare = Spare::of(slot.as_ref());
+        let idempotent = slot.as_ref().is_some_and(|request| is_idempotent(request.method()));
         let mut failure = match self.attempt(origin, slot, false).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        if failure.reused && spare.put_back(slot, failure.error.resendable()) {
+        let may_resend = match failure.error.resendable() {
+            Resend::Safe => true,
+            Resend::IfIdempotent => idempotent,
+            Resend::Never => false,
+        };
+        if failure.reused && may_resend && slot.is_some() {
             self.metrics.request_resent(origin.upstream(), "stale_connection");
             failure = match Box::pin(self.attempt(origin, slot, true)).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
         }
-        spare.leave_for_another(slot, &failure.error);
+        if failure.error.resendable() != Resend::Safe {
+            *slot = None;
+        }
         Err(failure.error)
     }
 
     async fn attempt(
-        &self,
+        &mut self,
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
         fresh: bool,
     ) -> Result<Response<Body>, Failure> {
         let upstream = self.balance.upstream();
-        let sent = origin.send(slot, fresh).await;
+        let now = self.now.take().unwrap_or_else(Instant::now);
+        let sent = origin.send(slot, fresh, now).await;
         let connect = match &sent {
             Ok(sent) => sent.connect,
             Err(failure) => failure.connect,
@@ -146,61 +155,10 @@ fn is_connect_failure(kind: Kind) -> bool {
     )
 }
 
-/// What it takes to send a request again.
-struct Spare {
-    /// Whether carrying it out twice is the same as once (RFC 9110 §9.2.2).
-    idempotent: bool,
-    /// Its head; `None` where it has a body, of which the first attempt may
-    /// have used up a part.
-    head: Option<Request<()>>,
-}
-
-impl Spare {
-    fn of(request: Option<&Request<Body>>) -> Self {
-        let Some(request) = request else { return Self { idempotent: false, head: None } };
-        let idempotent = matches!(
-            *request.method(),
-            Method::GET
-                | Method::HEAD
-                | Method::OPTIONS
-                | Method::PUT
-                | Method::DELETE
-                | Method::TRACE
-        );
-        let head = request.body().is_end_stream().then(|| {
-            let mut head = Request::new(());
-            *head.method_mut() = request.method().clone();
-            *head.uri_mut() = request.uri().clone();
-            *head.version_mut() = request.version();
-            *head.headers_mut() = request.headers().clone();
-            head
-        });
-        Self { idempotent, head }
-    }
-
-    /// Whether the request is there to be sent again, as far as `resend` and the
-    /// request allow it; made anew if it did not come back.
-    fn put_back(&self, slot: &mut Option<Request<Body>>, resend: Resend) -> bool {
-        let allowed = match resend {
-            Resend::Safe => true,
-            Resend::IfIdempotent => self.idempotent,
-            Resend::Never => false,
-        };
-        if !allowed {
-            *slot = None;
-        } else if slot.is_none() {
-            *slot = self.head.clone().map(|head| head.map(|()| Body::empty()));
-        }
-        slot.is_some()
-    }
-
-    /// Leaves in the slot what another origin may still be asked.
-    fn leave_for_another(&self, slot: &mut Option<Request<Body>>, error: &Error) {
-        match error.resendable() {
-            Resend::Safe => {
-                self.put_back(slot, Resend::Safe);
-            }
-            Resend::IfIdempotent | Resend::Never => *slot = None,
-        }
-    }
+/// Whether carrying a request out twice is the same as once (RFC 9110 §9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    )
 }

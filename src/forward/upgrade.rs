@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hop_by_hop;
 use crate::body::Body;
-use crate::context::{Exchange, KeepOpen, Record};
+use crate::context::{Exchange, Record};
 use crate::drain;
 use crate::error::{Error, Kind};
 
@@ -30,7 +30,6 @@ const TUNNEL_BUFFER: usize = 16 * 1024;
 pub(super) struct Switch {
     token: HeaderValue,
     downstream: OnUpgrade,
-    open: Option<KeepOpen>,
 }
 
 impl Switch {
@@ -46,7 +45,6 @@ impl Switch {
             token: HeaderValue::try_from(token).ok()?,
             // Absent where the server that took the request cannot switch.
             downstream: extensions.remove::<OnUpgrade>()?,
-            open: extensions.get::<KeepOpen>().cloned(),
         })
     }
 
@@ -85,7 +83,6 @@ impl Switch {
                 () = tunnel(self.downstream, upstream, exchange.as_ref(), idle) => {}
                 () = drain.cut() => tracing::debug!("a tunnel was cut"),
             }
-            drop(self.open);
         });
         let headers = response.headers_mut();
         hop_by_hop::strip(headers, &[]);

@@ -62,7 +62,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if let Some(exchange) = request.extensions().get::<Exchange>().cloned() {
-            let peer = exchange.downstream().peer.map(|peer| peer.ip().to_canonical());
+            let peer = exchange.downstream().peer_address();
             match peer {
                 Some(peer) if is_trusted(&self.trusted, peer) => {
                     let client = derive(request.headers(), peer, &self.trusted);

@@ -5,20 +5,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{self, HeaderName};
+use http::header;
 use http::{HeaderValue, Request, Response};
+use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::body::{Body, End, Guard};
-use crate::context::{Downstream, Exchange, KeepOpen, RequestLine};
+use crate::context::{AtEnd, Downstream, Exchange, Facts, RequestLine};
 use crate::observe::{AccessLog, Metrics};
 
 /// Puts [`Exchanges`] before a service.
 #[derive(Clone, Debug)]
 pub struct ExchangesLayer {
-    access_log: AccessLog,
-    metrics: Metrics,
+    books: Arc<Books>,
 }
 
 /// Opens an [`Exchange`] for each request, and writes the access log and the
@@ -26,15 +26,30 @@ pub struct ExchangesLayer {
 #[derive(Clone, Debug)]
 pub struct Exchanges<S> {
     inner: S,
+    books: Arc<Books>,
+}
+
+/// Where exchanges are written down.
+#[derive(Debug)]
+struct Books {
     access_log: AccessLog,
     metrics: Metrics,
+}
+
+impl AtEnd for Books {
+    fn ended(&self, facts: &Facts) {
+        self.metrics.exchange_finished(facts);
+        if !self.access_log.write(facts) {
+            self.metrics.access_log_dropped();
+        }
+    }
 }
 
 impl ExchangesLayer {
     /// Writes to these.
     #[must_use]
     pub fn new(access_log: AccessLog, metrics: Metrics) -> Self {
-        Self { access_log, metrics }
+        Self { books: Arc::new(Books { access_log, metrics }) }
     }
 }
 
@@ -42,7 +57,7 @@ impl<S> Layer<S> for ExchangesLayer {
     type Service = Exchanges<S>;
 
     fn layer(&self, inner: S) -> Exchanges<S> {
-        Exchanges { inner, access_log: self.access_log.clone(), metrics: self.metrics.clone() }
+        Exchanges { inner, books: self.books.clone() }
     }
 }
 
@@ -60,17 +75,15 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let downstream = request.extensions().get::<Arc<Downstream>>().cloned();
-        let exchange = Exchange::open(downstream.unwrap_or_default(), request_line(&request));
-        let open = Arc::new(Open {
-            exchange: exchange.clone(),
-            access_log: self.access_log.clone(),
-            metrics: self.metrics.clone(),
-        });
-        let extensions = request.extensions_mut();
-        extensions.insert(exchange.clone());
-        extensions.insert(KeepOpen::new(open.clone()));
-        let request = request.map(|body| body.with_guard(Received(exchange)));
-        ExchangesFuture { inner: self.inner.call(request), open: Some(open) }
+        let line = request_line(&request);
+        let books: Arc<dyn AtEnd> = self.books.clone();
+        let exchange = Exchange::open(downstream.unwrap_or_default(), line, Some(books));
+        request.extensions_mut().insert(exchange.clone());
+        if !request.body().is_end_stream() {
+            let received = Received(exchange.clone());
+            request = request.map(|body| body.with_guard(received));
+        }
+        ExchangesFuture { inner: self.inner.call(request), exchange: Some(exchange) }
     }
 }
 
@@ -80,7 +93,7 @@ pin_project! {
     pub struct ExchangesFuture<F> {
         #[pin]
         inner: F,
-        open: Option<Arc<Open>>,
+        exchange: Option<Exchange>,
     }
 }
 
@@ -93,26 +106,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let Some(open) = this.open.take() else { return Poll::Ready(Ok(response)) };
-        open.exchange.update(|record| record.status = Some(response.status()));
-        Poll::Ready(Ok(response.map(|body| body.with_guard(Sent(open)))))
-    }
-}
-
-/// An exchange that is not over; when the last clone goes, it is.
-#[derive(Debug)]
-struct Open {
-    exchange: Exchange,
-    access_log: AccessLog,
-    metrics: Metrics,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.exchange_finished(&self.exchange);
-        if !self.access_log.write(&self.exchange) {
-            self.metrics.access_log_dropped();
-        }
+        let Some(exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
+        exchange.update(|record| record.status = Some(response.status()));
+        Poll::Ready(Ok(response.map(|body| body.with_guard(Sent(exchange)))))
     }
 }
 
@@ -126,15 +122,15 @@ impl Guard for Received {
 }
 
 /// Counts the response's body, and keeps the exchange open until its end.
-struct Sent(Arc<Open>);
+struct Sent(Exchange);
 
 impl Guard for Sent {
     fn data(&mut self, bytes: usize) {
-        self.0.exchange.update(|record| record.response_bytes += bytes as u64);
+        self.0.update(|record| record.response_bytes += bytes as u64);
     }
 
     fn end(&mut self, end: End) {
-        self.0.exchange.update(|record| match end {
+        self.0.update(|record| match end {
             // A tunnel is complete when its bytes are.
             End::Complete => record.complete = !record.upgraded,
             End::Failed(kind) => record.error_kind = Some(kind),
@@ -144,20 +140,34 @@ impl Guard for Sent {
 }
 
 fn request_line<B>(request: &Request<B>) -> RequestLine {
-    // A value is a part of the buffer that the head came in: to clone it is to
-    // count one more who reads it.
-    let field = |name: HeaderName| request.headers().get(name).cloned();
     let authority = request.uri().authority();
     let authority = authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    RequestLine {
+    let mut line = RequestLine {
         method: request.method().clone(),
         uri: request.uri().clone(),
         version: request.version(),
-        host: authority.or_else(|| field(header::HOST)),
-        user_agent: field(header::USER_AGENT),
-        referer: field(header::REFERER),
+        host: authority,
+        user_agent: None,
+        referer: None,
+        accept: None,
+        content_type: None,
         fields: request.headers().len(),
+    };
+    // One walk past all fields is cheaper than to look each of these up. A value
+    // is a part of the buffer that the head came in: to clone it is to count one
+    // more who reads it.
+    for (name, value) in request.headers() {
+        let place = match *name {
+            header::HOST => &mut line.host,
+            header::USER_AGENT => &mut line.user_agent,
+            header::REFERER => &mut line.referer,
+            header::ACCEPT => &mut line.accept,
+            header::CONTENT_TYPE => &mut line.content_type,
+            _ => continue,
+        };
+        place.get_or_insert_with(|| value.clone());
     }
+    line
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Where the request came from, in words that the origin may believe:
 //! `X-Forwarded-*`, `X-Real-IP` and `Forwarded` (RFC 7239).
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Request};
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use super::TrustSettings;
 use super::client_address::is_trusted;
-use crate::context::Exchange;
+use crate::context::{Downstream, Exchange};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -72,47 +72,59 @@ where
 
 fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]) {
     remove_twins(headers);
-    let peer = exchange.and_then(|exchange| exchange.downstream().peer);
-    let peer = peer.map(|peer| peer.ip().to_canonical());
+    let downstream = exchange.map(|exchange| &**exchange.downstream());
+    let peer = downstream.and_then(Downstream::peer_address);
     let is_trusted = peer.is_some_and(|peer| is_trusted(trusted, peer));
-    if !is_trusted {
-        for name in [
-            X_FORWARDED_FOR,
-            X_FORWARDED_HOST,
-            X_FORWARDED_PROTO,
-            X_FORWARDED_PORT,
-            X_REAL_IP,
-            header::FORWARDED,
-        ] {
+    // One look at each name is cheaper than to look each of these up.
+    if !is_trusted && headers.keys().any(is_ours) {
+        for name in OURS {
             headers.remove(name);
         }
     }
-    let Some(exchange) = exchange else { return };
-    let tls = exchange.downstream().tls.is_some();
-    let proto = if tls { "https" } else { "http" };
+    let (Some(exchange), Some(downstream)) = (exchange, downstream) else { return };
+    headers.reserve(OURS.len());
+    let proto = if downstream.tls.is_some() { "https" } else { "http" };
     let host = exchange.request().host.as_ref();
     let client = exchange.client();
-    if let Some(peer) = peer {
-        let text = peer.to_string();
-        append_to_list(headers, X_FORWARDED_FOR, &text);
-        let host = host.and_then(|host| host.to_str().ok());
-        append_to_list(headers, header::FORWARDED, &element(peer, proto, host));
+    if let (Some(peer), Some(text)) = (peer, downstream.peer_text()) {
+        let add = if is_trusted { append_to_list } else { insert };
+        add(headers, X_FORWARDED_FOR, text.clone());
+        if let Some(element) = element(peer, text, proto, host) {
+            add(headers, header::FORWARDED, element);
+        }
         if client == Some(peer) {
-            insert(headers, X_REAL_IP, &text);
+            headers.insert(X_REAL_IP, text.clone());
         }
     }
-    if let Some(client) = client.filter(|client| Some(*client) != peer) {
-        insert(headers, X_REAL_IP, &client.to_string());
+    if let Some(client) = client.filter(|client| Some(*client) != peer)
+        && let Ok(client) = HeaderValue::try_from(client.to_string())
+    {
+        headers.insert(X_REAL_IP, client);
     }
     // What the first proxy saw is what the client did; a trusted one said so.
-    if !headers.contains_key(X_FORWARDED_PROTO) {
+    if !is_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
     if let Some(host) = host
-        && !headers.contains_key(X_FORWARDED_HOST)
+        && (!is_trusted || !headers.contains_key(X_FORWARDED_HOST))
     {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
+}
+
+/// The fields that a stranger does not write.
+const OURS: [HeaderName; 6] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_PORT,
+    X_REAL_IP,
+    header::FORWARDED,
+];
+
+fn is_ours(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "forwarded"
 }
 
 /// Takes out names that some origins read as the same: `X_Forwarded_For`.
@@ -134,44 +146,54 @@ fn remove_twins(headers: &mut HeaderMap) {
 
 /// One element of `Forwarded`. An IPv6 address is bracketed and quoted, and
 /// so is a host with a port (RFC 7239 §6).
-fn element(peer: IpAddr, proto: &str, host: Option<&str>) -> String {
-    let mut element = match peer {
-        IpAddr::V4(v4) => format!("for={v4};proto={proto}"),
-        IpAddr::V6(v6) => format!("for=\"[{v6}]\";proto={proto}"),
-    };
-    if let Some(host) = host.filter(|host| !host.contains(['"', '\\'])) {
-        let _infallible = write!(element, ";host=\"{host}\"");
+fn element(
+    peer: IpAddr,
+    text: &HeaderValue,
+    proto: &str,
+    host: Option<&HeaderValue>,
+) -> Option<HeaderValue> {
+    let host = host.map(HeaderValue::as_bytes).filter(|host| {
+        host.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
+    });
+    let mut element = Vec::with_capacity(96);
+    let mut add = |bytes: &[u8]| element.extend_from_slice(bytes);
+    let (before, after): (&[u8], &[u8]) =
+        if peer.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+    add(before);
+    add(text.as_bytes());
+    add(after);
+    add(b";proto=");
+    add(proto.as_bytes());
+    if let Some(host) = host {
+        add(b";host=\"");
+        add(host);
+        add(b"\"");
     }
-    element
+    HeaderValue::from_maybe_shared(Bytes::from(element)).ok()
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, element: HeaderValue) {
+    headers.insert(name, element);
 }
 
 /// Adds an element to a list field, on its one line.
-fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
-    if !headers.contains_key(&name) {
-        return insert(headers, name, element);
-    }
-    let mut list = String::new();
-    for line in headers.get_all(&name) {
-        if let Ok(line) = line.to_str() {
-            list.push_str(line);
-            list.push_str(", ");
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: HeaderValue) {
+    let element = match headers.contains_key(&name) {
+        false => element,
+        true => {
+            let lines = headers.get_all(&name).iter().chain([&element]);
+            let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
+            // Values joined by what may stand in one are a value.
+            HeaderValue::try_from(lines.join(&b", "[..])).unwrap_or(element)
         }
-    }
-    list.push_str(element);
-    insert(headers, name, &list);
-}
-
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) => headers.insert(name, value),
-        Err(_) => headers.remove(name),
     };
+    headers.insert(name, element);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::{Downstream, RequestLine, TlsFacts};
+    use crate::context::{RequestLine, TlsFacts};
     use http::{Method, Uri, Version};
 
     fn exchange(peer: &str) -> Exchange {
@@ -187,9 +209,11 @@ mod tests {
             host: Some(HeaderValue::from_static("example.com")),
             user_agent: None,
             referer: None,
+            accept: None,
+            content_type: None,
             fields: 0,
         };
-        Exchange::open(Arc::new(downstream), request)
+        Exchange::open(Arc::new(downstream), request, None)
     }
 
     fn written(peer: &str, fields: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -2,16 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, header};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::ShortCircuit;
 use crate::body::{Body, Hold};
-use crate::context::{Exchange, KeepOpen};
+use crate::context::{Exchange, Permit};
 use crate::error::{Error, Kind};
 use crate::respond::{Answer, Format};
 
@@ -59,32 +59,22 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let permit = Arc::new(Permit(self.count.clone()));
-        if self.count.fetch_add(1, Ordering::Relaxed) >= self.max {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let exchange = request.extensions().get::<Exchange>();
+        let Some(permit) = Permit::acquire(&self.count, self.max) else {
             let answer = Answer::for_error(&Error::new(Kind::Overloaded));
-            if let Some(exchange) = request.extensions().get::<Exchange>() {
+            if let Some(exchange) = exchange {
                 exchange.update(|record| record.rejection = Some(answer.code()));
             }
             return ShortCircuit::rejected(answer.render(Format::preferred(request.headers())));
-        }
-        // What may become a tunnel is under way until that ends.
-        if request.headers().contains_key(header::UPGRADE)
-            && let Some(open) = request.extensions_mut().get_mut::<KeepOpen>()
-        {
-            open.add(permit.clone());
-        }
-        ShortCircuit::forwarded(Holding { inner: self.inner.call(request), permit: Some(permit) })
-    }
-}
-
-/// Counts as one exchange until it is dropped.
-#[derive(Debug)]
-struct Permit(Arc<AtomicUsize>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        };
+        // An exchange lasts to the end of the body, or of the tunnel; without one
+        // the body keeps the permit.
+        let permit = match exchange {
+            Some(exchange) => exchange.hold(permit).err(),
+            None => Some(permit),
+        };
+        ShortCircuit::forwarded(Holding { inner: self.inner.call(request), permit })
     }
 }
 
@@ -94,7 +84,7 @@ pin_project! {
     pub struct Holding<F> {
         #[pin]
         inner: F,
-        permit: Option<Arc<Permit>>,
+        permit: Option<Permit>,
     }
 }
 
@@ -107,8 +97,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let permit = Hold(this.permit.take());
-        Poll::Ready(Ok(response.map(|body| body.with_guard(permit))))
+        Poll::Ready(Ok(match this.permit.take() {
+            Some(permit) => response.map(|body| body.with_guard(Hold(permit))),
+            None => response,
+        }))
     }
 }
 

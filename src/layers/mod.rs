@@ -7,7 +7,7 @@
 //! | [`ExchangesLayer`] | opens the exchange's record, writes log and metrics at its end |
 //! | [`ClientAddressLayer`] | derives the client's address from trusted proxies |
 //! | [`StripIdentityLayer`] | takes identity fields out that a client brings along |
-//! | [`RecordRequestIdLayer`] | copies the request's id into the record |
+//! | [`RequestIdLayer`] | names the exchange for client, log and origin |
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
@@ -24,6 +24,7 @@
 //! A layer reads and writes the [`Exchange`](crate::context::Exchange) in the
 //! request's extensions, and does without if there is none.
 
+mod ask;
 mod auth;
 mod body_limit;
 mod client_address;
@@ -37,6 +38,7 @@ mod rescue;
 mod settings;
 mod short_circuit;
 
+pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use client_address::{ClientAddress, ClientAddressLayer};
@@ -45,7 +47,7 @@ pub use forwarded::{Forwarded, ForwardedLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
-pub use request_id::{MakeRequestId, REQUEST_ID, RecordRequestId, RecordRequestIdLayer};
+pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
     ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, RateLimitSettings,

@@ -1,12 +1,14 @@
 //! A name for each exchange, which client, log and origin share.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::header::HeaderName;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tower_http::request_id::{MakeRequestId as Make, RequestId};
 
@@ -34,47 +36,105 @@ impl Default for MakeRequestId {
 impl Make for MakeRequestId {
     fn make_request_id<B>(&mut self, _request: &Request<B>) -> Option<RequestId> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}{:016x}", self.process, self.random.hash_one(number));
-        HeaderValue::try_from(id).ok().map(RequestId::new)
+        let mut id = [0; 32];
+        write_hex(&mut id[..16], self.process);
+        write_hex(&mut id[16..], self.random.hash_one(number));
+        HeaderValue::from_bytes(&id).ok().map(RequestId::new)
     }
 }
 
-/// Puts [`RecordRequestId`] before a service.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RecordRequestIdLayer;
+/// Writes a number in as many digits as there is room for.
+fn write_hex(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
+    }
+}
 
-/// Copies the request's id into the exchange.
+/// Puts [`Identify`] before a service.
 #[derive(Clone, Debug)]
-pub struct RecordRequestId<S> {
-    inner: S,
+pub struct RequestIdLayer<M = MakeRequestId> {
+    make: M,
 }
 
-impl<S> Layer<S> for RecordRequestIdLayer {
-    type Service = RecordRequestId<S>;
-
-    fn layer(&self, inner: S) -> RecordRequestId<S> {
-        RecordRequestId { inner }
+impl<M> RequestIdLayer<M> {
+    /// Names requests by `make`, which may be anybody's.
+    #[must_use]
+    pub const fn new(make: M) -> Self {
+        Self { make }
     }
 }
 
-impl<S, B> Service<Request<B>> for RecordRequestId<S>
+/// Gives each request an id, unless it came with one; writes it into the
+/// exchange, and into the response unless the origin did.
+#[derive(Clone, Debug)]
+pub struct Identify<S, M = MakeRequestId> {
+    inner: S,
+    make: M,
+}
+
+impl<S, M: Clone> Layer<S> for RequestIdLayer<M> {
+    type Service = Identify<S, M>;
+
+    fn layer(&self, inner: S) -> Identify<S, M> {
+        Identify { inner, make: self.make.clone() }
+    }
+}
+
+impl<S, M, B, ResB> Service<Request<B>> for Identify<S, M>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<ResB>>,
+    M: Make,
 {
-    type Response = S::Response;
+    type Response = Response<ResB>;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Identified<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let id = request.headers().get(REQUEST_ID);
-        if let (Some(id), Some(exchange)) = (id, request.extensions().get::<Exchange>()) {
-            exchange.update(|record| record.request_id = Some(id.clone()));
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let id = match request.headers().get(REQUEST_ID) {
+            Some(id) => Some(id.clone()),
+            None => {
+                let id = self.make.make_request_id(&request).map(RequestId::into_header_value);
+                if let Some(id) = &id {
+                    request.headers_mut().insert(REQUEST_ID, id.clone());
+                }
+                id
+            }
+        };
+        if let Some(exchange) = request.extensions().get::<Exchange>() {
+            exchange.update(|record| record.request_id.clone_from(&id));
         }
-        self.inner.call(request)
+        Identified { inner: self.inner.call(request), id }
+    }
+}
+
+pin_project! {
+    /// The response of an [`Identify`] on its way.
+    #[derive(Debug)]
+    pub struct Identified<F> {
+        #[pin]
+        inner: F,
+        id: Option<HeaderValue>,
+    }
+}
+
+impl<F, ResB, E> Future for Identified<F>
+where
+    F: Future<Output = Result<Response<ResB>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        if let Some(id) = this.id.take() {
+            response.headers_mut().entry(REQUEST_ID).or_insert(id);
+        }
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -92,5 +152,36 @@ mod tests {
             .collect();
         assert_eq!(ids.len(), 1_000);
         assert!(ids.iter().all(|id| id.len() == 32));
+    }
+
+    #[test]
+    fn a_number_is_written_with_leading_zeros() {
+        let mut digits = [0; 16];
+        write_hex(&mut digits, 0x0123_4567_89ab_cdef);
+        assert_eq!(&digits, b"0123456789abcdef");
+    }
+
+    async fn answered(request: Request<()>, response: Response<()>) -> (String, String) {
+        let mut seen = String::new();
+        let service = tower::service_fn(|request: Request<()>| {
+            seen = request.headers()[REQUEST_ID].to_str().unwrap().to_owned();
+            std::future::ready(Ok::<_, std::convert::Infallible>(response.clone()))
+        });
+        let layer = RequestIdLayer::new(MakeRequestId::default());
+        let response = tower::ServiceExt::oneshot(layer.layer(service), request).await.unwrap();
+        let told = response.headers()[REQUEST_ID].to_str().unwrap().to_owned();
+        (seen, told)
+    }
+
+    #[tokio::test]
+    async fn origin_and_client_are_told_the_same_id() {
+        let (seen, told) = answered(Request::new(()), Response::new(())).await;
+        assert_eq!((seen.len(), &told), (32, &seen));
+        let named = Request::builder().header(REQUEST_ID, "mine").body(()).unwrap();
+        let (seen, told) = answered(named, Response::new(())).await;
+        assert_eq!((&*seen, &*told), ("mine", "mine"));
+        let other = Response::builder().header(REQUEST_ID, "other").body(()).unwrap();
+        let (seen, told) = answered(Request::new(()), other).await;
+        assert_eq!((seen.len(), &*told), (32, "other"));
     }
 }

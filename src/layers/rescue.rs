@@ -52,14 +52,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let format = Format::preferred(request.headers());
-        let exchange = request.extensions().get::<Exchange>().cloned();
+        let asker = match request.extensions().get::<Exchange>() {
+            Some(exchange) => Asker::Known(exchange.clone()),
+            None => Asker::Unknown(Format::preferred(request.headers())),
+        };
         let called = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
         let (inner, panicked) = match called {
             Ok(inner) => (Some(inner), None),
             Err(panic) => (None, Some(panicked(&*panic))),
         };
-        RescueFuture { inner, panicked, format, exchange }
+        RescueFuture { inner, panicked, asker }
     }
 }
 
@@ -70,8 +72,34 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         panicked: Option<Error>,
-        format: Format,
-        exchange: Option<Exchange>,
+        asker: Asker,
+    }
+}
+
+/// Who is to be answered.
+#[derive(Debug)]
+enum Asker {
+    Known(Exchange),
+    Unknown(Format),
+}
+
+impl Asker {
+    fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            Self::Known(exchange) => Some(exchange),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// How to write an answer: worked out only if there is one to write.
+    fn format(&self) -> Format {
+        match self {
+            Self::Known(exchange) => {
+                let line = exchange.request();
+                Format::of(line.accept.as_ref(), line.content_type.as_ref())
+            }
+            Self::Unknown(format) => *format,
+        }
     }
 }
 
@@ -96,30 +124,26 @@ where
             (None, Some(error)) => error.into(),
             (None, None) => return Poll::Pending,
         };
-        Poll::Ready(Ok(answer(error, *this.format, this.exchange.as_ref())))
+        Poll::Ready(Ok(answer(error, this.asker)))
     }
 }
 
-fn answer<ResB: From<Bytes>>(
-    error: BoxError,
-    format: Format,
-    exchange: Option<&Exchange>,
-) -> Response<ResB> {
+fn answer<ResB: From<Bytes>>(error: BoxError, asker: &Asker) -> Response<ResB> {
     let error = match cause_of::<Error>(&*error) {
         Some(_) => error,
         None => Error::new(Kind::Internal).because(error).into(),
     };
     let Some(error) = cause_of::<Error>(&*error) else {
-        return Answer::for_error(&Error::new(Kind::Internal)).render(format);
+        return Answer::for_error(&Error::new(Kind::Internal)).render(asker.format());
     };
-    if let Some(exchange) = exchange {
+    if let Some(exchange) = asker.exchange() {
         exchange.update(|record| {
             record.error = Some(error.chain());
             record.error_kind = Some(error.kind());
             record.rejection = Some(error.kind().as_str());
         });
     }
-    Answer::for_error(error).render(format)
+    Answer::for_error(error).render(asker.format())
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {

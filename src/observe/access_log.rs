@@ -17,7 +17,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{AccessLogFormat, AccessLogSettings, LogOutput, line};
-use crate::context::Exchange;
+use crate::context::Facts;
 use crate::seat::seat;
 
 /// Bytes that may wait to be written, of one worker.
@@ -102,7 +102,7 @@ impl AccessLog {
     }
 
     /// Writes the line of a finished exchange; `false` if it had to be dropped.
-    pub fn write(&self, exchange: &Exchange) -> bool {
+    pub fn write(&self, exchange: &Facts) -> bool {
         let Some(writer) = &self.0 else { return true };
         let line = match writer.format {
             AccessLogFormat::Text => line::text(exchange),

@@ -11,14 +11,14 @@ use std::time::Duration;
 use http::{HeaderValue, Version};
 use serde::Serialize;
 
-use crate::context::{Exchange, Record, RequestLine};
+use crate::context::{Facts, Record, RequestLine};
 
 /// Query parameters whose values are not logged.
 const SECRET_PARAMETERS: [&str; 9] =
     ["access_token", "api_key", "apikey", "key", "password", "secret", "sig", "signature", "token"];
 
 /// A line for people: what everybody looks for first, then `key=value` pairs.
-pub(super) fn text(exchange: &Exchange) -> String {
+pub(super) fn text(exchange: &Facts) -> String {
     let record = exchange.read(Clone::clone);
     let request = exchange.request();
     let mut line = String::with_capacity(256);
@@ -48,7 +48,7 @@ pub(super) fn text(exchange: &Exchange) -> String {
     };
     let timing = |took: Option<Duration>| took.map(|took| format!("{:.3}", milliseconds(took)));
     pair("host", text_of(request.host.as_ref()).as_deref());
-    pair("route", record.route.as_deref());
+    pair("route", record.route.as_ref().map(|route| &*route.name));
     pair("identity", record.identity.as_deref());
     pair("origin", record.origin.as_deref());
     pair("attempts", (record.attempts > 1).then(|| record.attempts.to_string()).as_deref());
@@ -84,7 +84,7 @@ fn text_of(value: Option<&HeaderValue>) -> Option<Cow<'_, str>> {
 }
 
 /// A line for programs.
-pub(super) fn json(exchange: &Exchange) -> String {
+pub(super) fn json(exchange: &Facts) -> String {
     let record = exchange.read(Clone::clone);
     let request = exchange.request();
     let downstream = exchange.downstream();
@@ -163,7 +163,7 @@ fn learnt<S: serde::Serializer>(record: &&Record, serializer: S) -> Result<S::Ok
     let request_id = text_of(record.request_id.as_ref());
     let fields = [
         ("request_id", request_id.as_deref()),
-        ("route", record.route.as_deref()),
+        ("route", record.route.as_ref().map(|route| &*route.name)),
         ("identity", record.identity.as_deref()),
         ("upstream", record.upstream.as_deref()),
         ("origin", record.origin.as_deref()),
@@ -253,7 +253,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::context::Downstream;
+    use crate::context::{Downstream, Exchange, Route};
     use http::{Method, StatusCode, Uri};
     use std::sync::Arc;
 
@@ -270,12 +270,14 @@ pub(super) mod tests {
             host: Some(HeaderValue::from_static("a.test")),
             user_agent: HeaderValue::from_bytes("evil\"\u{9b}31mred".as_bytes()).ok(),
             referer: None,
+            accept: None,
+            content_type: None,
             fields: 0,
         };
-        let exchange = Exchange::open(Arc::new(downstream), request);
+        let exchange = Exchange::open(Arc::new(downstream), request, None);
         exchange.update(|record| {
             record.status = Some(StatusCode::OK);
-            record.route = Some("demo".into());
+            record.route = Some(Route::named("demo"));
             record.complete = true;
         });
         exchange

@@ -8,18 +8,14 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::routes::RouteCounts;
 use super::workers::WorkerConnections;
-use crate::context::Exchange;
-
-/// Upper bounds of the duration buckets, in seconds: 0.5 ms to a minute.
-const DURATIONS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+use crate::context::{Facts, Route};
 
 /// The registry of every metric. Cheap to clone.
 #[derive(Clone, Default)]
@@ -31,40 +27,40 @@ pub struct ConnectionGauge(Gauge);
 
 /// A label that all exchanges of one kind share.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Shared(Arc<str>);
+pub(super) struct Label(pub(super) Arc<str>);
 
-impl EncodeLabelValue for Shared {
+impl EncodeLabelValue for Label {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(&self.0)
     }
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct RouteStatus {
-    route: Shared,
-    status: &'static str,
+pub(super) struct ByRouteAndStatus {
+    pub(super) route: Label,
+    pub(super) status: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Route {
-    route: Shared,
+pub(super) struct ByRoute {
+    pub(super) route: Label,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct RouteReason {
-    route: Shared,
+    route: Label,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct UpstreamReason {
-    upstream: Shared,
+    upstream: Label,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Listener {
-    listener: Shared,
+    listener: Label,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -74,39 +70,26 @@ struct Worker {
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct ListenerReason {
-    listener: Shared,
+    listener: Label,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Origin {
-    upstream: Shared,
-    origin: Shared,
+    upstream: Label,
+    origin: Label,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OriginResult {
-    upstream: Shared,
-    origin: Shared,
+    upstream: Label,
+    origin: Label,
     result: &'static str,
-}
-
-/// Makes the histograms of a family.
-#[derive(Clone, Copy)]
-struct Durations;
-
-impl MetricConstructor<Histogram> for Durations {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(DURATIONS)
-    }
 }
 
 struct Families {
     registry: Registry,
-    requests: Family<RouteStatus, Counter>,
-    duration: Family<Route, Histogram, Durations>,
-    request_bytes: Family<Route, Counter>,
-    response_bytes: Family<Route, Counter>,
+    routes: RouteCounts,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -126,10 +109,7 @@ impl Default for Families {
     fn default() -> Self {
         let mut families = Self {
             registry: Registry::with_prefix("tollgate"),
-            requests: Family::default(),
-            duration: Family::new_with_constructor(Durations),
-            request_bytes: Family::default(),
-            response_bytes: Family::default(),
+            routes: RouteCounts::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -161,25 +141,7 @@ impl Families {
         started.set(jiff::Timestamp::now().as_millisecond() as f64 / 1_000.0);
         registry.register_with_unit("start_time", "When it started", Unit::Seconds, started);
 
-        registry.register("requests", "Requests by status class", self.requests.clone());
-        registry.register_with_unit(
-            "request_duration",
-            "From the request's head to the response's end",
-            Unit::Seconds,
-            self.duration.clone(),
-        );
-        registry.register_with_unit(
-            "request_body",
-            "Request body bytes received",
-            Unit::Bytes,
-            self.request_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "response_body",
-            "Response body bytes sent",
-            Unit::Bytes,
-            self.response_bytes.clone(),
-        );
+        registry.register_collector(Box::new(self.routes.clone()));
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -208,7 +170,7 @@ impl Metrics {
     /// A connection was accepted on this listener.
     #[must_use]
     pub fn connection_opened(&self, listener: &Arc<str>) -> ConnectionGauge {
-        let labels = Listener { listener: Shared(listener.clone()) };
+        let labels = Listener { listener: Label(listener.clone()) };
         self.0.accepted.get_or_create(&labels).inc();
         let open = self.0.open.get_or_create(&labels).clone();
         open.inc();
@@ -223,52 +185,43 @@ impl Metrics {
 
     /// A connection was turned away, for this reason.
     pub fn connection_refused(&self, listener: &Arc<str>, reason: &'static str) {
-        let labels = ListenerReason { listener: Shared(listener.clone()), reason };
+        let labels = ListenerReason { listener: Label(listener.clone()), reason };
         self.0.refused.get_or_create(&labels).inc();
     }
 
     /// A TLS handshake failed or took too long.
     pub fn handshake_failed(&self, listener: &Arc<str>, reason: &'static str) {
-        let labels = ListenerReason { listener: Shared(listener.clone()), reason };
+        let labels = ListenerReason { listener: Label(listener.clone()), reason };
         self.0.handshake_failures.get_or_create(&labels).inc();
     }
 
     /// `accept` failed.
     pub fn accept_failed(&self, listener: &Arc<str>) {
-        let labels = Listener { listener: Shared(listener.clone()) };
+        let labels = Listener { listener: Label(listener.clone()) };
         self.0.accept_errors.get_or_create(&labels).inc();
     }
 
+    /// The route of this name, with where its exchanges are counted.
+    #[must_use]
+    pub fn route(&self, name: &Arc<str>) -> Arc<Route> {
+        self.0.routes.route(name)
+    }
+
     /// An exchange is over.
-    pub fn exchange_finished(&self, exchange: &Exchange) {
+    pub fn exchange_finished(&self, facts: &Facts) {
         let families = &*self.0;
-        let elapsed = exchange.elapsed();
-        exchange.read(|record| {
-            let none = || Arc::from("none");
-            let route = Shared(record.route.clone().unwrap_or_else(none));
-            let status = match record.status.map(|status| status.as_u16() / 100) {
-                Some(1) => "1xx",
-                Some(2) => "2xx",
-                Some(3) => "3xx",
-                Some(4) => "4xx",
-                Some(_) => "5xx",
-                None => "aborted",
-            };
-            let labels = RouteStatus { route: route.clone(), status };
-            families.requests.get_or_create(&labels).inc();
+        facts.read(|record| {
+            families.routes.count(facts, record);
             if let Some(reason) = record.rejection {
-                let labels = RouteReason { route: route.clone(), reason };
+                let name = record.route.as_ref().map_or_else(|| "none".into(), |r| r.name.clone());
+                let labels = RouteReason { route: Label(name), reason };
                 families.rejections.get_or_create(&labels).inc();
             }
             if let (Some(upstream), Some(kind)) = (&record.upstream, record.error_kind) {
                 let labels =
-                    UpstreamReason { upstream: Shared(upstream.clone()), reason: kind.as_str() };
+                    UpstreamReason { upstream: Label(upstream.clone()), reason: kind.as_str() };
                 families.upstream_errors.get_or_create(&labels).inc();
             }
-            let labels = Route { route };
-            families.request_bytes.get_or_create(&labels).inc_by(record.request_bytes);
-            families.response_bytes.get_or_create(&labels).inc_by(record.response_bytes);
-            families.duration.get_or_create(&labels).observe(elapsed.as_secs_f64());
         });
     }
 
@@ -284,13 +237,13 @@ impl Metrics {
 
     /// A request was sent again, for this reason.
     pub fn request_resent(&self, upstream: &Arc<str>, reason: &'static str) {
-        let labels = UpstreamReason { upstream: Shared(upstream.clone()), reason };
+        let labels = UpstreamReason { upstream: Label(upstream.clone()), reason };
         self.0.resends.get_or_create(&labels).inc();
     }
 
     /// An origin is in (`true`) or out of the rotation.
     pub fn origin_healthy(&self, upstream: &Arc<str>, origin: &Arc<str>, healthy: bool) {
-        let (upstream, origin) = (Shared(upstream.clone()), Shared(origin.clone()));
+        let (upstream, origin) = (Label(upstream.clone()), Label(origin.clone()));
         self.0.healthy.get_or_create(&Origin { upstream, origin }).set(i64::from(healthy));
     }
 
@@ -311,7 +264,7 @@ impl Metrics {
 
 fn origin_result(upstream: &Arc<str>, origin: &Arc<str>, ok: bool) -> OriginResult {
     let result = if ok { "ok" } else { "failed" };
-    OriginResult { upstream: Shared(upstream.clone()), origin: Shared(origin.clone()), result }
+    OriginResult { upstream: Label(upstream.clone()), origin: Label(origin.clone()), result }
 }
 
 impl Drop for ConnectionGauge {

@@ -3,6 +3,7 @@
 mod access_log;
 mod line;
 mod metrics;
+mod routes;
 mod settings;
 mod workers;
 

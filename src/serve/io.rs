@@ -1,12 +1,13 @@
 //! The byte stream of a connection, as hyper sees it: it takes note of every
-//! read and write, and gives back first what was read to tell the version.
+//! read and write, and gives back first what was read before hyper was there.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pulse::Pulse;
 
@@ -26,19 +27,45 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Noted<IO> {
         Self { io, first: Bytes::new(), pulse }
     }
 
-    /// Whether the client speaks HTTP/2 by prior knowledge. Reads no more than
-    /// it takes to tell; has no deadline of its own.
+    /// Whether the client speaks HTTP/2 by prior knowledge. Has no deadline of
+    /// its own.
     pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
-        let mut seen = BytesMut::with_capacity(PREFACE.len());
-        while PREFACE.starts_with(&seen) && seen.len() < PREFACE.len() {
-            let room = PREFACE.len() - seen.len();
-            if (&mut self.io).take(room as u64).read_buf(&mut seen).await? == 0 {
+        while self.first.len() < PREFACE.len() && PREFACE.starts_with(&self.first) {
+            if poll_fn(|cx| self.poll_more(cx)).await? == 0 {
                 break;
             }
+        }
+        Ok(self.first.starts_with(PREFACE))
+    }
+
+    /// Waits until there is something to read, or the end of it.
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
+        if self.first.is_empty() {
+            poll_fn(|cx| self.poll_more(cx)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what hyper had read ahead.
+    pub(super) fn give_back(&mut self, read: &[u8]) {
+        if !read.is_empty() {
+            self.first = joined(read, &self.first);
             self.pulse.received();
         }
-        self.first = seen.freeze();
-        Ok(self.first == PREFACE)
+    }
+
+    /// Reads ahead by what a small head takes, and keeps it to be given back.
+    /// The room for it is on the stack: a connection that waits has none.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [0; 1024];
+        let mut room = ReadBuf::new(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut room))?;
+        let read = room.filled();
+        if !read.is_empty() {
+            self.first = joined(&self.first, read);
+            self.pulse.received();
+        }
+        Poll::Ready(Ok(read.len()))
     }
 
     fn noted<T>(&self, written: &Poll<io::Result<T>>) {
@@ -101,15 +128,24 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pulse.is_parked() {
+            // hyper goes, and the connection stays.
+            return Poll::Ready(Ok(()));
+        }
+        self.pulse.never_park();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+}
+
+fn joined(before: &[u8], after: &[u8]) -> Bytes {
+    Bytes::from([before, after].concat())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::serve::ServeSettings;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn told(parts: &[&[u8]]) -> (bool, Vec<u8>) {
         let (mut client, server) = tokio::io::duplex(64);

@@ -1,5 +1,6 @@
 //! HTTP on one connection from a client: hyper, held to its limits.
 
+mod http1;
 mod io;
 mod pulse;
 mod settings;
@@ -11,9 +12,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,8 +64,24 @@ impl<S> Answers for S where
 {
 }
 
-/// Serves one connection until it ends, expires or is drained.
-pub async fn connection<IO, S>(
+/// Serves one connection until it ends, expires or is drained. The future is
+/// boxed: who awaits it after a handshake has room for the larger of the two.
+pub fn connection<IO, S>(
+    io: IO,
+    speaks: Speaks,
+    downstream: Arc<Downstream>,
+    settings: Arc<ServeSettings>,
+    service: S,
+    drain: drain::Watcher,
+) -> Pin<Box<impl Future<Output = ()> + Send>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answers,
+{
+    Box::pin(serve(io, speaks, downstream, settings, service, drain))
+}
+
+async fn serve<IO, S>(
     io: IO,
     speaks: Speaks,
     downstream: Arc<Downstream>,
@@ -97,27 +116,27 @@ pub async fn connection<IO, S>(
         }
     };
     let service = PerConnection { service, downstream, pulse: pulse.clone() };
-    let watch = Watch::new(&pulse, &settings, http2);
-    let io = TokioIo::new(io);
+    let mut watch = Watch::new(&pulse, &settings, http2);
     if http2 {
         // Boxed, so that a connection of one version has no room for the other.
-        let mut connection = Box::pin(h2_builder(&settings).serve_connection(io, service));
-        run(connection.as_mut(), http2::Connection::graceful_shutdown, watch, &drain).await;
+        let connection = h2_builder(&settings).serve_connection(TokioIo::new(io), service);
+        let mut connection = Box::pin(connection);
+        let end = http2::Connection::graceful_shutdown;
+        run(connection.as_mut(), end, &mut watch, &drain).await;
     } else {
-        let connection = h1_builder(&settings).serve_connection(io, service);
-        let mut connection = Box::pin(connection.with_upgrades());
-        let end = http1::UpgradeableConnection::graceful_shutdown;
-        run(connection.as_mut(), end, watch, &drain).await;
+        http1::serve(io, service, &settings, &mut watch, &drain).await;
     }
 }
 
-/// Polls a connection beside its watch and the drain.
+/// Polls a connection beside its watch and the drain, until it has ended, or
+/// may be parked: then it returns true.
 async fn run<C>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
-    mut watch: Watch<'_>,
+    watch: &mut Watch<'_>,
     drain: &drain::Watcher,
-) where
+) -> bool
+where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut ending = false;
@@ -129,15 +148,18 @@ async fn run<C>(
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended");
                 }
-                return;
+                return false;
             }
-            () = drain.cut() => return,
+            () = drain.cut() => return false,
             () = drain.draining(), if !ending => {
                 ending = true;
                 watch.ending();
                 graceful_shutdown(connection.as_mut());
             }
             expired = watch.expired() => {
+                if expired == Expired::Quiet {
+                    return true;
+                }
                 tracing::debug!(?expired, "a connection expired");
                 match expired {
                     // A request that comes in this moment is still answered.
@@ -147,7 +169,11 @@ async fn run<C>(
                         graceful_shutdown(connection.as_mut());
                     }
                     Expired::Stalled => break,
-                    Expired::Idle | Expired::Head | Expired::Send | Expired::Farewell => return,
+                    Expired::Quiet
+                    | Expired::Idle
+                    | Expired::Head
+                    | Expired::Send
+                    | Expired::Farewell => return false,
                 }
             }
         }
@@ -159,18 +185,7 @@ async fn run<C>(
         _ended = tokio::time::timeout(FAREWELL, connection) => {}
         () = drain.cut() => {}
     }
-}
-
-fn h1_builder(settings: &ServeSettings) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        // The watch counts the head's time, without the pause before it.
-        .header_read_timeout(None)
-        .max_buf_size(settings.max_request_head.max(8 * 1024))
-        .max_header_size(settings.max_request_head)
-        .max_headers(settings.head.max_fields);
-    builder
+    false
 }
 
 fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
@@ -204,6 +219,16 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
         let mut request = request.map(Body::from);
+        if request.version() < Version::HTTP_2 {
+            if request.extensions().get::<OnUpgrade>().is_some() {
+                // hyper gives the stream away when such a connection ends.
+                self.pulse.never_park();
+            }
+            if !request.body().is_end_stream() {
+                let upload = self.pulse.uploads();
+                request = request.map(|body| body.with_guard(upload));
+            }
+        }
         request.extensions_mut().insert(self.downstream.clone());
         Answering { answer: self.service.clone().oneshot(request), beat: Some(beat) }
     }

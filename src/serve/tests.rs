@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+pub(super) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 /// Serves one end of a pipe; `delay` is how long an answer takes.
 fn serve(
@@ -15,26 +15,35 @@ fn serve(
 ) -> (DuplexStream, JoinHandle<()>) {
     let (client, server) = tokio::io::duplex(1024);
     let body = Bytes::from_static(body);
-    let service = tower::service_fn(move |_: Request<Body>| {
+    let answer = move |_: Request<Body>| {
         let body = body.clone();
         async move {
             tokio::time::sleep(delay).await;
             Ok::<_, Infallible>(Response::new(Body::from(body)))
         }
-    });
-    let task = tokio::spawn(async move {
+    };
+    (client, serve_with(server, answer, drain))
+}
+
+pub(super) fn serve_with<IO, F, A>(io: IO, answer: F, drain: drain::Watcher) -> JoinHandle<()>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: FnMut(Request<Body>) -> A + Clone + Send + 'static,
+    A: Future<Output = Result<Response<Body>, Infallible>> + Send,
+{
+    tokio::spawn(async move {
         let settings = Arc::new(ServeSettings::default());
         let downstream = Arc::new(Downstream::default());
-        connection(server, Speaks::Either, downstream, settings, service, drain).await;
-    });
-    (client, task)
+        let service = tower::service_fn(answer);
+        connection(io, Speaks::Either, downstream, settings, service, drain).await;
+    })
 }
 
 fn quick() -> (DuplexStream, JoinHandle<()>) {
     serve(Duration::ZERO, b"hello", drain::Watcher::never())
 }
 
-async fn read_until(client: &mut DuplexStream, end: &str) -> String {
+pub(super) async fn read_until(client: &mut DuplexStream, end: &str) -> String {
     let mut seen = Vec::new();
     while !seen.ends_with(end.as_bytes()) {
         assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0, "ended early: {seen:?}");
@@ -43,7 +52,7 @@ async fn read_until(client: &mut DuplexStream, end: &str) -> String {
 }
 
 /// How many seconds pass until the server closes the connection.
-async fn closed_after(mut client: DuplexStream) -> u64 {
+pub(super) async fn closed_after(mut client: DuplexStream) -> u64 {
     let before = Instant::now();
     let mut rest = Vec::new();
     let _reset_or_end = client.read_to_end(&mut rest).await;

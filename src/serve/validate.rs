@@ -236,6 +236,14 @@ fn host<B>(request: &mut Request<B>) -> Result<(), Answer> {
 
 /// Whether `host` is a host with an optional port, and nothing else.
 fn is_host(host: &str) -> bool {
+    // Most hosts are a plain name, with or without a port.
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let in_port = |byte: u8| byte.is_ascii_digit();
+    if !name.is_empty() && name.bytes().all(in_name) && port.len() < 5 && port.bytes().all(in_port)
+    {
+        return true;
+    }
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let port = &authority.as_str()[name.len().min(authority.as_str().len())..];

@@ -3,6 +3,7 @@ use std::path::Path;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
@@ -103,6 +104,35 @@ async fn versions_and_protocols_are_agreed_on() {
     let config = client(roots, &["smtp"], false);
     let error = handshake(&acceptor, config, "a.test").await.0.unwrap_err();
     assert_eq!(error.reason(), "alpn");
+}
+
+#[tokio::test]
+async fn every_connection_brings_the_ticket_that_resumes_the_next() {
+    let dir = TempDir::new().unwrap();
+    let certificates = vec![certificate(dir.path(), "a", &["a.test"])];
+    let acceptor = TlsAcceptor::new(&TlsSettings::new(certificates.clone()), true, true).unwrap();
+    let config = Arc::new(client(trusting(&certificates), &[], false));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut resumed = Vec::new();
+    for _ in 0..3 {
+        let connect = async {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let connector = tokio_rustls::TlsConnector::from(config.clone());
+            let name = ServerName::try_from("a.test").unwrap();
+            // The ticket comes before what the server has to say.
+            connector.connect(name, tcp).await.unwrap().read_u8().await.unwrap()
+        };
+        let accept = async {
+            let (mut stream, ..) =
+                acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            stream.write_u8(1).await.unwrap();
+            stream.flush().await.unwrap();
+            stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+        };
+        resumed.push(tokio::join!(connect, accept).1);
+    }
+    assert_eq!(resumed, [false, true, true]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::http2;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
@@ -56,8 +56,9 @@ enum Lease {
 impl Origin {
     /// Takes `request`, whose URI is in origin form, sends it and waits for the
     /// head of the response. `fresh` asks for a connection that is newer than the
-    /// one that has just failed. The request is put back if not one byte of it
-    /// was written.
+    /// one that has just failed. After a failure the request is there again if
+    /// its body is untouched; whether it may be sent again, the error says. `now`
+    /// spares a look at the clock.
     ///
     /// # Errors
     ///
@@ -66,17 +67,16 @@ impl Origin {
         self: &Arc<Self>,
         request: &mut Option<Request<Body>>,
         fresh: bool,
+        now: Instant,
     ) -> Result<Sent, Failure> {
-        let wanted = request.as_ref().map(Request::headers);
-        let http1 = wanted.is_some_and(|headers| headers.contains_key(header::UPGRADE));
-        let host = wanted.and_then(|headers| headers.get(header::HOST).cloned());
+        let http1 = request.as_ref().is_some_and(switches);
         if http1 && self.speaks_only_http2() {
             *request = None;
             let error = Error::new(Kind::UpgradeFailed)
                 .detail("the origin is spoken to in HTTP/2, which does not switch protocols");
             return Err(Failure { error, reused: false, connect: None });
         }
-        let (lease, connect) = match self.pooled(fresh, http1) {
+        let (lease, connect) = match self.pooled(fresh, http1, now) {
             Some(lease) => (lease, None),
             // Boxed, as all that is rare: the state of it would be carried along,
             // and moved, by every exchange.
@@ -86,19 +86,18 @@ impl Origin {
             },
         };
         let reused = connect.is_none();
-        match self.exchange(lease, request).await {
+        // Connecting took its time.
+        let now = connect.map_or(now, |_| Instant::now());
+        match self.exchange(lease, request, now).await {
             Ok(response) => Ok(Sent { response, connect }),
-            Err(error) => {
-                *request = request.take().map(|request| restore(request, host));
-                Err(Failure { error, reused, connect })
-            }
+            Err(error) => Err(Failure { error, reused, connect }),
         }
     }
 
-    fn pooled(&self, fresh: bool, http1: bool) -> Option<Lease> {
+    fn pooled(&self, fresh: bool, http1: bool, now: Instant) -> Option<Lease> {
         // One that failed is no longer shared, so whichever is, is newer.
-        let shared = if http1 { None } else { self.pool().shared() };
-        let idle = || if fresh { None } else { self.pool().take() };
+        let shared = if http1 { None } else { self.pool().shared(now) };
+        let idle = || if fresh { None } else { self.pool().take(now) };
         shared.map(Lease::Http2).or_else(|| idle().map(Lease::Http1))
     }
 
@@ -111,7 +110,7 @@ impl Origin {
         let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else {
             return Err((self.connector().too_late(), Some(started.elapsed())));
         };
-        if !http1 && let Some(shared) = self.pool().shared() {
+        if !http1 && let Some(shared) = self.pool().shared(Instant::now()) {
             return Ok((Lease::Http2(shared), None));
         }
         let lease = match self.connector().dial(http1, deadline).await {
@@ -148,32 +147,23 @@ impl Origin {
             tokio::spawn(connection);
             return Ok(Lease::Http2(self.pool().share(sender)));
         }
-        Http1::handshake(dialled.stream).await.map(Lease::Http1).map_err(failed)
+        Ok(Lease::Http1(Http1::new(dialled.stream)))
     }
 
     async fn exchange(
         self: &Arc<Self>,
         lease: Lease,
         slot: &mut Option<Request<Body>>,
+        now: Instant,
     ) -> Result<Response<Body>, Error> {
-        let Some(request) = slot else {
-            return Err(Error::new(Kind::Internal).detail("there is no request to send"));
-        };
-        let upload = Upload::watch(request);
         let deadline = self.timeouts().response_head;
         let response = match lease {
-            Lease::Http1(http1) => {
-                *request.version_mut() = Version::HTTP_11;
-                frame(request);
-                if request.headers().contains_key(header::UPGRADE) {
-                    Box::pin(http1.switch(slot, &upload, deadline)).await?.map(Body::from)
-                } else {
-                    http1.send(self, slot, &upload, deadline).await?
-                }
+            Lease::Http1(http1) if slot.as_ref().is_some_and(switches) => {
+                Box::pin(switch(*http1, slot, deadline)).await?.map(Body::from)
             }
+            Lease::Http1(http1) => http1.send(self, slot, now, deadline).await?,
             Lease::Http2(shared) => {
-                let answered = self.exchange_http2(shared, slot, &upload, deadline);
-                Box::pin(answered).await?.map(Body::from)
+                Box::pin(self.exchange_http2(shared, slot, deadline)).await?.map(Body::from)
             }
         };
         let idle = self.timeouts().idle_body;
@@ -184,23 +174,25 @@ impl Origin {
         &self,
         mut shared: Http2,
         slot: &mut Option<Request<Body>>,
-        upload: &Upload,
         deadline: Duration,
     ) -> Result<Response<Incoming>, Error> {
         if let Err(error) = shared.sender.ready().await {
             self.pool().unshare(&shared);
             return Err(classify(error).resend(Resend::Safe));
         }
-        if let Some(request) = slot {
-            self.address(request);
-        }
-        let sending = shared.sender.try_send_request(slot.take().unwrap_or_default());
+        let Some(mut request) = slot.take() else { return Err(no_request()) };
+        let upload = Upload::watch(&mut request);
+        let host = request.headers().get(header::HOST).cloned();
+        let spare = spare(&request);
+        self.address(&mut request);
+        let sending = shared.sender.try_send_request(request);
         let timer = std::pin::pin!(tokio::time::sleep(deadline));
         let answered = upload.or_timeout(deadline, timer, sending, slot).await;
-        if let Err(error) = &answered
-            && error.resendable() > Resend::Never
-        {
-            self.pool().unshare(&shared);
+        if let Err(error) = &answered {
+            if error.resendable() > Resend::Never {
+                self.pool().unshare(&shared);
+            }
+            *slot = slot.take().map(|request| restore(request, host)).or(spare);
         }
         answered
     }
@@ -220,6 +212,54 @@ impl Origin {
             *request.uri_mut() = uri;
         }
     }
+}
+
+fn no_request() -> Error {
+    Error::new(Kind::Internal).detail("there is no request to send")
+}
+
+/// Whether a request asks to switch protocols.
+fn switches(request: &Request<Body>) -> bool {
+    request.headers().contains_key(header::UPGRADE)
+}
+
+/// Sends a request that asks to switch protocols, by way of hyper, which hands
+/// the stream out once both sides agree. The connection is driven by a task of
+/// its own, and not used again.
+async fn switch(
+    http1: Http1,
+    slot: &mut Option<Request<Body>>,
+    deadline: Duration,
+) -> Result<Response<Incoming>, Error> {
+    let io = TokioIo::new(http1.into_stream());
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(64 * 1024).handshake(io).await.map_err(classify)?;
+    tokio::spawn(connection.with_upgrades());
+    let Some(mut request) = slot.take() else { return Err(no_request()) };
+    let upload = Upload::watch(&mut request);
+    let spare = spare(&request);
+    *request.version_mut() = Version::HTTP_11;
+    frame(&mut request);
+    let sending = sender.try_send_request(request);
+    let timer = std::pin::pin!(tokio::time::sleep(deadline));
+    let answered = upload.or_timeout(deadline, timer, sending, slot).await;
+    if answered.is_err() {
+        *slot = slot.take().map(|request| restore(request, None)).or(spare);
+    }
+    answered
+}
+
+/// A copy of a request without a body, for sending it again: hyper keeps what it
+/// has begun to send.
+fn spare(request: &Request<Body>) -> Option<Request<Body>> {
+    request.body().is_end_stream().then(|| {
+        let mut spare = Request::new(Body::empty());
+        *spare.method_mut() = request.method().clone();
+        *spare.uri_mut() = request.uri().clone();
+        *spare.version_mut() = request.version();
+        *spare.headers_mut() = request.headers().clone();
+        spare
+    })
 }
 
 /// Says that a body of unknown length follows: for methods that seldom have one,

@@ -19,6 +19,7 @@ use super::stream::Stream;
 use super::tls::{ClientTls, Configs};
 use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings};
 use crate::error::{Error, Kind, Resend, cause_of};
+use crate::socket::Tcp;
 
 /// How long an address is tried before the next one is, too.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -75,6 +76,7 @@ impl Connector {
     async fn connect(&self, http1: bool) -> Result<Dialled, Error> {
         let tcp = self.connect_tcp().await?;
         let _best_effort = crate::socket::tune(&tcp);
+        let tcp = Tcp::new(tcp);
         let Some((configs, name)) = &self.tls else {
             let http2 = self.url.scheme == OriginScheme::H2c;
             return Ok(Dialled { stream: Stream::Plain(tcp), http2 });

@@ -73,9 +73,8 @@ impl Pool {
 
     /// An idle HTTP/1.1 connection, the most recently used first: it is the
     /// least likely to have been closed by the origin.
-    pub(super) fn take(&self) -> Option<Box<Http1>> {
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Http1>> {
         let mine = self.mine();
-        let now = Instant::now();
         let take = |shard: &Shard| shard.take(now, self.idle_timeout);
         take(&self.shards[mine]).or_else(|| {
             let (before, after) = self.shards.split_at(mine);
@@ -94,9 +93,11 @@ impl Pool {
     }
 
     /// The HTTP/2 connection that all share, if there is a live one.
-    pub(super) fn shared(&self) -> Option<Http2> {
+    pub(super) fn shared(&self, now: Instant) -> Option<Http2> {
+        if !self.http2.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut shared = self.shards[self.mine()].shared.lock();
-        let now = Instant::now();
         if shared.is_stale(now, self.idle_timeout) {
             shared.connection = None;
         }
@@ -138,7 +139,12 @@ impl Pool {
         let timeout = self.idle_timeout;
         for shard in &self.shards {
             let stale = |idle: &mut Idle| idle.is_stale(now, timeout);
-            let dropped: Vec<_> = shard.idle.lock().extract_if(.., stale).collect();
+            let mut idle = shard.idle.lock();
+            let dropped: Vec<_> = idle.extract_if(.., stale).collect();
+            for kept in idle.iter_mut() {
+                kept.http1.rest();
+            }
+            drop(idle);
             drop(dropped);
             let mut shared = shard.shared.lock();
             if shared.is_stale(now, timeout) {

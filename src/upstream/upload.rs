@@ -46,11 +46,6 @@ impl Upload {
         Self(Some(progress))
     }
 
-    /// Whether there is a body to send.
-    pub(super) fn is_some(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// The response, or why there is none within `deadline` of the body's end. A
     /// request that comes back is put into `slot`.
     pub(super) async fn or_timeout(

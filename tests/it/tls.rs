@@ -66,6 +66,30 @@ async fn http_1_and_2_are_served_as_agreed() {
 }
 
 #[tokio::test]
+async fn a_connection_left_alone_for_a_moment_goes_on_where_it_was() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let authority = Authority::new();
+        let secure = tls_proxy(&origin, &authority, "");
+        let plain = Setup::forwarding_to(&origin).start();
+        let stream = connect(secure.address, authority.client(&["http/1.1"]), "a.test").await;
+        for mut client in [Raw::over(stream.unwrap()), Raw::connect(plain.address).await] {
+            // More than was read when it woke up, and more than a TLS record.
+            let body = "x".repeat(40 * 1024);
+            let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}", body.len());
+            for _ in 0..3 {
+                client.send(format!("{head}\r\n\r\n{body}")).await;
+                assert_eq!(client.answer().await.status, 200);
+                assert!(origin.requests().pop().unwrap().ends_with(&body));
+                // Long enough to be parked.
+                tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_certificate_follows_the_server_name() {
     within(async {
         let origin = Origin::answering(OK).await;

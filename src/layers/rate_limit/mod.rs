@@ -125,10 +125,7 @@ impl Shared {
 fn address<B>(request: &Request<B>, exchange: Option<&Exchange>) -> Option<IpAddr> {
     match exchange {
         Some(exchange) => exchange.client(),
-        None => {
-            let downstream = request.extensions().get::<Arc<Downstream>>()?;
-            downstream.peer.map(|peer| peer.ip().to_canonical())
-        }
+        None => request.extensions().get::<Arc<Downstream>>()?.peer_address(),
     }
 }
 

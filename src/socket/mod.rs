@@ -1,9 +1,13 @@
-//! What both sides of the proxy ask of a TCP socket.
+//! TCP, as both sides of the proxy use it.
+
+mod turn;
 
 use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+
+pub use turn::{EndOfTurns, Tcp, end_of_turns};
 
 /// Silence after which the system asks whether the other side is still there,
 /// and how often it asks again.

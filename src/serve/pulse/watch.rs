@@ -1,63 +1,30 @@
-//! The signs of life of one connection, and the watch over them.
-//!
-//! hyper's own head timeout also counts the pause between two requests, and
-//! its version detection has none (hyper #3962); neither notices a client that
-//! takes no bytes, be it from the socket or, over HTTP/2, by opening no window.
-//! So the connection notes what happens, and one timer that follows the notes
-//! ends it when nothing does.
+//! When a connection is to end, or may let its buffers go, by what was noted.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
-use super::ServeSettings;
-use crate::body::{End, Guard};
+use super::{NEVER, Pulse, SPANS_TO_TAKE, slot};
+use crate::serve::ServeSettings;
 
 /// How long a connection that was told to end may take over it.
-pub(super) const FAREWELL: Duration = Duration::from_secs(5);
+pub(in crate::serve) const FAREWELL: Duration = Duration::from_secs(5);
 
-/// "Not at all", among moments counted in milliseconds.
-const NEVER: u64 = u64::MAX;
+/// How long a connection of HTTP/1 keeps its buffers for the next request. One
+/// with more than twenty requests a second is never parked, and the others pay
+/// half a microsecond for each. Connections that are opened at once are parked
+/// while others still come, so that these take over the memory.
+const QUIET: Duration = Duration::from_millis(50);
 
-/// What happened last on a connection. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(super) struct Pulse(Arc<Notes>);
-
-#[derive(Debug)]
-struct Notes {
-    opened: Instant,
-    /// The length of a span of [`Notes::owed`], in milliseconds.
-    span: u64,
-    /// Exchanges whose response is not yet at its end.
-    exchanges: AtomicUsize,
-    /// Whether any exchange has begun.
-    served: AtomicUsize,
-    /// When the last exchange ended, or the connection opened.
-    idle_since: AtomicU64,
-    /// When the first byte of the next request came.
-    head_since: AtomicU64,
-    /// Since when bytes have been waiting for the client to take them.
-    blocked_since: AtomicU64,
-    /// When the client was told that the connection ends.
-    ending_since: AtomicU64,
-    /// Responses of which a part was handed over and not yet asked for more, by
-    /// the span of time in which it was.
-    owed: [AtomicUsize; SPANS],
-}
-
-/// How many spans are told apart. A span is half of the send timeout, so what
-/// was handed over three spans ago has waited for at least the whole of it.
-const SPANS: usize = 4;
-const SPANS_TO_TAKE: u64 = 3;
-
-/// Why a connection is to end.
+/// Why a connection is to end, or what else it is time for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Expired {
+pub(in crate::serve) enum Expired {
+    /// Nothing has happened for a moment: the connection may be parked.
+    Quiet,
     /// No request came: it may be closed politely.
     Idle,
     /// A request's head, or the client's first byte, took too long.
@@ -71,47 +38,7 @@ pub(super) enum Expired {
     Farewell,
 }
 
-/// Counts as an exchange under way until it is dropped. As a guard of the
-/// response's body it notes when the client leaves it lying.
-#[derive(Debug)]
-pub(super) struct Beat {
-    pulse: Pulse,
-    owed_since: Option<u64>,
-}
-
 impl Pulse {
-    pub(super) fn new(settings: &ServeSettings) -> Self {
-        let span = settings.send_timeout.as_millis() / 2;
-        Self(Arc::new(Notes {
-            opened: Instant::now(),
-            span: u64::try_from(span).unwrap_or(NEVER).max(1),
-            exchanges: AtomicUsize::new(0),
-            served: AtomicUsize::new(0),
-            idle_since: AtomicU64::new(0),
-            head_since: AtomicU64::new(NEVER),
-            blocked_since: AtomicU64::new(NEVER),
-            ending_since: AtomicU64::new(NEVER),
-            owed: std::array::from_fn(|_| AtomicUsize::new(0)),
-        }))
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(NEVER - 1)
-    }
-
-    /// An exchange begins.
-    pub(super) fn begin(&self) -> Beat {
-        self.0.exchanges.fetch_add(1, Ordering::Relaxed);
-        self.0.served.store(1, Ordering::Relaxed);
-        self.0.head_since.store(NEVER, Ordering::Relaxed);
-        Beat { pulse: self.clone(), owed_since: None }
-    }
-
-    /// The client was told that the connection ends.
-    pub(super) fn ending(&self) {
-        self.0.ending_since.store(self.now(), Ordering::Relaxed);
-    }
-
     /// When a response will have lain for too long, if one lies, and otherwise
     /// when to look again: a part may be handed over that wakes nobody.
     fn stalled(&self) -> (u64, Expired) {
@@ -121,29 +48,6 @@ impl Pulse {
         let oldest = (0..=SPANS_TO_TAKE).rev().filter_map(|age| now.checked_sub(age)).find(lies);
         let due = oldest.map_or(now + 1, |oldest| oldest + SPANS_TO_TAKE);
         (due.saturating_mul(span), Expired::Stalled)
-    }
-
-    /// Bytes came from the client.
-    pub(super) fn received(&self) {
-        if self.0.exchanges.load(Ordering::Relaxed) == 0
-            && self.0.head_since.load(Ordering::Relaxed) == NEVER
-        {
-            self.0.head_since.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    /// The client takes nothing at the moment.
-    pub(super) fn blocked(&self) {
-        if self.0.blocked_since.load(Ordering::Relaxed) == NEVER {
-            self.0.blocked_since.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    /// The client took bytes.
-    pub(super) fn sent(&self) {
-        if self.0.blocked_since.load(Ordering::Relaxed) != NEVER {
-            self.0.blocked_since.store(NEVER, Ordering::Relaxed);
-        }
     }
 
     /// What will expire first if nothing more happens, and when.
@@ -164,6 +68,13 @@ impl Pulse {
         if let Some((at, why)) = due(&notes.ending_since, FAREWELL, Expired::Farewell) {
             return (at.max(after(FAREWELL)), why);
         }
+        let idle = |http2: bool| {
+            if !http2 && settings.keep_alive_timeout > QUIET && self.may_park() {
+                (after(QUIET), Expired::Quiet)
+            } else {
+                (after(settings.keep_alive_timeout), Expired::Idle)
+            }
+        };
         let head = if notes.served.load(Ordering::Relaxed) == 0 {
             Some((after(settings.request_head_timeout), Expired::Head))
         } else if http2 {
@@ -173,59 +84,23 @@ impl Pulse {
             due(&notes.head_since, settings.request_head_timeout, Expired::Head)
         };
         // Once a request has begun to arrive, the connection is not idle.
-        sooner(head.unwrap_or_else(|| (after(settings.keep_alive_timeout), Expired::Idle)))
-    }
-}
-
-/// Where a span is counted.
-fn slot(at: u64) -> usize {
-    // The remainder is below SPANS.
-    (at % SPANS as u64) as usize
-}
-
-impl Beat {
-    /// A part of the response is the client's to take.
-    pub(super) fn owed(&mut self) {
-        self.taken();
-        let at = self.pulse.now() / self.pulse.0.span;
-        self.pulse.0.owed[slot(at)].fetch_add(1, Ordering::Relaxed);
-        self.owed_since = Some(at);
+        sooner(head.unwrap_or_else(|| idle(http2)))
     }
 
-    /// The client took it.
-    fn taken(&mut self) {
-        if let Some(at) = self.owed_since.take() {
-            self.pulse.0.owed[slot(at)].fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Guard for Beat {
-    fn data(&mut self, _bytes: usize) {
-        self.owed();
-    }
-
-    fn waiting(&mut self) {
-        self.taken();
-    }
-
-    fn end(&mut self, _end: End) {
-        self.taken();
-    }
-}
-
-impl Drop for Beat {
-    fn drop(&mut self) {
-        self.taken();
-        let notes = &*self.pulse.0;
-        notes.idle_since.store(self.pulse.now(), Ordering::Relaxed);
-        notes.exchanges.fetch_sub(1, Ordering::Relaxed);
+    /// Whether a connection with no exchange under way, and no part of the next
+    /// request's head, is between two messages for all that was noted.
+    fn may_park(&self) -> bool {
+        let notes = &*self.0;
+        notes.unread.load(Ordering::Relaxed) == 0
+            && notes.blocked_since.load(Ordering::Relaxed) == NEVER
+            && !notes.parked.load(Ordering::Relaxed)
+            && !notes.unparkable.load(Ordering::Relaxed)
     }
 }
 
 /// Waits until the connection has expired. To be polled whenever the
 /// connection is, since what it waits for moves with every note.
-pub(super) struct Watch<'a> {
+pub(in crate::serve) struct Watch<'a> {
     pulse: &'a Pulse,
     settings: &'a ServeSettings,
     http2: bool,
@@ -233,16 +108,30 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(pulse: &'a Pulse, settings: &'a ServeSettings, http2: bool) -> Self {
+    pub(in crate::serve) fn new(
+        pulse: &'a Pulse,
+        settings: &'a ServeSettings,
+        http2: bool,
+    ) -> Self {
         Self { pulse, settings, http2, timer: None }
     }
 
     /// The client was told that the connection ends.
-    pub(super) fn ending(&self) {
+    pub(in crate::serve) fn ending(&self) {
         self.pulse.ending();
     }
 
-    pub(super) async fn expired(&mut self) -> Expired {
+    /// See [`Pulse::park`].
+    pub(in crate::serve) fn park(&self, parked: bool) {
+        self.pulse.park(parked);
+    }
+
+    /// See [`Pulse::never_park`].
+    pub(in crate::serve) fn never_park(&self) {
+        self.pulse.never_park();
+    }
+
+    pub(in crate::serve) async fn expired(&mut self) -> Expired {
         poll_fn(|cx| self.poll(cx)).await
     }
 
@@ -271,6 +160,8 @@ impl<'a> Watch<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::{End, Guard};
+    use tokio::time::Instant;
 
     async fn after(pulse: &Pulse, http2: bool) -> (u64, Expired) {
         let before = Instant::now();
@@ -292,10 +183,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn between_requests_a_connection_may_idle_for_longer() {
+    async fn between_requests_a_connection_is_parked_and_may_idle_for_longer() {
         let pulse = Pulse::new(&ServeSettings::default());
         drop(pulse.begin());
-        assert_eq!(after(&pulse, false).await, (75, Expired::Idle));
+        assert_eq!(after(&pulse, false).await, (0, Expired::Quiet));
+        pulse.park(true);
+        assert_eq!(after(&pulse, false).await, (74, Expired::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_body_left_unread_keeps_the_connection_from_being_parked() {
+        let pulse = Pulse::new(&ServeSettings::default());
+        drop(pulse.begin());
+        let mut first = pulse.uploads();
+        drop(pulse.begin());
+        let mut second = pulse.uploads();
+        // What becomes of the body of a request before says nothing.
+        first.end(End::Complete);
+        assert!(!pulse.may_park());
+        second.end(End::Complete);
+        assert!(pulse.may_park());
+        drop(pulse.begin());
+        pulse.uploads().end(End::Dropped);
+        assert!(!pulse.may_park());
     }
 
     #[tokio::test(start_paused = true)]

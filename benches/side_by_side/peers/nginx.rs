@@ -1,0 +1,71 @@
+//! nginx.
+
+use std::fmt::Write as _;
+
+use super::{Features, KEY, Told};
+
+impl Told<'_> {
+    /// Its configuration.
+    pub(super) fn nginx(&self) -> String {
+        let Self { plain, tls, .. } = self;
+        let workers = self.setup.workers;
+        let (certificate, key) = (self.certificate("cert.pem"), self.certificate("key.pem"));
+        let (http, policy) = match self.setup.features {
+            Features::Bare => ("access_log off;".to_owned(), ""),
+            Features::Full => (
+                format!(
+                    "limit_req_zone $binary_remote_addr zone=limit:10m rate=1000000r/s;\n\
+                     map $http_x_api_key $client {{ default ''; '{KEY}' 'bench'; }}\n\
+                     access_log {} combined buffer=64k flush=1s;",
+                    self.file("access.log")
+                ),
+                "limit_req zone=limit burst=1000000 nodelay;\n\
+                 if ($client = '') { return 401; }\n\
+                 proxy_set_header X-API-Key '';\nproxy_set_header X-Gateway bench;\n\
+                 proxy_hide_header X-Powered-By;\nadd_header X-Frame-Options DENY;",
+            ),
+        };
+        let mut locations = String::new();
+        for (prefix, upstream) in self.routes() {
+            let _ =
+                writeln!(locations, "location {prefix} {{ proxy_pass http://origin-{upstream}; }}");
+        }
+        let upstreams = self.nginx_upstreams();
+        // A queue of its own for each worker, as Tollgate's have.
+        let listen = if workers > 1 { "backlog=4096 reuseport" } else { "backlog=4096" };
+        let temporary = self.file("");
+        format!(
+            "daemon off; worker_processes {workers}; pid {temporary}/pid;\n\
+             error_log stderr warn; worker_rlimit_nofile 65536;\n\
+             events {{ worker_connections 30000; }}\n\
+             http {{\n{http}\n\
+             client_body_temp_path {temporary}/body; proxy_temp_path {temporary}/proxy;\n\
+             fastcgi_temp_path {temporary}/f; uwsgi_temp_path {temporary}/u;\n\
+             scgi_temp_path {temporary}/s;\n\
+             keepalive_requests 1000000000; keepalive_timeout 75s; client_max_body_size 0;\n\
+             proxy_request_buffering off; server_tokens off; proxy_http_version 1.1;\n\
+             {upstreams}\
+             server {{ listen {plain} {listen}; listen {tls} ssl http2 {listen};\n\
+             ssl_certificate {certificate}; ssl_certificate_key {key};\n\
+             ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m;\n\
+             proxy_set_header Connection ''; proxy_set_header Host $host;\n\
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
+             proxy_set_header X-Forwarded-Proto $scheme;\n\
+             {policy}\n{locations} }} }}\n"
+        )
+    }
+
+    fn nginx_upstreams(&self) -> String {
+        let mut text = String::new();
+        for (number, origins) in self.upstreams().iter().enumerate() {
+            let servers: Vec<_> =
+                origins.iter().map(|origin| format!("server {origin};")).collect();
+            let _ = writeln!(
+                text,
+                "upstream origin-{number} {{ {} keepalive 256; keepalive_requests 1000000000; }}",
+                servers.concat()
+            );
+        }
+        text
+    }
+}
