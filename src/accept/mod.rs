@@ -1,12 +1,16 @@
 //! From a listening socket to a served connection: accept, permit, handshake,
 //! serve.
 
+mod connection;
 mod listener;
 mod permits;
 mod settings;
+mod spread;
+mod worker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +20,12 @@ use tokio::time::Instant;
 pub use listener::{AddressError, Listener};
 pub use permits::{LimitReached, Permit, Permits};
 pub use settings::{ConnectionLimits, ListenerSettings};
+pub use worker::{Member, Worker, crew};
 
-use crate::context::{Derived, Downstream, KeepOpen};
-use crate::drain;
 use crate::observe::Metrics;
-use crate::serve::{self, Answers, ServeSettings, Speaks};
-use crate::socket::Tcp;
-use crate::tls::{Alpn, TlsAcceptor};
+use crate::serve::{Answers, ServeSettings};
+use crate::tls::TlsAcceptor;
+use connection::Door;
 
 /// How long the loop sleeps when the system has nothing left to accept with.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -51,36 +54,36 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections until the drain begins, and serves each in a task of
-/// its own on the current runtime. Never fails: an error is logged, waited out
-/// if waiting helps, and gone past.
-pub async fn run<S: Answers>(
-    socket: TcpListener,
-    acceptor: Acceptor,
-    service: S,
-    drain: drain::Watcher,
-) {
+/// Accepts connections until the drain begins, and has `worker` serve each in a
+/// task of its own, or hand it to another. Never fails: an error is logged,
+/// waited out if waiting helps, and gone past.
+pub async fn run<S: Answers>(socket: TcpListener, acceptor: Acceptor, worker: Worker<S>) {
     // Counts as busy, so that the drain waits for the last call.
-    let _accepting = drain.busy();
+    let _accepting = worker.drain.busy();
+    let door = Arc::new(Door::new(&acceptor, &socket));
+    let Acceptor { name, metrics, .. } = &door.acceptor;
     let mut complaints = Complaints::default();
+    let mut drained = pin!(worker.drain.draining());
     loop {
         let accepted = tokio::select! {
+            // In this order the drain is looked at once a batch: tokio stops a
+            // task that has accepted much.
+            biased;
             accepted = socket.accept() => accepted,
-            () = drain.draining() => break,
+            () = &mut drained => break,
         };
         match accepted {
-            Ok((tcp, peer)) => admit(tcp, peer, &acceptor, &service, &drain),
+            Ok((tcp, peer)) => worker.admit(tcp, peer, &door),
             Err(error) => {
-                acceptor.metrics.accept_failed(&acceptor.name);
-                complaints.hear(&acceptor.name, &error);
+                metrics.accept_failed(name);
+                complaints.hear(name, &error);
                 if is_exhaustion(&error) {
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
             }
         }
     }
-    if let Err(error) = last_call(socket, |tcp, peer| admit(tcp, peer, &acceptor, &service, &drain))
-    {
+    if let Err(error) = last_call(socket, |tcp, peer| worker.admit(tcp, peer, &door)) {
         tracing::debug!(%error, "the last call ended early");
     }
 }
@@ -98,85 +101,6 @@ fn last_call(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> io::
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_exhaustion(&error) => return Err(error),
             Err(_) => {}
-        }
-    }
-}
-
-fn admit<S: Answers>(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    acceptor: &Acceptor,
-    service: &S,
-    drain: &drain::Watcher,
-) {
-    let permit = match acceptor.permits.acquire(peer.ip()) {
-        Ok(permit) => permit,
-        Err(limit) => {
-            acceptor.metrics.connection_refused(&acceptor.name, limit.as_str());
-            tracing::debug!(%peer, limit = limit.as_str(), "a connection was turned away");
-            return;
-        }
-    };
-    let (acceptor, service, drain) = (acceptor.clone(), service.clone(), drain.clone());
-    let busy = drain.busy();
-    tokio::spawn(async move {
-        let _busy = busy;
-        let open =
-            KeepOpen::new(Arc::new((permit, acceptor.metrics.connection_opened(&acceptor.name))));
-        acceptor.serve(tcp, peer, open, service, drain).await;
-    });
-}
-
-impl Acceptor {
-    async fn serve<S: Answers>(
-        self,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        open: KeepOpen,
-        service: S,
-        drain: drain::Watcher,
-    ) {
-        let mut downstream = Downstream {
-            peer: Some(peer),
-            local: tcp.local_addr().ok(),
-            listener: self.name.clone(),
-            tls: None,
-            limits: self.serve.head,
-            open: Some(open),
-            derived: Derived::default(),
-        };
-        let settings = self.serve.clone();
-        let tcp = Tcp::new(tcp);
-        let Some(tls) = &self.tls else {
-            let downstream = Arc::new(downstream);
-            return serve::connection(tcp, Speaks::Either, downstream, settings, service, drain)
-                .await;
-        };
-        let shaken = tokio::select! {
-            shaken = Box::pin(tls.accept(tcp)) => shaken,
-            () = drain.cut() => return,
-        };
-        match shaken {
-            Ok((stream, facts, alpn)) => {
-                downstream.tls = Some(facts);
-                let speaks = match alpn {
-                    Alpn::Http2 => Speaks::Http2,
-                    Alpn::Http1 => Speaks::Http1,
-                    Alpn::None if settings.http1 => Speaks::Http1,
-                    // RFC 9113 §3.2: without ALPN it is not HTTP/2.
-                    Alpn::None => {
-                        self.metrics.handshake_failed(&self.name, "alpn");
-                        return;
-                    }
-                };
-                let downstream = Arc::new(downstream);
-                serve::connection(stream, speaks, downstream, settings, service, drain).await;
-            }
-            Err(error) => {
-                self.metrics.handshake_failed(&self.name, error.reason());
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::debug!(%peer, %error, cause, "TLS");
-            }
         }
     }
 }
@@ -215,17 +139,4 @@ impl Complaints {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_errors_that_time_mends_are_slept_on() {
-        // EMFILE, ENFILE, ENOMEM, ENOBUFS have no kind of their own.
-        for code in [24, 23, 12, 105] {
-            assert!(is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
-        }
-        for code in [103, 104, 4] {
-            assert!(!is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
-        }
-    }
-}
+mod tests;

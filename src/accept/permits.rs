@@ -77,6 +77,12 @@ impl Permits {
         Ok(Permit { permits: self.clone(), client })
     }
 
+    /// How many are out.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
     fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
         let hash = self.0.random.hash_one(client);
         // The remainder is below SHARDS.

@@ -145,7 +145,8 @@ impl Bound {
         stop: &CancellationToken,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         let mut threads = Vec::new();
-        for worker in 0..self.workers {
+        let crew = accept::crew(self.workers, &self.metrics);
+        for (worker, member) in crew.into_iter().enumerate() {
             let mut sockets = Vec::new();
             for (listener, acceptor) in &mut self.listeners {
                 let taken = listener.take_sockets(worker);
@@ -154,6 +155,7 @@ impl Bound {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let work = Worker {
                 sockets,
+                member,
                 gateway: self.gateway.clone(),
                 drain: drain.clone(),
                 stop: stop.clone(),
@@ -173,6 +175,7 @@ impl Bound {
 /// What one worker thread serves.
 struct Worker {
     sockets: Vec<(TcpListener, Acceptor)>,
+    member: accept::Member,
     gateway: Gateway,
     drain: drain::Watcher,
     stop: CancellationToken,
@@ -181,11 +184,11 @@ struct Worker {
 impl Worker {
     async fn run(self) {
         tokio::spawn(end_of_turns());
+        let worker = accept::Worker::start(self.member, self.gateway, self.drain);
         for (socket, acceptor) in self.sockets {
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(socket) => {
-                    let (gateway, drain) = (self.gateway.clone(), self.drain.clone());
-                    tokio::spawn(accept::run(socket, acceptor, gateway, drain));
+                    tokio::spawn(accept::run(socket, acceptor, worker.clone()));
                 }
                 Err(error) => tracing::error!(%error, "a listener cannot be polled"),
             }

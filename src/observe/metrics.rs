@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::routes::RouteCounts;
+use super::workers::WorkerConnections;
 use crate::context::{Facts, Route};
 
 /// The registry of every metric. Cheap to clone.
@@ -63,6 +64,11 @@ struct Listener {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Worker {
+    worker: usize,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct ListenerReason {
     listener: Label,
     reason: &'static str,
@@ -89,6 +95,7 @@ struct Families {
     resends: Family<UpstreamReason, Counter>,
     open: Family<Listener, Gauge>,
     accepted: Family<Listener, Counter>,
+    workers: Family<Worker, WorkerConnections>,
     refused: Family<ListenerReason, Counter>,
     handshake_failures: Family<ListenerReason, Counter>,
     accept_errors: Family<Listener, Counter>,
@@ -108,6 +115,7 @@ impl Default for Families {
             resends: Family::default(),
             open: Family::default(),
             accepted: Family::default(),
+            workers: Family::default(),
             refused: Family::default(),
             handshake_failures: Family::default(),
             accept_errors: Family::default(),
@@ -141,6 +149,8 @@ impl Families {
         registry.register("resends", "Requests sent again, by reason", self.resends.clone());
         registry.register("connections_open", "Connections from clients", self.open.clone());
         registry.register("connections_accepted", "Connections accepted", self.accepted.clone());
+        let help = "Connections from clients on each of several worker threads";
+        registry.register("worker_connections", help, self.workers.clone());
         let help = "Connections turned away, by reason";
         registry.register("connections_refused", help, self.refused.clone());
         let help = "TLS handshakes that failed, by reason";
@@ -165,6 +175,12 @@ impl Metrics {
         let open = self.0.open.get_or_create(&labels).clone();
         open.inc();
         ConnectionGauge(open)
+    }
+
+    /// The connections of one worker among several.
+    #[must_use]
+    pub fn worker_connections(&self, worker: usize) -> WorkerConnections {
+        self.0.workers.get_or_create(&Worker { worker }).clone()
     }
 
     /// A connection was turned away, for this reason.
@@ -303,6 +319,16 @@ mod tests {
         drop(gauge);
         has(&metrics, "tollgate_connections_open{listener=\"public\"} 0");
         has(&metrics, "tollgate_connections_accepted_total{listener=\"public\"} 1");
+    }
+
+    #[test]
+    fn each_worker_has_a_count_of_its_own() {
+        let metrics = Metrics::default();
+        let first = metrics.worker_connections(0);
+        let _second = metrics.worker_connections(1).open();
+        drop(first.open());
+        has(&metrics, "tollgate_worker_connections{worker=\"0\"} 0");
+        has(&metrics, "tollgate_worker_connections{worker=\"1\"} 1");
     }
 
     #[test]

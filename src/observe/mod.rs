@@ -5,7 +5,9 @@ mod line;
 mod metrics;
 mod routes;
 mod settings;
+mod workers;
 
 pub use access_log::AccessLog;
 pub use metrics::{ConnectionGauge, Metrics};
 pub use settings::{AccessLogFormat, AccessLogSettings, LogOutput};
+pub use workers::{OpenOnWorker, WorkerConnections};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::client::{Raw, get};
 use crate::support::origin::Origin;
-use crate::support::proxy::Setup;
+use crate::support::proxy::{Running, Setup};
 use crate::support::{eventually, within};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -130,6 +130,41 @@ async fn several_workers_share_the_load_and_the_pool() {
     .await;
 }
 
+/// How many connections each of these workers has.
+async fn on_workers<const N: usize>(proxy: &Running) -> [u64; N] {
+    let metrics = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let metrics = crate::support::client::ask(proxy.admin, metrics).await.text();
+    std::array::from_fn(|worker| {
+        let line = format!("tollgate_worker_connections{{worker=\"{worker}\"}} ");
+        let count = metrics.lines().find_map(|text| text.strip_prefix(&line));
+        count.unwrap_or_else(|| panic!("no {line}in\n{metrics}")).parse().unwrap()
+    })
+}
+
+#[tokio::test]
+async fn connections_that_last_are_spread_evenly_over_the_workers() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let proxy = Setup::forwarding_to(&origin).server("workers = 4").start();
+        let mut clients = Vec::new();
+        for _ in 0..24 {
+            let mut client = Raw::connect(proxy.address).await;
+            client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+            assert_eq!(client.answer().await.status, 200);
+            clients.push(client);
+        }
+        assert_eq!(on_workers(&proxy).await, [6; 4]);
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+            assert_eq!(client.answer().await.status, 200);
+        }
+        drop(clients);
+        eventually("they are over", async || on_workers(&proxy).await == [0; 4]).await;
+        assert_eq!(proxy.stop().await.cut, 0);
+    })
+    .await;
+}
+
 #[test]
 fn an_address_that_is_taken_is_said_with_its_listener() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -147,20 +182,23 @@ fn an_address_that_is_taken_is_said_with_its_listener() {
 
 #[tokio::test]
 async fn what_was_sent_before_the_drain_is_answered() {
-    within(async {
-        let origin = slow(50).await;
-        let mut proxy = Setup::forwarding_to(&origin).start();
-        let mut clients = Vec::new();
-        for _ in 0..300 {
-            let mut client = Raw::connect(proxy.address).await;
-            client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-            clients.push(client);
-        }
-        proxy.begin_stop();
-        for mut client in clients {
-            assert_eq!(client.answer().await.status, 200);
-        }
-        assert_eq!(proxy.ended().await.cut, 0);
-    })
-    .await;
+    for workers in [1, 3] {
+        within(async {
+            let origin = slow(50).await;
+            let workers = format!("workers = {workers}");
+            let mut proxy = Setup::forwarding_to(&origin).server(&workers).start();
+            let mut clients = Vec::new();
+            for _ in 0..300 {
+                let mut client = Raw::connect(proxy.address).await;
+                client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+                clients.push(client);
+            }
+            proxy.begin_stop();
+            for mut client in clients {
+                assert_eq!(client.answer().await.status, 200);
+            }
+            assert_eq!(proxy.ended().await.cut, 0);
+        })
+        .await;
+    }
 }

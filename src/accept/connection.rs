@@ -1,0 +1,163 @@
+//! A connection that may be open, on its way to being served.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Acceptor;
+use crate::context::{Derived, Downstream, KeepOpen};
+use crate::drain::{self, Busy};
+use crate::serve::{self, Answers, Speaks};
+use crate::socket::Tcp;
+use crate::tls::Alpn;
+
+/// What every connection of one socket shares. A worker has its own, so that
+/// the cores do not count one reference.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) acceptor: Acceptor,
+    /// Where its connections arrive, as far as that is one address.
+    local: Option<SocketAddr>,
+}
+
+impl Door {
+    pub(super) fn new(acceptor: &Acceptor, socket: &TcpListener) -> Self {
+        let local = socket.local_addr().ok().filter(|local| !local.ip().is_unspecified());
+        let Acceptor { name, tls, serve, permits, metrics } = acceptor;
+        let acceptor = Acceptor {
+            name: (&**name).into(),
+            tls: tls.clone(),
+            serve: Arc::new((**serve).clone()),
+            permits: permits.clone(),
+            metrics: metrics.clone(),
+        };
+        Self { acceptor, local }
+    }
+
+    /// Notes that the system did not let a connection be polled.
+    pub(super) fn lost(&self, error: &io::Error) {
+        let Acceptor { name, metrics, .. } = &self.acceptor;
+        metrics.accept_failed(name);
+        tracing::error!(listener = &**name, %error, "a connection cannot be polled");
+    }
+}
+
+/// A connection that has its permit. The drain waits for it from here on.
+#[derive(Debug)]
+pub(super) struct Admitted<T = TcpStream> {
+    pub(super) tcp: T,
+    pub(super) peer: SocketAddr,
+    pub(super) door: Arc<Door>,
+    pub(super) open: KeepOpen,
+    pub(super) busy: Busy,
+}
+
+/// One that no runtime polls, on its way to another worker's.
+pub(super) type Handed = Admitted<std::net::TcpStream>;
+
+impl Handed {
+    /// Has the current runtime poll it.
+    pub(super) fn attach(self) -> io::Result<Admitted> {
+        self.turned(TcpStream::from_std)
+    }
+}
+
+impl<T> Admitted<T> {
+    fn turned<U>(self, turn: impl FnOnce(T) -> io::Result<U>) -> io::Result<Admitted<U>> {
+        let Self { tcp, peer, door, open, busy } = self;
+        Ok(Admitted { tcp: turn(tcp)?, peer, door, open, busy })
+    }
+}
+
+impl Admitted {
+    /// Has the current runtime no longer poll it.
+    pub(super) fn detach(self) -> io::Result<Handed> {
+        self.turned(TcpStream::into_std)
+    }
+
+    /// Serves it in a task of its own on the current runtime.
+    pub(super) fn start<S: Answers>(self, service: S, drain: drain::Watcher) {
+        let Self { tcp, peer, door, open, busy } = self;
+        let downstream = Downstream {
+            peer: Some(peer),
+            local: door.local.or_else(|| tcp.local_addr().ok()),
+            listener: door.acceptor.name.clone(),
+            tls: None,
+            limits: door.acceptor.serve.head,
+            open: Some(open),
+            derived: Derived::default(),
+        };
+        let tcp = Tcp::new(tcp);
+        // Two tasks: a plain connection has no room for a handshake.
+        if door.acceptor.tls.is_some() {
+            tokio::spawn(secure(busy, tcp, door, downstream, service, drain));
+        } else {
+            let (downstream, settings) = (Arc::new(downstream), door.acceptor.serve.clone());
+            let served =
+                serve::connection(tcp, Speaks::Either, downstream, settings, service, drain);
+            tokio::spawn(Held { future: served, busy });
+        }
+    }
+}
+
+pin_project! {
+    /// A future that counts as busy. An `async` block would keep two copies of it.
+    struct Held<F> {
+        #[pin]
+        future: F,
+        busy: Busy,
+    }
+}
+
+impl<F: Future> Future for Held<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
+    }
+}
+
+/// Shakes hands, and serves what the client is to speak.
+async fn secure<S: Answers>(
+    _busy: Busy,
+    tcp: Tcp,
+    door: Arc<Door>,
+    mut downstream: Downstream,
+    service: S,
+    drain: drain::Watcher,
+) {
+    let Acceptor { name, tls: Some(tls), serve, metrics, .. } = &door.acceptor else { return };
+    let shaken = tokio::select! {
+        // Boxed, so that the task has no room for it while the connection lasts.
+        shaken = Box::pin(tls.accept(tcp)) => shaken,
+        () = drain.cut() => return,
+    };
+    match shaken {
+        Ok((stream, facts, alpn)) => {
+            downstream.tls = Some(facts);
+            let speaks = match alpn {
+                Alpn::Http2 => Speaks::Http2,
+                Alpn::Http1 => Speaks::Http1,
+                Alpn::None if serve.http1 => Speaks::Http1,
+                // RFC 9113 §3.2: without ALPN it is not HTTP/2.
+                Alpn::None => {
+                    metrics.handshake_failed(name, "alpn");
+                    return;
+                }
+            };
+            let downstream = Arc::new(downstream);
+            let settings = serve.clone();
+            serve::connection(stream, speaks, downstream, settings, service, drain).await;
+        }
+        Err(error) => {
+            metrics.handshake_failed(name, error.reason());
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::debug!(peer = ?downstream.peer, %error, cause, "TLS");
+        }
+    }
+}
