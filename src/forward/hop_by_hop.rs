@@ -14,6 +14,11 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
+/// Whether a field is one that is looked at here.
+pub(super) fn concerns(name: &HeaderName) -> bool {
+    *name == header::TE || HOP_BY_HOP.contains(name)
+}
+
 /// Fields that a client may name in `Connection` without effect: were they
 /// taken out, it could hide from the origin what the proxy vouches for, or
 /// what the origin decides by.

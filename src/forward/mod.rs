@@ -114,11 +114,15 @@ impl Inner {
         let version = request.version();
         target::rewrite(request, &self.settings.target)?;
         let headers = request.headers_mut();
-        if via::names_us(headers) {
-            return Err(Error::new(Kind::Loop).detail("our own name stands in `Via`"));
+        let mut trailers = false;
+        // Most requests have none of these, which one look at each name tells.
+        if headers.keys().any(|name| *name == header::VIA || hop_by_hop::concerns(name)) {
+            if via::names_us(headers) {
+                return Err(Error::new(Kind::Loop).detail("our own name stands in `Via`"));
+            }
+            trailers = hop_by_hop::take_te_trailers(headers);
+            hop_by_hop::strip(headers, &self.settings.vouched);
         }
-        let trailers = hop_by_hop::take_te_trailers(headers);
-        hop_by_hop::strip(headers, &self.settings.vouched);
         via::append(headers, version);
         if version == Version::HTTP_2 {
             cookie::join(headers);

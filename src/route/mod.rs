@@ -23,8 +23,13 @@ pub fn host_of<B>(request: &Request<B>) -> Option<&str> {
         return Some(authority.host());
     }
     let host = request.headers().get(header::HOST)?.to_str().ok()?;
-    Some(match host.rsplit_once(':') {
-        Some((bare, port)) if !port.contains(']') => bare,
+    Some(without_port(host))
+}
+
+/// A host without its port.
+fn without_port(host: &str) -> &str {
+    match host.bytes().rposition(|byte| matches!(byte, b':' | b']')) {
+        Some(at) if host.as_bytes()[at] == b':' => &host[..at],
         _ => host,
-    })
+    }
 }

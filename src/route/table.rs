@@ -154,10 +154,7 @@ impl<T> Default for Prefixes<T> {
 
 /// A host in lower case, without its port and closing dot.
 fn normalized(host: &str) -> String {
-    let bare = match host.rsplit_once(':') {
-        Some((bare, port)) if !port.contains(']') => bare,
-        _ => host,
-    };
+    let bare = super::without_port(host);
     bare.trim_end_matches('.').to_ascii_lowercase()
 }
 

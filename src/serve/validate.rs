@@ -236,14 +236,32 @@ fn host<B>(request: &mut Request<B>) -> Result<(), Answer> {
 
 /// Whether `host` is a host with an optional port, and nothing else.
 fn is_host(host: &str) -> bool {
-    // Most hosts are a plain name, with or without a port.
-    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
-    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let in_port = |byte: u8| byte.is_ascii_digit();
-    if !name.is_empty() && name.bytes().all(in_name) && port.len() < 5 && port.bytes().all(in_port)
-    {
-        return true;
+    is_plain_host(host.as_bytes()) || is_unusual_host(host)
+}
+
+/// Whether `host` is a name with or without a port, as most are.
+fn is_plain_host(host: &[u8]) -> bool {
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let name = host.iter().take_while(|byte| in_name(byte)).count();
+    match &host[name..] {
+        [] => name > 0,
+        [b':', port @ ..] => name > 0 && is_port(port),
+        _ => false,
     }
+}
+
+/// Whether `port` is empty or a number that a port can have.
+fn is_port(port: &[u8]) -> bool {
+    let mut number = 0_u32;
+    port.len() <= 5
+        && port.iter().all(|digit| {
+            number = number * 10 + u32::from(digit.wrapping_sub(b'0'));
+            digit.is_ascii_digit()
+        })
+        && number <= u32::from(u16::MAX)
+}
+
+fn is_unusual_host(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let port = &authority.as_str()[name.len().min(authority.as_str().len())..];
@@ -284,10 +302,15 @@ mod tests {
     #[test]
     fn one_valid_host_is_asked_for() {
         assert_eq!(status("/", &[HOST]), 200);
-        assert_eq!(status("/", &[("host", "[::1]:80")]), 200);
+        for host in ["[::1]:80", "a.test:65535", "a.test:", "127.0.0.1:80", "x_y-z.test"] {
+            assert_eq!(status("/", &[("host", host)]), 200, "{host:?}");
+        }
         assert_eq!(status("/", &[]), 400);
         assert_eq!(status("/", &[HOST, HOST]), 400);
-        for host in ["", "a@b", "a/b", "a,b", "a:x", "a:99999", "a b", "a:80:80", "a\\b"] {
+        for host in [
+            "", "a@b", "a/b", "a,b", "a:x", "a:99999", "a:65536", "a:123456", ":80", "a:8a", "a b",
+            "a:80:80", "a\\b",
+        ] {
             assert_eq!(status("/", &[("host", host)]), 400, "{host:?}");
         }
         let mut old = request("/", &[]);

@@ -104,37 +104,36 @@ pub(super) enum Read {
 }
 
 impl Incoming {
-    /// RFC 9112 §6.3. A length that is said twice is made one.
-    pub(super) fn of(response: &mut Response<()>, method: &Method) -> Result<Self, Invalid> {
-        let (status, version) = (response.status(), response.version());
+    /// RFC 9112 §6.3. `framed` tells whether any field says how the body is framed.
+    pub(super) fn of(
+        response: &mut Response<()>,
+        method: &Method,
+        framed: bool,
+    ) -> Result<Self, Invalid> {
+        let said = if framed { Self::said(response)? } else { Self::UntilClose };
+        let status = response.status();
+        let has_none = *method == Method::HEAD
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Ok(if has_none { Self::Length(0) } else { said })
+    }
+
+    /// The framing that a head says. A length that is said twice is made one.
+    fn said(response: &mut Response<()>) -> Result<Self, Invalid> {
+        let version = response.version();
         let headers = response.headers_mut();
-        let coding = headers.get_all(header::TRANSFER_ENCODING);
-        let chunked = match coding.iter().next() {
-            None => false,
-            Some(_) if headers.contains_key(header::CONTENT_LENGTH) => {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.next() {
+            let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+            if version == Version::HTTP_10 || !chunked || codings.next().is_some() {
+                return Err(Invalid::Coding);
+            }
+            if headers.contains_key(header::CONTENT_LENGTH) {
                 return Err(Invalid::TwoFramings);
             }
-            Some(first) => {
-                let alone = coding.iter().nth(1).is_none();
-                let chunked = first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-                if version == Version::HTTP_10 || !(alone && chunked) {
-                    return Err(Invalid::Coding);
-                }
-                true
-            }
-        };
-        let length = length(headers)?;
-        if *method == Method::HEAD
-            || status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        {
-            return Ok(Self::Length(0));
+            return Ok(Self::Chunked(Chunked::Size));
         }
-        Ok(match (chunked, length) {
-            (true, _) => Self::Chunked(Chunked::Size),
-            (false, Some(length)) => Self::Length(length),
-            (false, None) => Self::UntilClose,
-        })
+        Ok(length(headers)?.map_or(Self::UntilClose, Self::Length))
     }
 
     /// Whether nothing is left to read.

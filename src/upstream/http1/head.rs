@@ -142,15 +142,21 @@ fn parse(
     }
     headers.clear();
     headers.reserve(parsed.headers.len());
+    let (mut framed, mut connection) = (false, false);
     for field in &*parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Invalid::Field)?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
             .map_err(|_| Invalid::Field)?;
+        framed |= matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING);
+        connection |= name == header::CONNECTION;
         headers.append(name, value);
     }
     *response.headers_mut() = headers;
-    let keep_alive = stays_open(response.version(), response.headers());
-    let body = Incoming::of(&mut response, method)?;
+    let keep_alive = match connection {
+        true => stays_open(response.version(), response.headers()),
+        false => response.version() == Version::HTTP_11,
+    };
+    let body = Incoming::of(&mut response, method, framed)?;
     let keep_alive = keep_alive && body != Incoming::UntilClose;
     Ok(Head { response, body, keep_alive })
 }
