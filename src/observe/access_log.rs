@@ -81,7 +81,8 @@ impl Batch {
         }
         if self.bytes.len() > BUFFER {
             self.bytes.truncate(before);
-            self.full = true;
+            // An empty batch is taken by nobody: in that, the line was too long.
+            self.full = self.lines > 0;
             return false;
         }
         self.lines += 1;
@@ -187,7 +188,7 @@ fn write_lines(waiting: &Waiting, mut output: Box<dyn Write + Send>) {
         for buffer in &waiting.buffers {
             {
                 let mut waiting = buffer.lock();
-                if waiting.lines == 0 && !waiting.full {
+                if waiting.lines == 0 {
                     continue;
                 }
                 std::mem::swap(&mut batch, &mut *waiting);
@@ -247,6 +248,16 @@ mod tests {
         };
         let error = AccessLog::open(&settings).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/access.log"), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_costs_itself_only() {
+        let (mut batch, exchange) = (Batch::default(), exchange("/x"));
+        exchange.update(|record| record.error = Some("x".repeat(BUFFER)));
+        assert!(!batch.append(AccessLogFormat::Text, &exchange));
+        exchange.update(|record| record.error = None);
+        assert!(batch.append(AccessLogFormat::Text, &exchange));
+        assert_eq!(batch.bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
     }
 
     #[test]
