@@ -136,13 +136,36 @@ mod layer {
         ask(bencher, InFlightLayer::new(1_000).layer(Nothing));
     }
 
-    #[divan::bench]
-    fn rate_limit(bencher: Bencher<'_, '_>) {
-        let limit = RateLimitSettings::per_second(NonZeroU32::MAX);
-        ask(bencher, RateLimitLayer::new(&limit).layer(Nothing));
+    /// Among so many clients that are remembered, each in its turn.
+    #[divan::bench(args = [1, 10_000, 1_000_000])]
+    fn rate_limit(bencher: Bencher<'_, '_>, clients: u32) {
+        // A cell stays for as long as it takes to refill, here ten minutes.
+        let mut limit = RateLimitSettings::per_second(NonZeroU32::MIN);
+        limit.per = std::time::Duration::from_secs(600);
+        limit.burst = NonZeroU32::MIN.saturating_add(10_000_000);
+        let mut service = RateLimitLayer::new(&limit).layer(Nothing);
+        let mut next = 0_u32;
+        let mut from_the_next = || {
+            // Far from the one before it, as clients are.
+            next = (next + 1) % clients;
+            let address = next.wrapping_mul(0x9e37_79b1);
+            let peer = SocketAddr::from((address.to_be_bytes(), 50_000));
+            let mut request = request("/path/to/a/thing?with=query");
+            request
+                .extensions_mut()
+                .insert(Arc::new(Downstream { peer: Some(peer), ..Downstream::default() }));
+            request
+        };
+        for _ in 0..clients {
+            service.call(from_the_next()).now_or_never();
+        }
+        bencher
+            .counter(ItemsCount::new(1_u32))
+            .with_inputs(from_the_next)
+            .bench_local_values(|request| service.call(request).now_or_never().map(|_| ()));
     }
 
-    #[divan::bench(args = [1, 100])]
+    #[divan::bench(args = [1, 100, 10_000])]
     fn api_key(bencher: Bencher<'_, '_>, keys: usize) {
         let key = |index: usize| {
             let secret =

@@ -61,7 +61,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if let Some(exchange) = request.extensions().get::<Exchange>().cloned() {
+        if let Some(exchange) = request.extensions().get::<Exchange>() {
             let peer = exchange.downstream().peer_address();
             match peer {
                 Some(peer) if is_trusted(&self.trusted, peer) => {

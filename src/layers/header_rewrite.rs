@@ -82,14 +82,17 @@ where
 }
 
 fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
-    for name in &changes.remove {
-        headers.remove(name);
+    // Most messages have none of them, which one walk past their names tells.
+    if headers.keys().any(|name| changes.remove.contains(name)) {
+        for name in &changes.remove {
+            headers.remove(name);
+        }
     }
     for (name, value) in &changes.set {
-        headers.insert(name.clone(), value.clone());
+        headers.insert(name, value.clone());
     }
     for (name, value) in &changes.append {
-        headers.append(name.clone(), value.clone());
+        headers.append(name, value.clone());
     }
 }
 

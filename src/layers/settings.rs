@@ -1,6 +1,7 @@
 //! What a route's layers are told.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,30 @@ impl KeyDigest {
     /// Compares without telling, by the time it takes, where they differ.
     #[must_use]
     pub fn matches(&self, other: &Self) -> Choice {
-        self.0.ct_eq(&other.0)
+        self.words().ct_eq(&other.words())
+    }
+
+    /// In words, of which there are fewer to compare than bytes.
+    fn words(&self) -> [u64; 4] {
+        let (mut words, (bytes, _)) = ([0; 4], self.0.as_chunks());
+        for (word, bytes) in words.iter_mut().zip(bytes) {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        words
+    }
+}
+
+impl PartialEq for KeyDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other).into()
+    }
+}
+
+impl Eq for KeyDigest {}
+
+impl Hash for KeyDigest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
     }
 }
 
@@ -137,4 +161,21 @@ pub struct TrustSettings {
     /// Proxies in front of Tollgate whose `X-Forwarded-*` and `Forwarded` are
     /// believed. Default none.
     pub proxies: Vec<IpNet>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_match_if_every_byte_does() {
+        let bytes: [u8; 32] = std::array::from_fn(|index| index as u8);
+        let digest = KeyDigest::from_bytes(bytes);
+        assert!(digest == KeyDigest::from_bytes(bytes));
+        for index in 0..32 {
+            let mut other = bytes;
+            other[index] ^= 0x80;
+            assert!(digest != KeyDigest::from_bytes(other), "{index}");
+        }
+    }
 }

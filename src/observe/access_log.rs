@@ -23,6 +23,9 @@ use crate::seat::seat;
 /// Bytes that may wait to be written, of one worker.
 const BUFFER: usize = 4 * 1024 * 1024;
 
+/// Bytes that an empty buffer keeps room for.
+const KEPT: usize = 64 * 1024;
+
 /// How many workers have a buffer of their own; more share.
 const BUFFERS: usize = 16;
 
@@ -59,6 +62,39 @@ struct Waiting {
 struct Batch {
     bytes: Vec<u8>,
     lines: u64,
+    /// Whether a line did not fit any more; no other is tried then.
+    full: bool,
+}
+
+impl Batch {
+    /// Writes the line of an exchange straight to where it waits; `false` if
+    /// there is no room for it. The lock is held meanwhile: who else wants it
+    /// is the thread, for a moment, once a batch.
+    fn append(&mut self, format: AccessLogFormat, exchange: &Facts) -> bool {
+        if self.full {
+            return false;
+        }
+        let before = self.bytes.len();
+        match format {
+            AccessLogFormat::Text => line::text(exchange, &mut self.bytes),
+            AccessLogFormat::Json => line::json(exchange, &mut self.bytes),
+        }
+        if self.bytes.len() > BUFFER {
+            self.bytes.truncate(before);
+            // An empty batch is taken by nobody: in that, the line was too long.
+            self.full = self.lines > 0;
+            return false;
+        }
+        self.lines += 1;
+        true
+    }
+
+    /// Empties it; what a burst took is given back.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+        (self.lines, self.full) = (0, false);
+    }
 }
 
 impl AccessLog {
@@ -104,21 +140,12 @@ impl AccessLog {
     /// Writes the line of a finished exchange; `false` if it had to be dropped.
     pub fn write(&self, exchange: &Facts) -> bool {
         let Some(writer) = &self.0 else { return true };
-        let line = match writer.format {
-            AccessLogFormat::Text => line::text(exchange),
-            AccessLogFormat::Json => line::json(exchange),
-        };
         let waiting = &*writer.waiting;
-        {
-            let mut batch = waiting.buffers[seat() % BUFFERS].lock();
-            if batch.bytes.len() + line.len() > BUFFER {
-                if waiting.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
-                    tracing::warn!("the access log cannot be written as fast as requests end");
-                }
-                return false;
+        if !waiting.buffers[seat() % BUFFERS].lock().append(writer.format, exchange) {
+            if waiting.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::warn!("the access log cannot be written as fast as requests end");
             }
-            batch.bytes.extend_from_slice(line.as_bytes());
-            batch.lines += 1;
+            return false;
         }
         if !waiting.woken.swap(true, Ordering::AcqRel) {
             writer.thread.unpark();
@@ -159,23 +186,24 @@ fn write_lines(waiting: &Waiting, mut output: Box<dyn Write + Send>) {
         }
         waiting.woken.store(false, Ordering::Release);
         for buffer in &waiting.buffers {
-            std::mem::swap(&mut batch, &mut *buffer.lock());
-            if batch.lines > 0 {
-                let written = output.write_all(&batch.bytes).and_then(|()| output.flush());
-                match written {
-                    Ok(()) => failing = false,
-                    Err(error) => {
-                        waiting.dropped.fetch_add(batch.lines, Ordering::Relaxed);
-                        if !std::mem::replace(&mut failing, true) {
-                            tracing::error!(%error, "the access log cannot be written");
-                        }
+            {
+                let mut waiting = buffer.lock();
+                if waiting.lines == 0 {
+                    continue;
+                }
+                std::mem::swap(&mut batch, &mut *waiting);
+            }
+            let written = output.write_all(&batch.bytes).and_then(|()| output.flush());
+            match written {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    waiting.dropped.fetch_add(batch.lines, Ordering::Relaxed);
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(%error, "the access log cannot be written");
                     }
                 }
             }
-            // What a burst took is given back.
-            batch.bytes.clear();
-            batch.bytes.shrink_to(64 * 1024);
-            batch.lines = 0;
+            batch.clear();
         }
         if ending {
             return;
@@ -220,6 +248,16 @@ mod tests {
         };
         let error = AccessLog::open(&settings).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/access.log"), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_costs_itself_only() {
+        let (mut batch, exchange) = (Batch::default(), exchange("/x"));
+        exchange.update(|record| record.error = Some("x".repeat(BUFFER)));
+        assert!(!batch.append(AccessLogFormat::Text, &exchange));
+        exchange.update(|record| record.error = None);
+        assert!(batch.append(AccessLogFormat::Text, &exchange));
+        assert_eq!(batch.bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
     }
 
     #[test]

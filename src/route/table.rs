@@ -1,26 +1,33 @@
 //! Finds the route of a request: the most specific host first, then the most
 //! specific path, at a cost that does not grow with the number of routes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::fast::RandomState;
+
 use super::{HostPattern, Match, PathPattern};
+
+/// What is looked up for each request. Whoever asks cannot put anything into it,
+/// so that a quick hash does no harm.
+type Map<T> = HashMap<String, T, RandomState>;
 
 /// Routes by host and path.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
-    exact: HashMap<String, Paths<T>>,
+    exact: Map<Paths<T>>,
     /// By the suffix, which begins with a dot.
-    suffix: HashMap<String, Paths<T>>,
+    suffix: Map<Paths<T>>,
     any: Paths<T>,
 }
 
 /// The routes of one host.
 #[derive(Clone, Debug)]
 struct Paths<T> {
-    exact: HashMap<String, T>,
+    exact: Map<T>,
     /// By the prefix without its closing slash; whether that slash is asked for.
-    prefix: HashMap<String, Prefixes<T>>,
+    prefix: Map<Prefixes<T>>,
     /// How long prefixes are, longest first: what is worth looking up.
     lengths: Vec<usize>,
 }
@@ -52,7 +59,7 @@ impl<T: Clone> Table<T> {
     /// Two routes take the same host and path.
     pub fn build(routes: Vec<(Match, T)>) -> Result<Self, Conflict> {
         let mut table =
-            Self { exact: HashMap::new(), suffix: HashMap::new(), any: Paths::default() };
+            Self { exact: Map::default(), suffix: Map::default(), any: Paths::default() };
         let mut seen: HashMap<(Option<HostPattern>, PathPattern), usize> = HashMap::new();
         for (index, (matches, value)) in routes.into_iter().enumerate() {
             let Match { hosts, path } = matches;
@@ -87,7 +94,7 @@ impl<T> Table<T> {
         let found = by_host.and_then(|host| {
             let host = normalized(host);
             self.exact
-                .get(&host)
+                .get(&*host)
                 .and_then(|paths| paths.find(path))
                 .or_else(|| suffixes(&host).find_map(|s| self.suffix.get(s)?.find(path)))
         });
@@ -98,7 +105,7 @@ impl<T> Table<T> {
     #[must_use]
     pub fn knows_host(&self, host: &str) -> bool {
         let host = normalized(host);
-        self.exact.contains_key(&host) || suffixes(&host).any(|s| self.suffix.contains_key(s))
+        self.exact.contains_key(&*host) || suffixes(&host).any(|s| self.suffix.contains_key(s))
     }
 }
 
@@ -142,7 +149,7 @@ impl<T> Paths<T> {
 
 impl<T> Default for Paths<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), prefix: HashMap::new(), lengths: Vec::new() }
+        Self { exact: Map::default(), prefix: Map::default(), lengths: Vec::new() }
     }
 }
 
@@ -153,9 +160,14 @@ impl<T> Default for Prefixes<T> {
 }
 
 /// A host in lower case, without its port and closing dot.
-fn normalized(host: &str) -> String {
-    let bare = super::without_port(host);
-    bare.trim_end_matches('.').to_ascii_lowercase()
+fn normalized(host: &str) -> Cow<'_, str> {
+    let bare = super::without_port(host).trim_end_matches('.');
+    // Clients send it in lower case.
+    if bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(bare.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(bare)
+    }
 }
 
 /// `.b.c` and `.c` of `a.b.c`: longest first.

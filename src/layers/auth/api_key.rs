@@ -1,12 +1,13 @@
 //! Authentication by API key.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use http::header;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use subtle::{Choice, ConditionallySelectable};
 use tower::{Layer, Service};
 
 use super::identity::remove_twins;
@@ -24,7 +25,9 @@ pub struct ApiKeyLayer {
 ///
 /// The key is taken out of the request; its name goes into the exchange and,
 /// if asked for, into a field for the origin. The same answer, after the same
-/// work, meets a missing key and a wrong one.
+/// work, meets a missing key and a wrong one: what was given is hashed, its
+/// digest is looked up, and one digest is compared in constant time, somebody's
+/// or nobody's. The work does not grow with the number of keys.
 #[derive(Clone, Debug)]
 pub struct ApiKeyAuth<S> {
     inner: S,
@@ -35,6 +38,10 @@ pub struct ApiKeyAuth<S> {
 struct Shared {
     settings: ApiKeySettings,
     challenge: HeaderValue,
+    /// Whose keys they are.
+    names: HashMap<KeyDigest, Arc<str>, RandomState>,
+    /// What an unknown key is compared with.
+    nobody: KeyDigest,
 }
 
 impl ApiKeyLayer {
@@ -46,7 +53,10 @@ impl ApiKeyLayer {
         let challenge = format!("ApiKey realm=\"tollgate\", header=\"{}\"", settings.header);
         let challenge = HeaderValue::try_from(challenge)
             .unwrap_or_else(|_| HeaderValue::from_static("ApiKey realm=\"tollgate\""));
-        Self { shared: Arc::new(Shared { settings: settings.clone(), challenge }) }
+        let names = settings.keys.iter().map(|key| (key.digest, key.name.clone())).collect();
+        let nobody = KeyDigest::from_bytes([0; 32]);
+        let shared = Shared { settings: settings.clone(), challenge, names, nobody };
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -72,13 +82,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Shared { settings, challenge } = &*self.shared;
-        let exchange = request.extensions().get::<Exchange>().cloned();
-        let (name, rejection) = identify(request.headers(), settings);
-        let Some(name) = name else {
-            if let Some(exchange) = exchange {
-                exchange.update(|record| record.rejection = Some(rejection));
-            }
+        let Shared { settings, challenge, .. } = &*self.shared;
+        let identified = self.shared.identify(request.headers());
+        if let Some(exchange) = request.extensions().get::<Exchange>() {
+            exchange.update(|record| match &identified {
+                Ok(name) => record.identity = Some(name.clone()),
+                Err(rejection) => record.rejection = Some(rejection),
+            });
+        }
+        let Ok(name) = identified else {
             let detail = "A valid API key is needed here.";
             let answer = Answer::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
                 .header(header::WWW_AUTHENTICATE, challenge.clone());
@@ -92,35 +104,28 @@ where
                 headers.insert(field.clone(), value);
             }
         }
-        if let Some(exchange) = exchange {
-            exchange.update(|record| record.identity = Some(name));
-        }
         ShortCircuit::forwarded(self.inner.call(request))
     }
 }
 
-/// The name of the key that a request carries, or why it has none.
-fn identify(headers: &HeaderMap, settings: &ApiKeySettings) -> (Option<Arc<str>>, &'static str) {
-    let mut lines = headers.get_all(&settings.header).iter();
-    let (given, why) = match (lines.next(), lines.next()) {
-        (Some(given), None) => (given.as_bytes(), "auth_invalid"),
-        (Some(_), Some(_)) => (&b""[..], "auth_ambiguous"),
-        (None, _) => (&b""[..], "auth_missing"),
-    };
-    let digest = KeyDigest::of(given);
-    // Every key is compared, so that the time says nothing of which one, if
-    // any, it was.
-    let (mut known, mut which) = (Choice::from(0), 0_u32);
-    for (index, key) in (0_u32..).zip(&settings.keys) {
-        let same = key.digest.matches(&digest);
-        which.conditional_assign(&index, same);
-        known |= same;
+impl Shared {
+    /// The name of the key that a request carries, or why it has none.
+    fn identify(&self, headers: &HeaderMap) -> Result<Arc<str>, &'static str> {
+        let mut lines = headers.get_all(&self.settings.header).iter();
+        let (given, why) = match (lines.next(), lines.next()) {
+            (Some(given), None) => (given.as_bytes(), "auth_invalid"),
+            (Some(_), Some(_)) => (&b""[..], "auth_ambiguous"),
+            (None, _) => (&b""[..], "auth_missing"),
+        };
+        let digest = KeyDigest::of(given);
+        // To where in the map a request leads is for SHA-256 to say and not for
+        // whoever sent it: how long the look-up takes tells nothing of the keys.
+        let known = self.names.get_key_value(&digest).map(|(digest, name)| (digest, Some(name)));
+        let (stored, name) = known.unwrap_or((&self.nobody, None));
+        let same = bool::from(stored.matches(&digest));
+        let given_once = why == "auth_invalid";
+        name.filter(|_| same && given_once).cloned().ok_or(why)
     }
-    let given_once = why == "auth_invalid";
-    let name = (bool::from(known) && given_once)
-        .then(|| settings.keys.get(which as usize).map(|key| key.name.clone()))
-        .flatten();
-    (name, why)
 }
 
 #[cfg(test)]
@@ -173,6 +178,31 @@ mod tests {
             assert!(challenge.contains("x-api-key"), "{challenge}");
         }
         assert_eq!(missing.headers(), wrong.headers());
+    }
+
+    #[test]
+    fn each_of_many_keys_is_found_and_no_other_is() {
+        let keys = (0..1_000).map(|n| key(&format!("client-{n}"), &format!("secret-{n}")));
+        let layer = ApiKeyLayer::new(&ApiKeySettings::new(keys.collect()));
+        let identify = |secret: String| {
+            let headers = [("x-api-key", secret)].map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::try_from(value).unwrap())
+            });
+            layer.shared.identify(&headers.into_iter().collect())
+        };
+        for n in 0..1_000 {
+            assert_eq!(identify(format!("secret-{n}")).as_deref(), Ok(&*format!("client-{n}")));
+            assert_eq!(identify(format!("Secret-{n}")), Err("auth_invalid"));
+        }
+    }
+
+    #[test]
+    fn nobodys_digest_lets_nobody_in() {
+        let mut layer = ApiKeyLayer::new(&ApiKeySettings::new(Vec::new()));
+        let shared = Arc::get_mut(&mut layer.shared).unwrap();
+        shared.nobody = KeyDigest::of(b"x");
+        let headers = [(HeaderName::from_static("x-api-key"), HeaderValue::from_static("x"))];
+        assert_eq!(shared.identify(&headers.into_iter().collect()), Err("auth_invalid"));
     }
 
     #[tokio::test]

@@ -60,13 +60,21 @@ where
 /// Takes a field out, with the names that some origins read as the same:
 /// `X_Client` and `X.Client` for `X-Client`.
 pub(super) fn remove_twins(headers: &mut HeaderMap, field: &HeaderName) {
-    let plain = |name: &str| name.replace(['_', '.'], "-");
-    let wanted = plain(field.as_str());
+    // Most requests have none.
+    if !headers.keys().any(|name| are_twins(name, field)) {
+        return;
+    }
     let twins: Vec<HeaderName> =
-        headers.keys().filter(|name| plain(name.as_str()) == wanted).cloned().collect();
+        headers.keys().filter(|name| are_twins(name, field)).cloned().collect();
     for twin in twins {
         headers.remove(twin);
     }
+}
+
+fn are_twins(one: &HeaderName, other: &HeaderName) -> bool {
+    let plain = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| plain(*a) == plain(*b))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! A cell that has been idle for as long as it takes to refill says nothing
 //! any more, and is evicted: by whoever comes along when the table has grown
-//! by half since the last time, or has not been looked through for a minute.
+//! by half since the last time, or has not been looked through for a minute. One
+//! request in [`SAMPLE`] finds out whether it has, which the others need not.
 //! So memory is bounded by the clients that asked within that time, each once.
 
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use governor::{Quota, RateLimiter};
 
 use super::RateLimitSettings;
 use crate::context::client_network;
+use crate::seat::seat;
 
 /// Below this many clients the table is not worth looking through.
 const FEW: usize = 1_024;
@@ -24,14 +26,19 @@ const FEW: usize = 1_024;
 /// How long an idle cell may stay at the most, in nanoseconds.
 const LOOK_EVERY: u64 = 60_000_000_000;
 
+/// Of so many requests that one worker has, one finds out whether to evict.
+const SAMPLE: usize = 32;
+
 /// Counts requests by client.
 #[derive(Debug)]
 pub(super) struct Limiter<C: Clock = DefaultClock> {
-    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, C, NoOpMiddleware<C::Instant>>,
+    limiter: RateLimiter<u64, DashMapStateStore<u64>, C, NoOpMiddleware<C::Instant>>,
     clock: C,
     started: C::Instant,
+    /// Requests of each worker.
+    asked: Box<[Asked]>,
     evicting: AtomicBool,
-    /// Requests since the table was last looked through.
+    /// Requests since the table was last looked through, to the nearest sample.
     since: AtomicUsize,
     /// After this many it is looked through again.
     patience: AtomicUsize,
@@ -54,6 +61,7 @@ impl<C: Clock + Clone> Limiter<C> {
             ),
             started: clock.now(),
             clock,
+            asked: asked(),
             evicting: AtomicBool::new(false),
             since: AtomicUsize::new(0),
             patience: AtomicUsize::new(FEW),
@@ -63,15 +71,17 @@ impl<C: Clock + Clone> Limiter<C> {
 
     /// Lets a request of `client` through, or says how long it should wait.
     pub(super) fn check(&self, client: IpAddr) -> Result<(), Duration> {
-        let now = self.clock.now();
-        let outcome = self.limiter.check_key(&client_network(client));
-        self.evict_if_due(now);
-        outcome.map_err(|not_until| not_until.wait_time_from(now))
+        let outcome = self.limiter.check_key(&cell(client));
+        let asked = &self.asked[seat() % self.asked.len()].0;
+        if (asked.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(SAMPLE) {
+            self.evict_if_due();
+        }
+        outcome.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    fn evict_if_due(&self, now: C::Instant) {
-        let elapsed: u64 = now.duration_since(self.started).as_u64();
-        let asked = self.since.fetch_add(1, Ordering::Relaxed) + 1;
+    fn evict_if_due(&self) {
+        let elapsed: u64 = self.clock.now().duration_since(self.started).as_u64();
+        let asked = self.since.fetch_add(SAMPLE, Ordering::Relaxed) + SAMPLE;
         let late = elapsed.saturating_sub(self.looked_at.load(Ordering::Relaxed)) > LOOK_EVERY;
         if !late && asked < self.patience.load(Ordering::Relaxed) {
             return;
@@ -91,6 +101,33 @@ impl<C: Clock + Clone> Limiter<C> {
     pub(super) fn clients(&self) -> usize {
         self.limiter.len()
     }
+}
+
+/// What a client is counted by: the prefix of an IPv6 address, or an IPv4 address
+/// as a prefix that nobody has (`0000::/8` is reserved, RFC 4291 §2.4). One small
+/// number takes half the room in the table that an address of either kind does.
+/// The hash stays one that is made to withstand those who choose what is hashed:
+/// a client may have many addresses to choose from.
+fn cell(client: IpAddr) -> u64 {
+    const V4: u64 = 1 << 32;
+    match client_network(client) {
+        IpAddr::V4(v4) => V4 | u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        }
+    }
+}
+
+/// How often one worker asked, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Asked(AtomicUsize);
+
+/// A count for each worker.
+fn asked() -> Box<[Asked]> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(64);
+    (0..workers).map(|_| Asked::default()).collect()
 }
 
 /// One cell back every `per / rate`, whole fractions kept, `burst` at most.
@@ -151,7 +188,9 @@ mod tests {
         }
         assert_eq!(limiter.clients(), 10_000);
         clock.advance(Duration::from_secs(61));
-        let _ = limiter.check(client(1));
+        for _ in 0..SAMPLE {
+            let _ = limiter.check(client(1));
+        }
         assert_eq!(limiter.clients(), 1);
     }
 
@@ -163,6 +202,25 @@ mod tests {
             clock.advance(Duration::from_millis(1));
         }
         assert!(limiter.clients() < 5_000, "{}", limiter.clients());
+    }
+
+    #[test]
+    fn cells_of_different_clients_differ() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let clients = [
+            "0.0.0.0",
+            "1.2.3.4",
+            "255.255.255.255",
+            "::1",
+            "2001:db8::",
+            "2001:db8:0:1::",
+            "ffff::",
+        ];
+        for (index, one) in clients.iter().enumerate() {
+            for other in &clients[index + 1..] {
+                assert_ne!(cell(address(one)), cell(address(other)), "{one} {other}");
+            }
+        }
     }
 
     #[test]

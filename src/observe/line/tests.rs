@@ -1,0 +1,265 @@
+//! What a line reads like, and that it reads so whatever it is about.
+
+use super::*;
+use crate::context::{Downstream, Exchange, Record, RequestLine, Route};
+use http::{HeaderValue, Method, StatusCode, Uri};
+use proptest::prelude::*;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+fn text(exchange: &Facts) -> String {
+    let mut line = Vec::new();
+    super::text(exchange, &mut line);
+    String::from_utf8(line).unwrap()
+}
+
+fn json(exchange: &Facts) -> String {
+    let mut line = Vec::new();
+    super::json(exchange, &mut line);
+    String::from_utf8(line).unwrap()
+}
+
+pub(in crate::observe) fn exchange(target: &str) -> Exchange {
+    let downstream = Downstream {
+        peer: Some("192.0.2.1:4711".parse().unwrap()),
+        listener: "public".into(),
+        ..Downstream::default()
+    };
+    let request = RequestLine {
+        method: Method::GET,
+        uri: target.parse::<Uri>().unwrap(),
+        version: Version::HTTP_11,
+        host: Some(HeaderValue::from_static("a.test")),
+        user_agent: HeaderValue::from_bytes("evil\"\u{9b}31mred".as_bytes()).ok(),
+        referer: None,
+        accept: None,
+        content_type: None,
+        fields: 0,
+    };
+    let exchange = Exchange::open(Arc::new(downstream), request, None);
+    exchange.update(|record| {
+        record.status = Some(StatusCode::OK);
+        record.route = Some(Route::named("demo"));
+        record.complete = true;
+    });
+    exchange
+}
+
+#[test]
+fn a_text_line_starts_with_what_everybody_looks_for() {
+    let line = text(&exchange("/x?a=b"));
+    let rest = line.split_once(' ').unwrap().1;
+    assert!(rest.starts_with("192.0.2.1 \"GET /x?a=b HTTP/1.1\" 200 in=0 out=0 ms="), "{line}");
+    assert!(line.contains(" route=demo"), "{line}");
+    assert!(!line.contains("aborted"), "{line}");
+}
+
+#[test]
+fn nothing_a_client_sends_breaks_out_of_its_line() {
+    for line in [text(&exchange("/x")), json(&exchange("/x"))] {
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        assert!(!line.contains('\u{9b}'), "{line:?}");
+    }
+    assert!(text(&exchange("/x")).contains(r#"agent="evil\"\u{9b}31mred""#));
+    let agent = serde_json::from_str::<serde_json::Value>(&json(&exchange("/x"))).unwrap();
+    assert_eq!(agent["user_agent"], "evil\"\u{9b}31mred");
+    let exchange = exchange("/x");
+    exchange.update(|record| record.error = Some("\n\u{1b}[31mred".to_owned()));
+    assert!(text(&exchange).contains(r#"error="\u{a}\u{1b}[31mred""#));
+}
+
+#[test]
+fn a_json_line_is_json_with_what_is_known() {
+    let line: serde_json::Value = serde_json::from_str(&json(&exchange("/x"))).unwrap();
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["route"], "demo");
+    assert_eq!(line["client"], "192.0.2.1");
+    assert!(line["duration_ms"].is_f64());
+    assert!(line.get("origin").is_none());
+}
+
+#[test]
+fn a_client_that_went_away_has_no_status() {
+    let exchange = exchange("/x");
+    exchange.update(|record| (record.status, record.complete) = (None, false));
+    let line = text(&exchange);
+    assert!(line.contains("\" - in=") && line.contains("aborted=true"), "{line}");
+}
+
+#[test]
+fn secrets_in_the_query_are_not_logged() {
+    let line = text(&exchange("/x?token=abc&page=2&API_KEY=def"));
+    assert!(line.contains("/x?token=***&page=2&API_KEY=*** "), "{line}");
+}
+
+/// The text line, put together in the plainest way.
+fn plain_text(exchange: &Facts, at: Moment) -> String {
+    let (request, record) = (exchange.request(), exchange.read(Clone::clone));
+    let client = record.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
+    let status = record.status.map_or_else(|| "-".to_owned(), |status| status.as_str().to_owned());
+    let ms = |took: Duration| format!("{:.3}", took.as_micros() as f64 / 1_000.0);
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let mut line = format!(
+        "{} {client} \"{} {} {:?}\" {status} in={} out={} ms={}",
+        at.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ"),
+        plain_escaped(request.method.as_str()),
+        plain_escaped(&plain_target(&request.uri)),
+        request.version,
+        record.request_bytes,
+        record.response_bytes,
+        ms(at.elapsed),
+    );
+    let pairs = [
+        ("host", request.host.as_ref().map(text)),
+        ("route", record.route.map(|route| route.name.to_string())),
+        ("identity", record.identity.map(|identity| identity.to_string())),
+        ("origin", record.origin.map(|origin| origin.to_string())),
+        ("attempts", (record.attempts > 1).then(|| record.attempts.to_string())),
+        ("rejected", record.rejection.map(str::to_owned)),
+        ("error", record.error),
+        ("policy_ms", record.policy.map(ms)),
+        ("connect_ms", record.connect.map(ms)),
+        ("head_ms", record.response_head.map(ms)),
+        ("aborted", (!record.complete).then(|| "true".to_owned())),
+        ("id", record.request_id.as_ref().map(text)),
+        ("agent", request.user_agent.as_ref().map(text)),
+    ];
+    for (key, value) in pairs {
+        let Some(value) = value else { continue };
+        let word = value.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '\\');
+        line += &if word && !value.is_empty() {
+            format!(" {key}={value}")
+        } else {
+            format!(" {key}=\"{}\"", plain_escaped(&value))
+        };
+    }
+    line + "\n"
+}
+
+fn plain_escaped(text: &str) -> String {
+    let escape = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        ' '..='~' => c.to_string(),
+        c if c.is_alphanumeric() => c.to_string(),
+        c => c.escape_unicode().to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
+fn plain_target(uri: &Uri) -> String {
+    let secret = ["password", "token", "key"];
+    let hidden = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if secret.contains(&name.to_lowercase().as_str()) => format!("{name}=***"),
+        _ => pair.to_owned(),
+    };
+    let query = |query: &str| query.split('&').map(hidden).collect::<Vec<_>>().join("&");
+    uri.query().map_or_else(|| uri.path().to_owned(), |q| format!("{}?{}", uri.path(), query(q)))
+}
+
+/// A field's value of any bytes that one may have.
+fn value() -> impl Strategy<Value = Option<HeaderValue>> {
+    let bytes = prop_oneof![
+        "[!-~]{0,20}".prop_map(String::into_bytes),
+        "[ -~]{0,20}".prop_map(String::into_bytes),
+        "\\PC{0,8}".prop_map(String::into_bytes),
+        prop::collection::vec(0x20_u8.., 0..12),
+    ];
+    prop::option::of(bytes.prop_map(|bytes| HeaderValue::from_bytes(&bytes).ok()))
+        .prop_map(Option::flatten)
+}
+
+fn word() -> impl Strategy<Value = Option<String>> {
+    prop::option::of(prop_oneof![any::<String>(), "[ -~]{0,12}", "[!-~]{0,12}"])
+}
+
+fn took() -> impl Strategy<Value = Option<Duration>> {
+    // Up to a month.
+    prop::option::of((0_u64..2_600_000_000_000).prop_map(Duration::from_micros))
+}
+
+fn request_lines() -> impl Strategy<Value = RequestLine> {
+    let targets = "/[!$-;=@-Z_a-z~]{0,12}(\\?((key|x|Token|PASSWORD|)(=[a-z/?]{0,3})?&?){0,4})?";
+    let method = prop_oneof!["GET", "[A-Z!#$%]{1,9}"];
+    (method, targets, value(), value(), value()).prop_map(|(method, uri, host, agent, referer)| {
+        RequestLine {
+            method: Method::from_bytes(method.as_bytes()).unwrap(),
+            uri: uri.parse().unwrap(),
+            version: Version::HTTP_11,
+            host,
+            user_agent: agent,
+            referer,
+            accept: None,
+            content_type: None,
+            fields: 0,
+        }
+    })
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    let addresses = (prop::option::of(any::<IpAddr>()), prop::option::of(100_u16..1_000));
+    let words = (word(), word(), word(), word());
+    let numbers = (any::<u64>(), 0_u64..100_000, 0_u32..4, any::<bool>());
+    (addresses, words, numbers, (took(), took(), took()), value()).prop_map(
+        |((client, status), words, (request_bytes, response_bytes, attempts, whole), took, id)| {
+            Record {
+                client,
+                request_id: id,
+                route: words.0.map(Route::named),
+                identity: words.1.map(Into::into),
+                origin: words.2.map(Into::into),
+                attempts,
+                error: words.3,
+                status: status.map(|status| StatusCode::from_u16(status).unwrap()),
+                request_bytes,
+                response_bytes,
+                policy: took.0,
+                connect: took.1,
+                response_head: took.2,
+                complete: whole,
+                ..Record::default()
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_line_is_what_the_plainest_way_makes_of_it(
+        request in request_lines(),
+        record in records(),
+        peer in prop::option::of(any::<SocketAddr>()),
+        from_the_peer in any::<bool>(),
+        milliseconds in 0_i64..4_000_000_000_000,
+        lasted in took(),
+    ) {
+        let downstream = Downstream { peer, ..Downstream::default() };
+        let exchange = Exchange::open(Arc::new(downstream), request, None);
+        exchange.update(|into| {
+            let client = if from_the_peer { into.client } else { record.client };
+            *into = Record { client, ..record };
+        });
+        let at = Moment {
+            now: Timestamp::from_millisecond(milliseconds).unwrap(),
+            elapsed: lasted.unwrap_or_default(),
+        };
+        let mut lines = b"the line before\n".to_vec();
+        text::text_at(&exchange, at, &mut lines);
+        let expected = format!("the line before\n{}", plain_text(&exchange, at));
+        prop_assert_eq!(String::from_utf8(lines).unwrap(), expected);
+
+        let mut line = Vec::new();
+        json::json_at(&exchange, at, &mut line);
+        let line = String::from_utf8(line).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let record = exchange.read(Clone::clone);
+        prop_assert_eq!(read["time"].as_str().unwrap(),
+            at.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string());
+        prop_assert_eq!(read["target"].as_str().unwrap(), plain_target(&exchange.request().uri));
+        prop_assert_eq!(read["client"].as_str().map(str::to_owned), record.client.map(|c| c.to_string()));
+        prop_assert_eq!(read["peer"].as_str().map(str::to_owned), peer.map(|p| p.to_string()));
+        prop_assert_eq!(read["error"].as_str(), record.error.as_deref());
+        prop_assert_eq!(read["duration_ms"].as_f64().unwrap(),
+            at.elapsed.as_micros() as f64 / 1_000.0);
+        prop_assert!(!line.trim_end_matches('\n').contains(char::is_control), "{:?}", line);
+    }
+}
