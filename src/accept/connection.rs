@@ -28,13 +28,14 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(acceptor: &Acceptor, socket: &TcpListener) -> Self {
         let local = socket.local_addr().ok().filter(|local| !local.ip().is_unspecified());
-        let Acceptor { name, tls, serve, permits, metrics } = acceptor;
+        let Acceptor { name, tls, serve, permits, metrics, connections } = acceptor;
         let acceptor = Acceptor {
             name: (&**name).into(),
             tls: tls.clone(),
             serve: Arc::new((**serve).clone()),
             permits: permits.clone(),
             metrics: metrics.clone(),
+            connections: connections.clone(),
         };
         Self { acceptor, local }
     }

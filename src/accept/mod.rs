@@ -22,7 +22,7 @@ pub use permits::{LimitReached, Permit, Permits};
 pub use settings::{ConnectionLimits, ListenerSettings};
 pub use worker::{Member, Worker, crew};
 
-use crate::observe::Metrics;
+use crate::observe::{ListenerConnections, Metrics};
 use crate::serve::{Answers, ServeSettings};
 use crate::tls::TlsAcceptor;
 use connection::Door;
@@ -38,6 +38,7 @@ pub struct Acceptor {
     serve: Arc<ServeSettings>,
     permits: Permits,
     metrics: Metrics,
+    connections: ListenerConnections,
 }
 
 impl Acceptor {
@@ -49,8 +50,9 @@ impl Acceptor {
         permits: Permits,
         metrics: Metrics,
     ) -> Self {
-        let serve = Arc::new(settings.serve.clone());
-        Self { name: settings.name.as_str().into(), tls, serve, permits, metrics }
+        let (name, serve) = (settings.name.as_str().into(), Arc::new(settings.serve.clone()));
+        let connections = metrics.listener(&name);
+        Self { name, tls, serve, permits, metrics, connections }
     }
 }
 

@@ -71,7 +71,7 @@ impl<S: Answers> Worker<S> {
     /// Serves a connection that was just accepted, here or on another worker,
     /// unless its client has too many.
     pub(super) fn admit(&self, tcp: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
-        let Acceptor { name, permits, metrics, .. } = &door.acceptor;
+        let Acceptor { name, permits, metrics, connections, .. } = &door.acceptor;
         let permit = match permits.acquire(peer.ip()) {
             Ok(permit) => permit,
             Err(limit) => {
@@ -80,7 +80,7 @@ impl<S: Answers> Worker<S> {
                 return;
             }
         };
-        let gauge = metrics.connection_opened(name);
+        let gauge = connections.opened();
         let (door, busy) = (door.clone(), self.drain.busy());
         let Some(place) = &self.place else {
             let open = KeepOpen::new(Arc::new((permit, gauge)));

@@ -78,12 +78,18 @@ impl Service<Request<Body>> for Forward {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let inner = self.0.clone();
-        Box::pin(async move { inner.forward(request).await })
+        // Here it lies, and is taken from when it is sent: a request is large, and
+        // what moves it from hand to hand costs more than some layers.
+        let mut slot = Some(request);
+        Box::pin(async move { inner.forward(&mut slot).await })
     }
 }
 
 impl Inner {
-    async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+    async fn forward(&self, slot: &mut Option<Request<Body>>) -> Result<Response<Body>, Error> {
+        let Some(request) = slot else {
+            return Err(Error::new(Kind::Internal).detail("there is no request to forward"));
+        };
         let exchange = request.extensions().get::<Exchange>().cloned();
         let now = Instant::now();
         if let Some(exchange) = &exchange {
@@ -93,15 +99,13 @@ impl Inner {
                 record.policy = Some(now.saturating_duration_since(exchange.started()));
             });
         }
-        let switch = upgrade::Switch::take(&mut request, &self.settings.upgrades);
-        self.prepare(&mut request, switch.as_ref())?;
+        let switch = upgrade::Switch::take(request, &self.settings.upgrades);
+        self.prepare(request, switch.as_ref())?;
         // Nothing that was kept for the layers follows the request upstream.
         request.extensions_mut().clear();
-        // Here it lies, and is taken from when it is sent.
-        let mut slot = Some(request);
         let mut attempts =
             retry::Attempts::new(&*self.balance, &self.metrics, exchange.as_ref(), now);
-        let response = attempts.run(&mut slot, &self.settings.target).await?;
+        let response = attempts.run(slot, &self.settings.target).await?;
         self.finish(response, switch, exchange.as_ref())
     }
 

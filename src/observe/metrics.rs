@@ -21,6 +21,23 @@ use crate::context::{Facts, Route};
 #[derive(Clone, Default)]
 pub struct Metrics(Arc<Families>);
 
+/// Counts the connections of one listener.
+#[derive(Clone, Debug)]
+pub struct ListenerConnections {
+    accepted: Counter,
+    open: Gauge,
+}
+
+impl ListenerConnections {
+    /// A connection was accepted.
+    #[must_use]
+    pub fn opened(&self) -> ConnectionGauge {
+        self.accepted.inc();
+        self.open.inc();
+        ConnectionGauge(self.open.clone())
+    }
+}
+
 /// Counts a connection as open until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionGauge(Gauge);
@@ -167,14 +184,14 @@ impl Families {
 }
 
 impl Metrics {
-    /// A connection was accepted on this listener.
+    /// The connections of this listener.
     #[must_use]
-    pub fn connection_opened(&self, listener: &Arc<str>) -> ConnectionGauge {
+    pub fn listener(&self, listener: &Arc<str>) -> ListenerConnections {
         let labels = Listener { listener: Label(listener.clone()) };
-        self.0.accepted.get_or_create(&labels).inc();
-        let open = self.0.open.get_or_create(&labels).clone();
-        open.inc();
-        ConnectionGauge(open)
+        ListenerConnections {
+            accepted: self.0.accepted.get_or_create(&labels).clone(),
+            open: self.0.open.get_or_create(&labels).clone(),
+        }
     }
 
     /// The connections of one worker among several.
@@ -314,7 +331,7 @@ mod tests {
     #[test]
     fn a_connection_is_open_until_its_gauge_is_dropped() {
         let metrics = Metrics::default();
-        let gauge = metrics.connection_opened(&"public".into());
+        let gauge = metrics.listener(&"public".into()).opened();
         has(&metrics, "tollgate_connections_open{listener=\"public\"} 1");
         drop(gauge);
         has(&metrics, "tollgate_connections_open{listener=\"public\"} 0");
