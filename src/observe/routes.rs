@@ -120,7 +120,7 @@ impl Collector for RouteCounts {
         let touched: Vec<_> = all.values().filter(|series| series.shards.get().is_some()).collect();
         let counter = MetricType::Counter;
         let mut requests =
-            encoder.encode_descriptor("requests", "Requests by status class", None, counter)?;
+            encoder.encode_descriptor("requests", "Requests by status class.", None, counter)?;
         for series in &touched {
             for (class, status) in CLASSES.into_iter().enumerate() {
                 let count = series.sum(|shard| &shard.by_class[class]);
@@ -130,12 +130,12 @@ impl Collector for RouteCounts {
                 }
             }
         }
-        let help = "From the request's head to the response's end";
+        let help = "From the request's head to the response's end.";
         let (unit, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
         let mut durations = encoder.encode_descriptor("request_duration", help, unit, histogram)?;
         for series in &touched {
             let labels = ByRoute { route: Label(series.name.clone()) };
-            let bounds = DURATIONS.into_iter().chain([f64::MAX]).enumerate();
+            let bounds = DURATIONS.into_iter().chain([f64::INFINITY]).enumerate();
             let buckets: Vec<(f64, u64)> = bounds
                 .map(|(at, bound)| (bound, series.sum(|shard| &shard.by_duration[at])))
                 .collect();
@@ -148,8 +148,8 @@ impl Collector for RouteCounts {
         let received: Bytes = |shard| &shard.request_bytes;
         let sent: Bytes = |shard| &shard.response_bytes;
         for (name, help, bytes) in [
-            ("request_body", "Request body bytes received", received),
-            ("response_body", "Response body bytes sent", sent),
+            ("request_body", "Request body bytes received.", received),
+            ("response_body", "Response body bytes sent.", sent),
         ] {
             let mut encoder = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), counter)?;
             for series in &touched {
@@ -158,5 +158,52 @@ impl Collector for RouteCounts {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Metrics;
+    use crate::observe::line::tests::exchange;
+    use std::fmt::Write as _;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_counts_are_told_as_openmetrics_has_it() {
+        let metrics = Metrics::default();
+        let exchange = exchange("/x");
+        exchange.update(|record| record.response_bytes = 7);
+        metrics.exchange_finished(&exchange);
+        tokio::time::advance(Duration::from_millis(70_500)).await;
+        metrics.exchange_finished(&exchange);
+        let mut expected = String::from(
+            "# HELP tollgate_requests Requests by status class.\n\
+             # TYPE tollgate_requests counter\n\
+             tollgate_requests_total{route=\"demo\",status=\"2xx\"} 2\n\
+             # HELP tollgate_request_duration_seconds \
+             From the request's head to the response's end.\n\
+             # TYPE tollgate_request_duration_seconds histogram\n\
+             # UNIT tollgate_request_duration_seconds seconds\n\
+             tollgate_request_duration_seconds_sum{route=\"demo\"} 70.5\n\
+             tollgate_request_duration_seconds_count{route=\"demo\"} 2\n",
+        );
+        for bound in DURATIONS {
+            let name = "tollgate_request_duration_seconds_bucket";
+            writeln!(expected, "{name}{{le=\"{bound:?}\",route=\"demo\"}} 1").unwrap();
+        }
+        expected.push_str(
+            "tollgate_request_duration_seconds_bucket{le=\"+Inf\",route=\"demo\"} 2\n\
+             # HELP tollgate_request_body_bytes Request body bytes received.\n\
+             # TYPE tollgate_request_body_bytes counter\n\
+             # UNIT tollgate_request_body_bytes bytes\n\
+             tollgate_request_body_bytes_total{route=\"demo\"} 0\n\
+             # HELP tollgate_response_body_bytes Response body bytes sent.\n\
+             # TYPE tollgate_response_body_bytes counter\n\
+             # UNIT tollgate_response_body_bytes bytes\n\
+             tollgate_response_body_bytes_total{route=\"demo\"} 14\n",
+        );
+        let text = metrics.render();
+        assert!(text.contains(&expected), "{text}");
     }
 }

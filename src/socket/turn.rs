@@ -47,6 +47,9 @@ struct Out {
     written: usize,
     /// Whether the end of the turn will write them.
     queued: bool,
+    /// Who waits for them to be written: a socket wakes only the one that asked
+    /// it last, and both the connection and the end of the turn may.
+    waiter: Option<Waker>,
     /// Whether the connection itself is gone.
     abandoned: bool,
     failed: Option<io::Error>,
@@ -88,6 +91,9 @@ impl EndOfTurns {
             match out.poll_out(cx) {
                 Poll::Pending => !out.abandoned,
                 Poll::Ready(written) => {
+                    if let Some(waiter) = out.waiter.take() {
+                        waiter.wake();
+                    }
                     out.failed = written.err();
                     out.written = 0;
                     let mut bytes = std::mem::take(&mut out.bytes);
@@ -125,8 +131,13 @@ impl Future for EndOfTurns {
                 None => turn.waker = Some(cx.waker().clone()),
             }
         });
-        this.write(cx);
-        Poll::Pending
+        // A task that has done much is told that no socket takes anything, and
+        // what was left by a connection that is gone would be given up.
+        let all = tokio::task::unconstrained(std::future::poll_fn(|cx| {
+            this.write(cx);
+            Poll::Pending
+        }));
+        std::pin::pin!(all).poll(cx)
     }
 }
 
@@ -150,6 +161,7 @@ impl Tcp {
             bytes: Vec::new(),
             written: 0,
             queued: false,
+            waiter: None,
             abandoned: false,
             failed: None,
         };
@@ -201,6 +213,14 @@ impl Out {
         bytes.clear();
         *written = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// The same, for the connection: it is woken also if the end of the turn was
+    /// faster.
+    fn poll_out_of(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.poll_out(cx);
+        self.waiter = polled.is_pending().then(|| cx.waker().clone());
+        polled
     }
 
     fn half(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
@@ -262,7 +282,7 @@ impl AsyncWrite for Tcp {
         if let Some(length) = self.defer(&mut out, bufs) {
             return Poll::Ready(Ok(length));
         }
-        ready!(out.poll_out(cx))?;
+        ready!(out.poll_out_of(cx))?;
         match bufs {
             [buf] => out.half()?.poll_write(cx, buf),
             _ => out.half()?.poll_write_vectored(cx, bufs),
@@ -279,13 +299,13 @@ impl AsyncWrite for Tcp {
         match out.failed.take() {
             Some(error) => Poll::Ready(Err(error)),
             None if out.queued => Poll::Ready(Ok(())),
-            None => out.poll_out(cx),
+            None => out.poll_out_of(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut out = self.out.lock();
-        ready!(out.poll_out(cx))?;
+        ready!(out.poll_out_of(cx))?;
         out.half()?.poll_shutdown(cx)
     }
 }
@@ -392,6 +412,55 @@ mod tests {
         let mut all = String::new();
         there.read_to_string(&mut all).await.unwrap();
         assert_eq!(all, "mine");
+        turns.abort();
+    }
+
+    #[tokio::test]
+    async fn any_number_of_last_words_is_written() {
+        let turns = turns().await;
+        let mut pairs = Vec::new();
+        for _ in 0..300 {
+            pairs.push(pair().await);
+        }
+        let mut theres = Vec::new();
+        for (mut here, there) in pairs {
+            tokio::task::unconstrained(here.write_all(b"last words")).await.unwrap();
+            theres.push(there);
+        }
+        for mut there in theres {
+            let mut all = String::new();
+            there.read_to_string(&mut all).await.unwrap();
+            assert_eq!(all, "last words");
+        }
+        turns.abort();
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_though_the_end_of_a_turn_wrote_the_rest() {
+        let turns = turns().await;
+        let (mut here, mut there) = pair().await;
+        let (mut other, _there) = pair().await;
+        let large = vec![0; 64 * 1024];
+        while tokio::time::timeout(Duration::from_millis(50), here.write_all(&large)).await.is_ok()
+        {
+        }
+        here.write_all(b"stuck").await.unwrap();
+        tokio::task::yield_now().await;
+        let waiting = tokio::spawn(async move {
+            here.flush().await.unwrap();
+            here.write_all(b"and done").await.unwrap();
+        });
+        tokio::task::yield_now().await;
+        // Another turn, whose end asks the socket once more.
+        other.write_all(b"x").await.unwrap();
+        tokio::task::yield_now().await;
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            there.read_to_end(&mut all).await.unwrap();
+            all
+        });
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+        assert!(reading.await.unwrap().ends_with(b"stuckand done"));
         turns.abort();
     }
 

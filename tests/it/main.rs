@@ -15,6 +15,8 @@ mod forwarding;
 mod h2_origins;
 mod life;
 mod observe;
+mod origin_requests;
+mod origin_wire;
 mod policy;
 mod retries;
 mod routing;

@@ -190,20 +190,36 @@ fn some_of(buffer: &mut BytesMut, left: &mut u64) -> Read {
     Read::Frame(Frame::data(buffer.split_to(some).freeze()))
 }
 
+/// The length of the line that announces a chunk, and the chunk's size; `None`
+/// while the line is not whole.
+fn announced_chunk(buffer: &[u8]) -> Result<Option<(usize, u64)>, Invalid> {
+    // httparse takes a line without a digit for a size of zero, which would end
+    // the body, and lets a bare line feed stand in an extension.
+    if buffer.first().is_some_and(|first| !first.is_ascii_hexdigit()) {
+        return Err(Invalid::Chunk);
+    }
+    match httparse::parse_chunk_size(buffer) {
+        Ok(httparse::Status::Complete((line, size)))
+            if line <= MAX_CHUNK_LINE && !buffer[..line - 1].contains(&b'\n') =>
+        {
+            Ok(Some((line, size)))
+        }
+        Ok(httparse::Status::Partial) if buffer.len() <= MAX_CHUNK_LINE => Ok(None),
+        _ => Err(Invalid::Chunk),
+    }
+}
+
 impl Chunked {
     fn read(&mut self, buffer: &mut BytesMut) -> Result<Read, Invalid> {
         loop {
             match self {
-                Self::Size => match httparse::parse_chunk_size(buffer) {
-                    Ok(httparse::Status::Complete((line, size))) if line <= MAX_CHUNK_LINE => {
-                        buffer.advance(line);
-                        *self = if size == 0 { Self::Trailers(0) } else { Self::Data(size) };
-                    }
-                    Ok(httparse::Status::Partial) if buffer.len() <= MAX_CHUNK_LINE => {
+                Self::Size => {
+                    let Some((line, size)) = announced_chunk(buffer)? else {
                         return Ok(Read::More);
-                    }
-                    _ => return Err(Invalid::Chunk),
-                },
+                    };
+                    buffer.advance(line);
+                    *self = if size == 0 { Self::Trailers(0) } else { Self::Data(size) };
+                }
                 Self::Data(left) => {
                     let read = some_of(buffer, left);
                     if *left == 0 {
@@ -303,6 +319,14 @@ mod tests {
             "1\r\na0\r\n\r\n",
             "11111111111111111\r\n",
             "fffffffffffffffff\r\n",
+            "\r\n\r\n",
+            ";\r\n\r\n",
+            " \r\n\r\n",
+            " 0\r\n\r\n",
+            "1\r\na\r\n\r\n\r\n",
+            "1\r\na\r\n;last\r\n\r\n",
+            "1;x\ny\r\na\r\n0\r\n\r\n",
+            "0;x\n\r\n\r\n",
         ] {
             assert!(read(text.as_bytes(), 100).is_err(), "{text:?}");
         }

@@ -84,8 +84,12 @@ impl Http1 {
     /// anything that nobody asked for.
     pub(super) fn is_ready(&mut self) -> bool {
         let mut byte = [0];
+        // A task that has done much is told that nothing has come, whatever has.
+        let look = tokio::task::unconstrained(std::future::poll_fn(|cx| {
+            Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte))
+        }));
         let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+        std::pin::pin!(look).poll(&mut cx).is_pending()
     }
 
     /// Makes it fit for the runtime of another thread.
@@ -268,5 +272,29 @@ impl Stopped {
             Self::Length => Error::new(Kind::RequestBodyAborted)
                 .detail("the body is not as long as was announced"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::Tcp;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::coop;
+
+    #[tokio::test]
+    async fn a_closed_connection_is_seen_as_such_by_a_task_that_has_done_much() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        drop(listener.accept().await.unwrap());
+        here.readable().await.unwrap();
+        let mut http1 = Http1::new(Stream::Plain(Tcp::new(here)));
+        let ready = std::future::poll_fn(|cx| {
+            while coop::has_budget_remaining() {
+                let _done = std::pin::pin!(coop::consume_budget()).poll(cx);
+            }
+            Poll::Ready(http1.is_ready())
+        });
+        assert!(!ready.await);
     }
 }
