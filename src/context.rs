@@ -119,9 +119,9 @@ impl Permit {
     /// Adds one to `count`, unless there are `max` already.
     #[must_use]
     pub fn acquire(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        let permit = Self(count.clone());
-        (before < max).then_some(permit)
+        let one_more = |open: usize| (open < max).then_some(open + 1);
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(count.clone()))
     }
 }
 

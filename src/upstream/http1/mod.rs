@@ -121,6 +121,8 @@ impl Http1 {
             return Err(Error::new(Kind::Internal).detail("there is no request to send"));
         };
         self.outgoing.begin(request);
+        // What the last response took says nothing of this one.
+        self.reads = READ;
         self.timer.as_mut().reset(now + deadline);
         let mut wait = Wait { deadline, sent: false, lost: None, interim: 0 };
         let answered = std::future::poll_fn(|cx| self.poll_answer(request, &mut wait, cx)).await;

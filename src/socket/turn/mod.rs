@@ -52,6 +52,8 @@ struct Out {
     waiter: Option<Waker>,
     /// Whether the connection itself is gone.
     abandoned: bool,
+    /// Wakes the task that writes what a socket did not take, if there is one.
+    finisher: Option<Waker>,
     failed: Option<io::Error>,
 }
 
@@ -71,43 +73,30 @@ thread_local! {
 /// runtime, for as long as that runs. Never resolves.
 #[must_use]
 pub fn end_of_turns() -> EndOfTurns {
-    EndOfTurns { ready: Vec::new(), stuck: Vec::new() }
+    EndOfTurns { ready: Vec::new() }
 }
 
 /// See [`end_of_turns`].
 #[derive(Debug)]
 pub struct EndOfTurns {
     ready: Vec<Arc<Mutex<Out>>>,
-    /// Those whose socket took not everything.
-    stuck: Vec<Arc<Mutex<Out>>>,
 }
 
 impl EndOfTurns {
     fn write(&mut self, cx: &mut Context<'_>) {
         let mut spare = Vec::new();
-        let keep = |out: &Arc<Mutex<Out>>, cx: &mut Context<'_>, spare: &mut Vec<Vec<u8>>| {
-            let mut out = out.lock();
+        for shared in self.ready.drain(..) {
+            let mut out = shared.lock();
             out.queued = false;
             match out.poll_out(cx) {
-                Poll::Pending => !out.abandoned,
                 Poll::Ready(written) => {
-                    if let Some(waiter) = out.waiter.take() {
-                        waiter.wake();
-                    }
-                    out.failed = written.err();
-                    out.written = 0;
-                    let mut bytes = std::mem::take(&mut out.bytes);
+                    let mut bytes = out.settle(written);
                     // What could not be written is nobody else's.
                     bytes.clear();
                     spare.push(bytes);
-                    false
                 }
-            }
-        };
-        self.stuck.retain(|out| keep(out, cx, &mut spare));
-        for out in self.ready.drain(..) {
-            if keep(&out, cx, &mut spare) {
-                self.stuck.push(out);
+                Poll::Pending if out.abandoned => {}
+                Poll::Pending => out.finish_later(&shared),
             }
         }
         TURN.with_borrow_mut(|turn| {
@@ -115,6 +104,28 @@ impl EndOfTurns {
             let room = SPARE.saturating_sub(turn.spare.len());
             turn.spare.extend(spare.into_iter().take(room));
         });
+    }
+}
+
+/// Writes what a socket did not take at the end of a turn. A task of its own, so
+/// that clients that take nothing cost the turns of others nothing.
+struct Finish(Arc<Mutex<Out>>);
+
+impl Future for Finish {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut out = self.0.lock();
+        match out.poll_out(cx) {
+            Poll::Pending if !out.abandoned => {
+                out.finisher = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Pending => {}
+            Poll::Ready(written) => drop(out.settle(written)),
+        }
+        out.finisher = None;
+        Poll::Ready(())
     }
 }
 
@@ -163,6 +174,7 @@ impl Tcp {
             queued: false,
             waiter: None,
             abandoned: false,
+            finisher: None,
             failed: None,
         };
         Self { read, out: Arc::new(Mutex::new(out)) }
@@ -223,6 +235,32 @@ impl Out {
         polled
     }
 
+    /// Takes in that everything is written, or never will be. Gives the buffer
+    /// away.
+    fn settle(&mut self, written: io::Result<()>) -> Vec<u8> {
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
+        if let Err(error) = written {
+            self.failed = Some(error);
+        }
+        self.written = 0;
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Has a task write what is left.
+    fn finish_later(&mut self, shared: &Arc<Mutex<Self>>) {
+        match (&self.finisher, tokio::runtime::Handle::try_current()) {
+            (Some(finisher), _) => finisher.wake_by_ref(),
+            (None, Ok(runtime)) => {
+                self.finisher = Some(Waker::noop().clone());
+                runtime.spawn(Finish(shared.clone()));
+            }
+            // The end of the thread.
+            (None, Err(_)) => {}
+        }
+    }
+
     fn half(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
         self.half.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -241,12 +279,9 @@ impl Drop for Tcp {
     fn drop(&mut self) {
         let mut out = self.out.lock();
         out.abandoned = true;
-        if !out.bytes.is_empty() {
-            // It is tried once more, and then given up.
-            let _no_thread_left = TURN.try_with(|turn| {
-                let waker = turn.borrow().as_ref().and_then(|turn| turn.waker.clone());
-                waker.inspect(Waker::wake_by_ref);
-            });
+        if let Some(finisher) = &out.finisher {
+            // It tries once more, and then gives up.
+            finisher.wake_by_ref();
         }
     }
 }
@@ -311,183 +346,4 @@ impl AsyncWrite for Tcp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    async fn pair() -> (Tcp, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (here, _) = listener.accept().await.unwrap();
-        (Tcp::new(here), there)
-    }
-
-    fn waiting() -> usize {
-        TURN.with_borrow(|turn| turn.as_ref().map_or(0, |turn| turn.waiting.len()))
-    }
-
-    /// Starts the turns of this thread.
-    async fn turns() -> tokio::task::JoinHandle<std::convert::Infallible> {
-        let turns = tokio::spawn(end_of_turns());
-        tokio::task::yield_now().await;
-        turns
-    }
-
-    #[tokio::test]
-    async fn small_writes_go_out_together_at_the_end_of_the_turn() {
-        let turns = turns().await;
-        let (mut here, mut there) = pair().await;
-        here.write_all(b"one ").await.unwrap();
-        here.write_all(b"two").await.unwrap();
-        here.flush().await.unwrap();
-        assert_eq!(waiting(), 1);
-        let mut nothing = [0; 1];
-        assert!(there.try_read(&mut nothing).is_err());
-        let mut all = [0; 7];
-        there.read_exact(&mut all).await.unwrap();
-        assert_eq!((&all, waiting()), (b"one two", 0));
-        turns.abort();
-    }
-
-    #[tokio::test]
-    async fn order_is_kept_and_all_arrives_however_slowly_it_is_taken() {
-        let turns = turns().await;
-        let (mut here, mut there) = pair().await;
-        let mut expected = Vec::new();
-        for (round, size) in [10, 100_000, 3_000, 5, 4_000_000, 7].into_iter().enumerate() {
-            expected.extend(vec![u8::try_from(round).unwrap(); size]);
-        }
-        let sent = expected.clone();
-        let sending = tokio::spawn(async move {
-            let mut from = 0;
-            for size in [10, 100_000, 3_000, 5, 4_000_000, 7] {
-                here.write_all(&sent[from..from + size]).await.unwrap();
-                here.flush().await.unwrap();
-                from += size;
-            }
-            here.shutdown().await.unwrap();
-        });
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut all = Vec::new();
-        there.read_to_end(&mut all).await.unwrap();
-        assert!(all == expected);
-        sending.await.unwrap();
-        turns.abort();
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_written_though_the_connection_is_dropped_or_the_turns_end() {
-        let turns = turns().await;
-        let (mut here, mut there) = pair().await;
-        here.write_all(b"last words").await.unwrap();
-        drop(here);
-        let mut all = String::new();
-        there.read_to_string(&mut all).await.unwrap();
-        assert_eq!(all, "last words");
-        let (mut here, mut there) = pair().await;
-        here.write_all(b"more").await.unwrap();
-        turns.abort();
-        assert!(turns.await.unwrap_err().is_cancelled());
-        let mut all = [0; 4];
-        there.read_exact(&mut all).await.unwrap();
-        here.write_all(b"at once").await.unwrap();
-        assert_eq!(waiting(), 0);
-    }
-
-    #[tokio::test]
-    async fn what_one_connection_could_not_write_goes_to_no_other() {
-        let turns = turns().await;
-        let (mut broken, there) = pair().await;
-        there.set_zero_linger().unwrap();
-        drop(there);
-        broken.read.readable().await.unwrap();
-        broken.write_all(b"a secret").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        assert!(broken.write_all(b"x").await.is_err());
-        let (mut here, mut there) = pair().await;
-        here.write_all(b"mine").await.unwrap();
-        drop(here);
-        let mut all = String::new();
-        there.read_to_string(&mut all).await.unwrap();
-        assert_eq!(all, "mine");
-        turns.abort();
-    }
-
-    #[tokio::test]
-    async fn any_number_of_last_words_is_written() {
-        let turns = turns().await;
-        let mut pairs = Vec::new();
-        for _ in 0..300 {
-            pairs.push(pair().await);
-        }
-        let mut theres = Vec::new();
-        for (mut here, there) in pairs {
-            tokio::task::unconstrained(here.write_all(b"last words")).await.unwrap();
-            theres.push(there);
-        }
-        for mut there in theres {
-            let mut all = String::new();
-            there.read_to_string(&mut all).await.unwrap();
-            assert_eq!(all, "last words");
-        }
-        turns.abort();
-    }
-
-    #[tokio::test]
-    async fn who_waits_is_woken_though_the_end_of_a_turn_wrote_the_rest() {
-        let turns = turns().await;
-        let (mut here, mut there) = pair().await;
-        let (mut other, _there) = pair().await;
-        let large = vec![0; 64 * 1024];
-        while tokio::time::timeout(Duration::from_millis(50), here.write_all(&large)).await.is_ok()
-        {
-        }
-        here.write_all(b"stuck").await.unwrap();
-        tokio::task::yield_now().await;
-        let waiting = tokio::spawn(async move {
-            here.flush().await.unwrap();
-            here.write_all(b"and done").await.unwrap();
-        });
-        tokio::task::yield_now().await;
-        // Another turn, whose end asks the socket once more.
-        other.write_all(b"x").await.unwrap();
-        tokio::task::yield_now().await;
-        let reading = tokio::spawn(async move {
-            let mut all = Vec::new();
-            there.read_to_end(&mut all).await.unwrap();
-            all
-        });
-        tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
-        assert!(reading.await.unwrap().ends_with(b"stuckand done"));
-        turns.abort();
-    }
-
-    #[tokio::test]
-    async fn without_turns_a_write_is_a_write() {
-        let (mut here, mut there) = pair().await;
-        here.write_all(b"x").await.unwrap();
-        assert_eq!(waiting(), 0);
-        assert_eq!(there.read_u8().await.unwrap(), b'x');
-    }
-
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_holds_no_socket_that_was_dropped() {
-        let turns = turns().await;
-        let (mut here, there) = pair().await;
-        // Fills the system's buffers, so that the next small write sticks.
-        let large = vec![0; 64 * 1024];
-        while tokio::time::timeout(Duration::from_millis(50), here.write_all(&large)).await.is_ok()
-        {
-        }
-        let out = Arc::downgrade(&here.out);
-        here.write_all(b"stuck").await.unwrap_or_default();
-        tokio::task::yield_now().await;
-        drop(here);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        assert!(out.upgrade().is_none());
-        drop(there);
-        turns.abort();
-    }
-}
+mod tests;
