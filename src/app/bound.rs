@@ -106,7 +106,8 @@ impl Bound {
         let watcher = self.drain.watcher();
         let stop = CancellationToken::new();
         let threads = self.start_workers(&watcher, &stop)?;
-        let keepers = Keepers::new(self.upstreams);
+        // Each worker has warmed connections of its own.
+        let keepers = Keepers::new(self.upstreams, false);
         keepers.start();
         let ready = Readiness::default();
         let admin = match self.admin {
@@ -157,6 +158,7 @@ impl Bound {
                 sockets,
                 member,
                 gateway: self.gateway.clone(),
+                upstreams: self.upstreams.clone(),
                 drain: drain.clone(),
                 stop: stop.clone(),
             };
@@ -177,6 +179,7 @@ struct Worker {
     sockets: Vec<(TcpListener, Acceptor)>,
     member: accept::Member,
     gateway: Gateway,
+    upstreams: Vec<Arc<Upstream>>,
     drain: drain::Watcher,
     stop: CancellationToken,
 }
@@ -184,6 +187,9 @@ struct Worker {
 impl Worker {
     async fn run(self) {
         tokio::spawn(end_of_turns());
+        for upstream in self.upstreams {
+            tokio::spawn(upstream.warm());
+        }
         let worker = accept::Worker::start(self.member, self.gateway, self.drain);
         for (socket, acceptor) in self.sockets {
             match tokio::net::TcpListener::from_std(socket) {

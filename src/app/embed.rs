@@ -40,12 +40,14 @@ pub struct ProxyService {
 #[derive(Debug)]
 pub(super) struct Keepers {
     upstreams: Vec<Arc<Upstream>>,
+    /// Whether connections are made ahead.
+    warm: bool,
     tasks: OnceLock<Vec<AbortOnDropHandle<()>>>,
 }
 
 impl Keepers {
-    pub(super) fn new(upstreams: Vec<Arc<Upstream>>) -> Self {
-        Self { upstreams, tasks: OnceLock::new() }
+    pub(super) fn new(upstreams: Vec<Arc<Upstream>>, warm: bool) -> Self {
+        Self { upstreams, warm, tasks: OnceLock::new() }
     }
 
     /// Starts the work, if it has not started and there is a runtime to run it.
@@ -56,6 +58,9 @@ impl Keepers {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         self.tasks.get_or_init(|| {
             let keep = |upstream: &Arc<Upstream>| {
+                if self.warm {
+                    runtime.spawn(upstream.clone().warm());
+                }
                 AbortOnDropHandle::new(runtime.spawn(upstream.clone().keep()))
             };
             self.upstreams.iter().map(keep).collect()
@@ -65,7 +70,7 @@ impl Keepers {
 
 impl ProxyService {
     pub(super) fn new(gateway: Gateway, upstreams: Vec<Arc<Upstream>>) -> Self {
-        let keepers = Arc::new(Keepers::new(upstreams));
+        let keepers = Arc::new(Keepers::new(upstreams, true));
         keepers.start();
         Self { gateway, keepers }
     }

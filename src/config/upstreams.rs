@@ -14,7 +14,7 @@ use crate::upstream::{
     StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 
-const ELSEWHERE: [(&str, &str); 7] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("servers", "origins"),
     ("backends", "origins"),
     ("endpoints", "origins"),
@@ -22,6 +22,8 @@ const ELSEWHERE: [(&str, &str); 7] = [
     ("health_check", "health"),
     ("healthcheck", "health"),
     ("keepalive", "max_idle"),
+    ("max_conns", "max_connections"),
+    ("min_idle", "warm"),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<UpstreamSettings> {
@@ -59,6 +61,13 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
         }
     });
     table.set("max_idle", &mut settings.max_idle, count);
+    settings.max_connections = table.read("max_connections", count);
+    let most = settings.max_idle.min(settings.max_connections.unwrap_or(usize::MAX));
+    table.set("warm", &mut settings.warm, |v| match v.integer("a number", 0, 10_000)? {
+        warm if warm <= most as u64 => Ok(usize::try_from(warm).unwrap_or(most)),
+        _ => Err(Misfit::new(format!("no more than {most} idle connections may be kept"))
+            .hint("raise `max_idle` or `max_connections`, or lower `warm`")),
+    });
     table.set("max_attempts", &mut settings.max_attempts, |v| positive(v).map(u32::from));
     if let Some(tls) = table.table("tls") {
         settings.tls = tls_settings(tls, base);

@@ -113,10 +113,14 @@ impl Origin {
         if !http1 && let Some(shared) = self.pool().shared(Instant::now()) {
             return Ok((Lease::Http2(shared), None));
         }
+        let permit = self.permit().map_err(|error| (error, None))?;
         let lease = match self.connector().dial(http1, deadline).await {
-            Ok(dialled) => tokio::time::timeout_at(deadline, self.handshake(dialled))
-                .await
-                .unwrap_or_else(|_| Err(self.connector().too_late())),
+            Ok(mut dialled) => {
+                dialled.stream.permit = permit;
+                tokio::time::timeout_at(deadline, self.handshake(dialled))
+                    .await
+                    .unwrap_or_else(|_| Err(self.connector().too_late()))
+            }
             Err(error) => Err(error),
         };
         self.metrics().origin_connected(self.upstream(), self.shared_name(), lease.is_ok());
@@ -124,6 +128,24 @@ impl Origin {
         match lease {
             Ok(lease) => Ok((lease, took)),
             Err(error) => Err((error, took)),
+        }
+    }
+
+    /// Makes connections for requests that are still to come, until there are
+    /// `count` or one cannot be made.
+    pub(super) async fn warm(&self, count: usize) {
+        for _ in 0..count {
+            match self.dial(false).await {
+                Ok((Lease::Http1(http1), _)) => self.pool().put(http1),
+                // One carries all.
+                Ok((Lease::Http2(_), _)) => return,
+                Err((error, _)) => {
+                    let (upstream, origin) = (&**self.upstream(), self.name());
+                    let error = error.chain();
+                    tracing::debug!(upstream, origin, error, "a connection was not made ahead");
+                    return;
+                }
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use super::stream::Stream;
+use super::stream::{Layer, Stream};
 use super::tls::{ClientTls, Configs};
 use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings};
 use crate::error::{Error, Kind, Resend, cause_of};
@@ -79,7 +79,7 @@ impl Connector {
         let tcp = Tcp::new(tcp);
         let Some((configs, name)) = &self.tls else {
             let http2 = self.url.scheme == OriginScheme::H2c;
-            return Ok(Dialled { stream: Stream::Plain(tcp), http2 });
+            return Ok(Dialled { stream: Layer::Plain(tcp).into(), http2 });
         };
         let name = ServerName::try_from(name.clone()).map_err(|error| {
             Error::new(Kind::TlsProtocol)
@@ -96,7 +96,7 @@ impl Connector {
             return Err(Error::new(Kind::TlsProtocol)
                 .detail(format!("{} does not agree to HTTP/2", self.url)));
         }
-        Ok(Dialled { stream: Stream::Tls(Box::new(stream)), http2 })
+        Ok(Dialled { stream: Layer::Tls(Box::new(stream)).into(), http2 })
     }
 
     async fn connect_tcp(&self) -> Result<TcpStream, Error> {

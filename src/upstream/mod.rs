@@ -171,6 +171,15 @@ impl Upstream {
         tokio::join!(probes, self.bring_back(), self.sweep());
     }
 
+    /// Makes the connections that the settings want made ahead, for the calling
+    /// thread's requests.
+    pub async fn warm(self: Arc<Self>) {
+        let count = self.settings.warm;
+        if count > 0 {
+            futures_util::future::join_all(self.origins.iter().map(|o| o.warm(count))).await;
+        }
+    }
+
     async fn bring_back(&self) {
         loop {
             // Whoever's time has passed since the rotation was published is in

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -15,6 +16,8 @@ use super::tls::ClientTls;
 use super::{
     OriginScheme, OriginSettings, OriginUrl, Protocol, UpstreamSettings, UpstreamTimeouts,
 };
+use crate::context::Permit;
+use crate::error::{Error, Kind, Resend};
 use crate::observe::Metrics;
 
 /// One server of an upstream.
@@ -29,6 +32,9 @@ pub struct Origin {
     health: Mutex<Health>,
     connector: Connector,
     pool: Pool,
+    /// Connections that are open, if they are counted.
+    open: Arc<AtomicUsize>,
+    max_connections: Option<usize>,
     timeouts: UpstreamTimeouts,
     metrics: Metrics,
 }
@@ -93,6 +99,8 @@ impl Origin {
             health: Mutex::default(),
             connector: Connector::new(origin.url.clone(), tls, settings),
             pool: Pool::new(settings.max_idle, settings.timeouts.pool_idle),
+            open: Arc::default(),
+            max_connections: settings.max_connections,
             timeouts: settings.timeouts,
             metrics: metrics.clone(),
         }
@@ -157,6 +165,16 @@ impl Origin {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// A permit for one more connection; `None` where they are not counted.
+    pub(super) fn permit(&self) -> Result<Option<Permit>, Error> {
+        let Some(max) = self.max_connections else { return Ok(None) };
+        let full = || {
+            let detail = format!("{} has its {max} connections", self.url);
+            Error::new(Kind::Overloaded).detail(detail).resend(Resend::Safe)
+        };
+        Permit::acquire(&self.open, max).map(Some).ok_or_else(full)
     }
 
     pub(super) fn timeouts(&self) -> &UpstreamTimeouts {

@@ -22,6 +22,13 @@ pub struct UpstreamSettings {
     pub timeouts: UpstreamTimeouts,
     /// Idle connections kept for one origin, per worker. Default 64.
     pub max_idle: usize,
+    /// The most connections to one origin, those of all workers together; a
+    /// request that would need one more is offered to the next origin, or else
+    /// answered 503. Probes are not counted. Default none.
+    pub max_connections: Option<usize>,
+    /// Connections that each worker makes to each origin when it starts, before
+    /// requests ask for them. Default 0.
+    pub warm: usize,
     /// How many origins one request may be offered to in all, the first
     /// included. Default 3.
     pub max_attempts: u32,
@@ -164,6 +171,8 @@ impl UpstreamSettings {
             tls: UpstreamTls::default(),
             timeouts: UpstreamTimeouts::default(),
             max_idle: 64,
+            max_connections: None,
+            warm: 0,
             max_attempts: 3,
             health: None,
             passive: PassiveHealth::default(),

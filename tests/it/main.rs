@@ -18,6 +18,7 @@ mod observe;
 mod origin_requests;
 mod origin_wire;
 mod policy;
+mod pool;
 mod retries;
 mod routing;
 mod support;

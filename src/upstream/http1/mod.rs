@@ -281,6 +281,7 @@ impl Stopped {
 mod tests {
     use super::*;
     use crate::socket::Tcp;
+    use crate::upstream::stream::Layer;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::coop;
 
@@ -290,7 +291,7 @@ mod tests {
         let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         drop(listener.accept().await.unwrap());
         here.readable().await.unwrap();
-        let mut http1 = Http1::new(Stream::Plain(Tcp::new(here)));
+        let mut http1 = Http1::new(Layer::Plain(Tcp::new(here)).into());
         let ready = std::future::poll_fn(|cx| {
             while coop::has_budget_remaining() {
                 let _done = std::pin::pin!(coop::consume_budget()).poll(cx);
