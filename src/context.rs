@@ -2,7 +2,7 @@
 //! what became of it ([`Exchange`]).
 //!
 //! Both travel in the request's extensions. A phase writes what it learnt with
-//! [`Exchange::update`]; later phases read it; the access log and the metrics
+//! [`Facts::update`]; later phases read it; the access log and the metrics
 //! are written from it once, when the exchange is over.
 
 use std::any::Any;
