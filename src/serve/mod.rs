@@ -79,55 +79,43 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answers,
 {
-    Box::pin(serve(io, speaks, downstream, settings, service, drain))
-}
-
-async fn serve<IO, S>(
-    io: IO,
-    speaks: Speaks,
-    downstream: Arc<Downstream>,
-    settings: Arc<ServeSettings>,
-    service: S,
-    drain: drain::Watcher,
-) where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Answers,
-{
-    let pulse = Pulse::new(&settings);
-    let mut io = Noted::new(io, pulse.clone());
-    let http2 = match speaks {
-        Speaks::Http1 => false,
-        Speaks::Http2 => true,
-        Speaks::Either if !(settings.http1 && settings.http2) => settings.http2,
-        Speaks::Either => {
-            let told = tokio::time::timeout(settings.request_head_timeout, io.speaks_http2());
-            let told = tokio::select! {
-                // What has come already is answered, drain or not.
-                biased;
-                told = told => told,
-                () = async {
-                    drain.draining().await;
-                    tokio::time::sleep(FIRST_BYTE).await;
-                } => return,
-            };
-            match told {
-                Ok(Ok(http2)) => http2,
-                Ok(Err(_)) | Err(_) => return,
+    Box::pin(async move {
+        let pulse = Pulse::new(&settings);
+        let mut io = Noted::new(io, pulse.clone());
+        let http2 = match speaks {
+            Speaks::Http1 => false,
+            Speaks::Http2 => true,
+            Speaks::Either if !(settings.http1 && settings.http2) => settings.http2,
+            Speaks::Either => {
+                let told = tokio::time::timeout(settings.request_head_timeout, io.speaks_http2());
+                let told = tokio::select! {
+                    // What has come already is answered, drain or not.
+                    biased;
+                    told = told => told,
+                    () = async {
+                        drain.draining().await;
+                        tokio::time::sleep(FIRST_BYTE).await;
+                    } => return,
+                };
+                match told {
+                    Ok(Ok(http2)) => http2,
+                    Ok(Err(_)) | Err(_) => return,
+                }
             }
+        };
+        let service = Mutex::new(service);
+        let service = PerConnection { service, downstream, pulse: pulse.clone() };
+        let mut watch = Watch::new(&pulse, &settings, http2);
+        if http2 {
+            // Boxed, so that a connection of one version has no room for the other.
+            let connection = h2_builder(&settings).serve_connection(TokioIo::new(io), service);
+            let mut connection = Box::pin(connection);
+            let end = http2::Connection::graceful_shutdown;
+            run(connection.as_mut(), end, &mut watch, &drain).await;
+        } else {
+            http1::serve(io, service, &settings, &mut watch, &drain).await;
         }
-    };
-    let service = Mutex::new(service);
-    let service = PerConnection { service, downstream, pulse: pulse.clone() };
-    let mut watch = Watch::new(&pulse, &settings, http2);
-    if http2 {
-        // Boxed, so that a connection of one version has no room for the other.
-        let connection = h2_builder(&settings).serve_connection(TokioIo::new(io), service);
-        let mut connection = Box::pin(connection);
-        let end = http2::Connection::graceful_shutdown;
-        run(connection.as_mut(), end, &mut watch, &drain).await;
-    } else {
-        http1::serve(io, service, &settings, &mut watch, &drain).await;
-    }
+    })
 }
 
 /// Polls a connection beside its watch and the drain, until it has ended, or

@@ -236,7 +236,7 @@ impl Origin {
     }
 }
 
-fn no_request() -> Error {
+pub(super) fn no_request() -> Error {
     Error::new(Kind::Internal).detail("there is no request to send")
 }
 

@@ -28,6 +28,7 @@ use tokio_util::io::poll_read_buf;
 use self::head::{Head, Invalid};
 use self::outgoing::{Outgoing, Stopped};
 use self::received::Received;
+use super::client::no_request;
 use super::origin::Origin;
 use super::stream::Stream;
 use crate::body::Body;
@@ -118,7 +119,7 @@ impl Http1 {
         deadline: Duration,
     ) -> Result<Response<Body>, Error> {
         let Some(request) = slot else {
-            return Err(Error::new(Kind::Internal).detail("there is no request to send"));
+            return Err(no_request());
         };
         self.outgoing.begin(request);
         // What the last response took says nothing of this one.
@@ -233,8 +234,7 @@ impl Http1 {
 
     /// Reads what has come; zero at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let room = self.read.capacity() - self.read.len();
-        if room < LEAST_ROOM.min(self.reads) {
+        if self.read.capacity() - self.read.len() < LEAST_ROOM {
             self.read.reserve(self.reads);
         }
         let room = self.read.capacity() - self.read.len();
