@@ -69,6 +69,7 @@ pub mod route;
 pub mod seat;
 pub mod serve;
 pub mod socket;
+pub mod switch;
 pub mod tls;
 pub mod upstream;
 
