@@ -23,6 +23,8 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
+#[cfg(fuzzing)]
+pub(crate) use http1::fuzz;
 pub use settings::{H2Settings, ServeSettings};
 pub use validate::{Validate, ValidateLayer};
 

@@ -4,6 +4,8 @@ pub mod certs;
 pub mod client;
 pub mod origin;
 pub mod proxy;
+pub mod recorder;
+pub mod strict;
 
 use std::time::Duration;
 
