@@ -246,9 +246,10 @@ where
         response: Response<Body>,
         cx: &mut Context<'_>,
     ) -> Next {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(sender) = exchange.switch.take()
-        {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(sender) = exchange.switch.take() else {
+                return Next::Broken(io::Error::other("the answer switches unasked"));
+            };
             outgoing.begin(|out| {
                 response::write_interim(&response, out);
                 Framing::None
