@@ -130,10 +130,12 @@ impl Http1 {
                 return Err(error);
             }
         };
-        // An answer to a body that was never called for is the end of it.
-        let held = self.outgoing.is_held();
-        let upload = slot.take().filter(|_| !wait.sent && !held).map(Request::into_body);
-        let keep_alive = head.keep_alive && wait.lost.is_none() && !held;
+        // An origin that answers before it called for the body does not want it,
+        // unless all is well.
+        let refused = self.outgoing.is_held() && !head.response.status().is_success();
+        self.outgoing.hold(refused);
+        let upload = slot.take().filter(|_| !wait.sent && !refused).map(Request::into_body);
+        let keep_alive = head.keep_alive && wait.lost.is_none() && !refused;
         let (mut parts, ()) = head.response.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             parts.extensions.insert(self.switched());
