@@ -61,6 +61,7 @@ pub mod context;
 pub mod drain;
 pub mod error;
 pub mod forward;
+mod http1;
 pub mod layers;
 pub mod observe;
 pub mod pem;
