@@ -229,7 +229,7 @@ pub struct Record {
     pub response_head: Option<Duration>,
     /// Whether the response body reached its end.
     pub complete: bool,
-    /// Whether the connection became a tunnel (`101 Switching Protocols`).
+    /// Whether the connection, or the HTTP/2 stream, became a tunnel.
     pub upgraded: bool,
 }
 

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
+use hyper::ext::Protocol;
 use tower::{Layer, Service};
 
 use crate::context::{Downstream, Exchange, HeadLimits};
@@ -102,14 +103,19 @@ fn check<B>(request: &mut Request<B>, limits: HeadLimits) -> Result<(), Answer> 
         let (status, code) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields");
         return Err(refuse(status, code, "The request has too many fields."));
     }
-    method(request.method())?;
+    method(request)?;
     target(request, limits.max_target)?;
     framing(request)?;
     host(request)
 }
 
-fn method(method: &Method) -> Result<(), Answer> {
-    if matches!(*method, Method::CONNECT | Method::TRACE) {
+fn method<B>(request: &mut Request<B>) -> Result<(), Answer> {
+    if *request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_some() {
+        // RFC 8441 §5: it asks for what a GET with `Upgrade` does, and is treated
+        // as one from here on. Its `:protocol` stays beside it.
+        *request.method_mut() = Method::GET;
+    }
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         let code = "method_refused";
         return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, code, "This method is not served.")

@@ -25,4 +25,5 @@ mod support;
 mod timeouts;
 mod tls;
 mod upgrade;
+mod websocket;
 mod wire;

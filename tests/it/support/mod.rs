@@ -4,6 +4,7 @@ pub mod certs;
 pub mod client;
 pub mod origin;
 pub mod proxy;
+pub mod websocket;
 
 use std::time::Duration;
 
