@@ -1,9 +1,12 @@
 //! HTTP on one connection from a client: hyper, held to its limits.
 
+mod authority;
 mod http1;
 mod io;
+mod options;
 mod pulse;
 mod settings;
+mod target;
 mod validate;
 
 use std::convert::Infallible;

@@ -209,29 +209,35 @@ pub(super) fn take_trailers(
 }
 
 /// Whether a field may stand in a trailer section: it neither frames, routes nor
-/// authenticates a message, nor says how its content is to be read.
+/// authenticates a message, nor says where it came from or how its content is to
+/// be read.
 pub(super) fn may_trail(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONNECTION
-            | header::CONTENT_ENCODING
-            | header::CONTENT_LENGTH
-            | header::CONTENT_RANGE
-            | header::CONTENT_TYPE
-            | header::COOKIE
-            | header::HOST
-            | header::MAX_FORWARDS
-            | header::PROXY_AUTHENTICATE
-            | header::PROXY_AUTHORIZATION
-            | header::SET_COOKIE
-            | header::TE
-            | header::TRAILER
-            | header::TRANSFER_ENCODING
-            | header::UPGRADE
-            | header::WWW_AUTHENTICATE
-    )
+    let name_is_a_claim = name.as_str().starts_with("x-forwarded-") || name == "x-real-ip";
+    !name_is_a_claim
+        && !matches!(
+            *name,
+            header::AUTHORIZATION
+                | header::CACHE_CONTROL
+                | header::CONNECTION
+                | header::CONTENT_ENCODING
+                | header::CONTENT_LENGTH
+                | header::CONTENT_RANGE
+                | header::CONTENT_TYPE
+                | header::COOKIE
+                | header::EXPECT
+                | header::FORWARDED
+                | header::HOST
+                | header::MAX_FORWARDS
+                | header::PROXY_AUTHENTICATE
+                | header::PROXY_AUTHORIZATION
+                | header::SET_COOKIE
+                | header::TE
+                | header::TRAILER
+                | header::TRANSFER_ENCODING
+                | header::UPGRADE
+                | header::VIA
+                | header::WWW_AUTHENTICATE
+        )
 }
 
 #[cfg(test)]
