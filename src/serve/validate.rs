@@ -1,14 +1,14 @@
 //! Refuses what no origin should see.
 //!
-//! hyper has parsed the request; this looks at what a parser does not judge:
+//! The request has been parsed; this looks at what a parser does not judge:
 //! whether host, target and framing mean one thing only. The rules for targets
 //! are in `target`, those for hosts in `authority`.
 //!
-//! **What hyper does before.** A `Content-Length` beside `Transfer-Encoding`
-//! and a second, equal `Content-Length` are taken out by hyper itself, and
-//! chunk extensions are dropped, so the origin sees one framing; differing
-//! lengths, `Transfer-Encoding` on HTTP/1.0 and malformed field lines are
-//! answered 400 by hyper, an overlong head 431.
+//! **What stands before this.** Over HTTP/1.1 a head that could be read in two
+//! ways has been refused by then, and the body is framed anew towards the
+//! origin. What a request is to be answered with that could not be read comes
+//! along as [`Refused`]. An embedder's server may be more lenient: so framing and
+//! host are looked at here as well.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,6 +22,11 @@ use super::{authority, options, target};
 use crate::context::{Downstream, Exchange, HeadLimits};
 use crate::layers::{ShortCircuit, are_twins};
 use crate::respond::{Answer, Format};
+
+/// What a request that could not be read is answered with: it is among the
+/// extensions of one that stands for it, so that it is logged and counted as any.
+#[derive(Clone, Debug)]
+pub(super) struct Refused(pub(super) Answer);
 
 /// Puts [`Validate`] before a service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +60,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let checked = check(&mut request).and_then(|()| options::answer(&mut request));
+        let checked = match request.extensions_mut().remove::<Refused>() {
+            Some(Refused(answer)) => Err(answer),
+            None => check(&mut request).and_then(|()| options::answer(&mut request)),
+        };
         match checked {
             Ok(None) => ShortCircuit::forwarded(self.inner.call(request)),
             Ok(Some(response)) => ShortCircuit::rejected(response),

@@ -5,6 +5,7 @@ mod chunks;
 mod fields;
 mod heads;
 mod hop_by_hop;
+mod interim;
 mod origin_answers;
 mod paths;
 mod pipelines;

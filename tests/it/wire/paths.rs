@@ -29,7 +29,7 @@ fn read_by_origin(path: &str, times: usize, careless: bool) -> String {
         match name {
             "" | "." => {}
             ".." => drop(names.pop()),
-            name if careless => names.push(name.trim_matches([' ', '.', '\t']).to_owned()),
+            name if careless => names.push(name.trim_end_matches([' ', '.', '\t']).to_owned()),
             name => names.push(name.to_owned()),
         }
     }
