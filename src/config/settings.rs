@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::layers::{
-    ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
+    TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::route::{Action, Match};
@@ -76,6 +77,8 @@ pub struct RouteSettings {
     pub rate_limit: Option<RateLimitSettings>,
     /// Who may ask; `None`: everyone.
     pub api_key: Option<ApiKeySettings>,
+    /// gRPC calls.
+    pub grpc: GrpcSettings,
     /// Changes to fields. [`HeaderRewriteSettings::response`] starts from
     /// [`HeaderChanges::response_defaults`] unless the route says otherwise.
     pub headers: HeaderRewriteSettings,
@@ -133,6 +136,7 @@ impl RouteSettings {
             action,
             rate_limit: None,
             api_key: None,
+            grpc: GrpcSettings::default(),
             headers: HeaderRewriteSettings {
                 request: HeaderChanges::default(),
                 response: HeaderChanges::response_defaults(),

@@ -12,6 +12,8 @@
 //! | [`InFlightLayer`] | bounds the exchanges under way |
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
 //! | [`ApiKeyLayer`] | lets only known API keys in |
+//! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
+//! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
 //! | [`ForwardedLayer`] | tells the origin where the request came from |
 //! | [`HeaderRewriteLayer`] | changes fields both ways |
@@ -30,6 +32,8 @@ mod body_limit;
 mod client_address;
 mod exchanges;
 mod forwarded;
+mod grpc;
+mod grpc_web;
 mod header_rewrite;
 mod in_flight;
 mod rate_limit;
@@ -44,13 +48,15 @@ pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
+pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
+pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, RateLimitSettings,
-    TrustSettings,
+    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
+    RateLimitSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;

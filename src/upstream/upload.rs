@@ -84,7 +84,6 @@ impl Upload {
 
     fn explained(&self, error: hyper::Error, is_back: bool) -> Error {
         if let Some(kind) = self.failed() {
-            // Over HTTP/2 the cause is lost in the stream's reset.
             return Error::new(kind).because(error);
         }
         let resend = if is_back { Resend::Safe } else { Resend::IfIdempotent };
@@ -157,13 +156,5 @@ pub(super) fn classify(error: hyper::Error) -> Error {
     if error.is_parse() {
         return Error::new(Kind::ResponseInvalid).because(error);
     }
-    // RFC 9113 §8.7: neither a refused stream nor one past the last that a
-    // polite GOAWAY names has been looked at.
-    let refused = cause_of::<h2::Error>(&error).is_some_and(|error| match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => true,
-        Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
-        _ => false,
-    });
-    let resend = if refused { Resend::Safe } else { Resend::Never };
-    Error::new(Kind::ConnectionTerminated).because(error).resend(resend)
+    Error::new(Kind::ConnectionTerminated).because(error)
 }

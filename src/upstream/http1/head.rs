@@ -15,7 +15,7 @@ use crate::body::Body;
 const MAX_FIELDS: usize = 128;
 
 /// The longest head of a response, in bytes.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
+pub(in crate::upstream) const MAX_HEAD: usize = 64 * 1024;
 
 /// A response's head, and what it says of the rest of the connection.
 #[derive(Debug)]
@@ -210,7 +210,7 @@ pub(super) fn take_trailers(
 
 /// Whether a field may stand in a trailer section: it neither frames, routes nor
 /// authenticates a message, nor says how its content is to be read.
-pub(super) fn may_trail(name: &HeaderName) -> bool {
+pub(in crate::upstream) fn may_trail(name: &HeaderName) -> bool {
     !matches!(
         *name,
         header::AUTHORIZATION

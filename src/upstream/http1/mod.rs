@@ -26,6 +26,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
 use self::head::{Head, Invalid};
+pub(super) use self::head::{MAX_HEAD, may_trail};
 use self::outgoing::{Outgoing, Stopped};
 use self::received::Received;
 use super::client::no_request;
@@ -42,7 +43,7 @@ const MOST_READ: usize = 128 * 1024;
 const LEAST_ROOM: usize = 2 * 1024;
 
 /// Interim responses (RFC 9110 §15.2) that an origin may send before its answer.
-const MAX_INTERIM: u32 = 32;
+pub(super) const MAX_INTERIM: u32 = 32;
 
 /// A connection that carries one exchange at a time.
 pub(super) struct Http1 {

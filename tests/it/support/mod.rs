@@ -2,6 +2,8 @@
 
 pub mod certs;
 pub mod client;
+pub mod frames;
+pub mod grpc;
 pub mod origin;
 pub mod proxy;
 
