@@ -455,7 +455,7 @@ mod tests {
         assert!(response.body().is_empty());
         let response: Response<Bytes> = answer().render(Format::GrpcWeb);
         let trailers = b"grpc-status:12\r\ngrpc-message:100 %25 k%C3%A4se%0A\r\n";
-        assert_eq!(response.body()[..5], [0x80, 0, 0, 0, 52]);
+        assert_eq!(response.body()[..5], [0x80, 0, 0, 0, 51]);
         assert_eq!(response.body()[5..], trailers[..]);
         assert!(!response.headers().contains_key(GRPC_STATUS));
     }

@@ -81,7 +81,7 @@ where
                 let detail = "`grpc-timeout` is malformed.";
                 let answer = Answer::new(StatusCode::BAD_REQUEST, "grpc_timeout_invalid", detail);
                 reject(exchange.as_ref(), &answer);
-                return GrpcFuture { inner: None, call: None, answer: Some(answer) };
+                return GrpcFuture { inner: None, call: None, answer: Some(Box::new(answer)) };
             }
         };
         let call = timeout
@@ -148,7 +148,8 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         call: Option<Call>,
-        answer: Option<Answer>,
+        // Boxed: it is rare, and every request would carry its size along.
+        answer: Option<Box<Answer>>,
     }
 }
 

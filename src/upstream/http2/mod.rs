@@ -45,7 +45,7 @@ impl Lease {
         // h2 keeps what it is given.
         let again = parts.clone();
         let whole = |body| Some(Request::from_parts(again, body));
-        let head_only = parts.method == Method::HEAD;
+        let asks_head = parts.method == Method::HEAD;
         let mut head = Request::from_parts(parts, ());
         origin.address(&mut head);
         let empty = http_body::Body::is_end_stream(&body);
@@ -85,12 +85,14 @@ impl Lease {
             tokio::spawn(rest).abort_handle()
         });
         let (parts, stream) = response.into_parts();
-        let body = if stream.is_end_stream() {
+        // RFC 9110 §6.4.1: whatever follows such a head is no content.
+        let no_content =
+            asks_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let body = if no_content || stream.is_end_stream() {
             Body::empty()
         } else {
             let length = parts.headers.get(header::CONTENT_LENGTH);
             let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-            let length = length.filter(|_| !head_only);
             Body::new(Received::new(stream, length, upload, lease))
         };
         Ok(Response::from_parts(parts, body))

@@ -187,6 +187,27 @@ async fn a_body_that_does_not_come_to_its_end_is_never_a_whole_one() {
 }
 
 #[tokio::test]
+async fn what_follows_a_head_without_content_goes_nowhere() {
+    within(async {
+        let origin = Origin::scripted(|connection| async move {
+            let Some(mut peer) = Peer::accept(connection.stream).await else { return };
+            while let Some(stream) = peer.request().await {
+                peer.send(head(0, stream, &[(":status", "204")])).await;
+                peer.send(frame(DATA, END_STREAM, stream, "smuggled")).await;
+            }
+        })
+        .await;
+        let url = origin.to_string().replace("http://", "h2c://");
+        let proxy = Setup::forwarding_to(url).start();
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+        let all = String::from_utf8(client.read_to_end().await).unwrap();
+        assert!(all.starts_with("HTTP/1.1 204 ") && !all.contains("smuggled"), "{all}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_trailer_section_carries_no_fields_that_matter_before() {
     within(async {
         let bytes = [
