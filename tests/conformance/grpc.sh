@@ -42,9 +42,13 @@ for built in target/release/tollgate target/debug/tollgate; do
 done
 [ -n "$tollgate" ] || { echo "there is no binary: cargo build --release" >&2; exit 1; }
 
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-    -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
-    -keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
+curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+openssl req -x509 "${curve[@]}" -days 2 -subj /CN=tests \
+    -keyout "$dir/ca-key.pem" -out "$dir/ca.pem" 2>/dev/null
+openssl req "${curve[@]}" -subj /CN=localhost \
+    -keyout "$dir/key.pem" -out "$dir/request.pem" 2>/dev/null
+openssl x509 -req -in "$dir/request.pem" -CA "$dir/ca.pem" -CAkey "$dir/ca-key.pem" -days 2 \
+    -extfile <(echo subjectAltName=DNS:localhost,IP:127.0.0.1) -out "$dir/cert.pem" 2>/dev/null
 
 # wait_for FILE: until a process has written a line there.
 wait_for() {
@@ -108,7 +112,7 @@ origins = ["h2c://127.0.0.1:$plain"]
 [[upstream]]
 name = "secure"
 origins = ["https://localhost:$secure"]
-tls = { ca = "cert.pem" }
+tls = { ca = "ca.pem" }
 [[upstream]]
 name = "nobody"
 origins = ["h2c://127.0.0.1:1"]
@@ -125,5 +129,5 @@ done
 
 status=0
 timeout 300 "$python" tests/conformance/grpc_calls.py call "$dir" "$h2c" "$tls" || status=$?
-[ "$status" = 0 ] || tail -20 "$dir/tollgate.log" "$dir/origin.log" >&2
+[ "$status" = 0 ] || tail -n 20 "$dir/tollgate.log" "$dir/origin.log" >&2
 exit "$status"

@@ -70,8 +70,8 @@ class Service(grpc.GenericRpcHandler):
         return b""
 
     def left(self, _request, context):
-        remaining = context.time_remaining()
-        return b"" if remaining is None else str(remaining).encode()
+        # Without a deadline it is very long.
+        return str(context.time_remaining()).encode()
 
 
 def serve(folder):
@@ -185,7 +185,7 @@ def deadlines_end_the_call_on_both_sides(to):
 def the_origin_knows_the_time_that_is_left(to):
     left = float(to.unary("Left", timeout=10))
     assert 5 < left <= 10.1, left
-    assert to.unary("Left", timeout=None) == b""
+    assert float(to.unary("Left", timeout=None)) > 1e6
 
 
 def a_cancelled_call_is_cancelled_at_the_origin(to):
@@ -240,7 +240,7 @@ TESTS = [
 
 
 def call(folder, h2c, tls):
-    credentials = grpc.ssl_channel_credentials(open(f"{folder}/cert.pem", "rb").read())
+    credentials = grpc.ssl_channel_credentials(open(f"{folder}/ca.pem", "rb").read())
     plain = grpc.insecure_channel(f"127.0.0.1:{h2c}", options=LIMITS)
     secure = grpc.secure_channel(f"localhost:{tls}", credentials, options=LIMITS)
     ways = {
