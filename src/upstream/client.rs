@@ -7,19 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Uri, Version, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Request, Response, Uri, Version, header};
 use tokio::time::Instant;
 
 use super::connect::Dialled;
 use super::http1::Http1;
 use super::http2::{self, Claim, Dialling, Outcome};
 use super::origin::Origin;
-use super::upload::{Upload, classify};
 use crate::body::Body;
+use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
 
 /// A response, and what it took to get it.
@@ -63,7 +59,7 @@ impl Origin {
     /// Takes `request`, whose URI is in origin form, sends it and waits for the
     /// head of the response. `reuse` says on which connections. After a failure the request is there again if
     /// its body is untouched; whether it may be sent again, the error says. `now`
-    /// spares a look at the clock.
+    /// spares a look at the clock. Interim responses go to `interims`.
     ///
     /// # Errors
     ///
@@ -73,6 +69,7 @@ impl Origin {
         request: &mut Option<Request<Body>>,
         reuse: Reuse,
         now: Instant,
+        interims: Option<&Interim>,
     ) -> Result<Sent, Failure> {
         let http1 = request.as_ref().is_some_and(switches);
         if http1 && self.speaks_only_http2() {
@@ -93,7 +90,7 @@ impl Origin {
         let reused = connect.is_none();
         // Connecting took its time.
         let now = connect.map_or(now, |_| Instant::now());
-        match self.exchange(lease, request, now).await {
+        match self.exchange(lease, request, now, interims).await {
             Ok(response) => Ok(Sent { response, connect }),
             Err(error) => Err(Failure { error, reused, connect }),
         }
@@ -202,14 +199,12 @@ impl Origin {
         lease: Lease,
         slot: &mut Option<Request<Body>>,
         now: Instant,
+        interims: Option<&Interim>,
     ) -> Result<Response<Body>, Error> {
         let deadline = self.timeouts().response_head;
         let response = match lease {
-            Lease::Http1(http1) if slot.as_ref().is_some_and(switches) => {
-                Box::pin(switch(*http1, slot, deadline)).await?.map(Body::from)
-            }
-            Lease::Http1(http1) => http1.send(self, slot, now, deadline).await?,
-            Lease::Http2(lease) => Box::pin(lease.send(self, slot, deadline)).await?,
+            Lease::Http1(http1) => http1.send(self, slot, now, deadline, interims).await?,
+            Lease::Http2(lease) => Box::pin(lease.send(self, slot, deadline, interims)).await?,
         };
         let idle = self.timeouts().idle_body;
         Ok(response.map(|body| body.with_idle_timeout(idle, Kind::ResponseBodyTimeout)))
@@ -239,60 +234,4 @@ pub(super) fn no_request() -> Error {
 /// Whether a request asks to switch protocols.
 fn switches(request: &Request<Body>) -> bool {
     request.headers().contains_key(header::UPGRADE)
-}
-
-/// Sends a request that asks to switch protocols, by way of hyper, which hands
-/// the stream out once both sides agree. The connection is driven by a task of
-/// its own, and not used again.
-async fn switch(
-    http1: Http1,
-    slot: &mut Option<Request<Body>>,
-    deadline: Duration,
-) -> Result<Response<Incoming>, Error> {
-    let io = TokioIo::new(http1.into_stream());
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(64 * 1024).handshake(io).await.map_err(classify)?;
-    tokio::spawn(connection.with_upgrades());
-    let Some(mut request) = slot.take() else { return Err(no_request()) };
-    let upload = Upload::watch(&mut request);
-    let spare = spare(&request);
-    *request.version_mut() = Version::HTTP_11;
-    frame(&mut request);
-    let sending = sender.try_send_request(request);
-    let timer = std::pin::pin!(tokio::time::sleep(deadline));
-    let answered = upload.or_timeout(deadline, timer, sending, slot).await;
-    if answered.is_err() {
-        *slot = slot.take().map(restore).or(spare);
-    }
-    answered
-}
-
-/// A copy of a request without a body, for sending it again: hyper keeps what it
-/// has begun to send.
-fn spare(request: &Request<Body>) -> Option<Request<Body>> {
-    request.body().is_end_stream().then(|| {
-        let mut spare = Request::new(Body::empty());
-        *spare.method_mut() = request.method().clone();
-        *spare.uri_mut() = request.uri().clone();
-        *spare.version_mut() = request.version();
-        *spare.headers_mut() = request.headers().clone();
-        spare
-    })
-}
-
-/// Says that a body of unknown length follows: for methods that seldom have one,
-/// such as GET, hyper would otherwise leave it out without a word.
-fn frame(request: &mut Request<Body>) {
-    let unknown =
-        !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH);
-    if unknown {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
-    }
-}
-
-/// Makes a request that came back fit for any connection again.
-fn restore(mut request: Request<Body>) -> Request<Body> {
-    request.headers_mut().remove(header::TRANSFER_ENCODING);
-    request
 }

@@ -14,7 +14,6 @@ mod probe;
 mod settings;
 mod stream;
 mod tls;
-mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -377,6 +377,45 @@ async fn the_windows_are_those_of_the_configuration_and_pushes_are_not_wanted() 
 }
 
 #[tokio::test]
+async fn a_body_that_is_held_back_is_sent_when_the_origin_calls_for_it() {
+    within(async {
+        let origin = Origin::scripted(|connection| async move {
+            let mut peer = Peer::accept(connection.stream).await.unwrap();
+            while let Some(got) = peer.next().await {
+                if got.kind == frames::HEADERS && got.stream == 1 {
+                    let refused = [(":status", "417"), ("content-length", "0")];
+                    peer.send(frames::head(frames::END_STREAM, 1, &refused)).await;
+                } else if got.kind == frames::HEADERS {
+                    // No body comes before it is called for.
+                    let early = tokio::time::timeout(Duration::from_millis(100), peer.next());
+                    assert!(early.await.is_err());
+                    let hint = [(":status", "103"), ("link", "</x>")];
+                    peer.send(frames::head(0, got.stream, &hint)).await;
+                    peer.send(frames::head(0, got.stream, &[(":status", "100")])).await;
+                } else if got.kind == frames::DATA {
+                    assert_eq!(got.payload, b"body");
+                    peer.ok(got.stream).await;
+                }
+            }
+        })
+        .await;
+        let proxy = Setup::forwarding_to(h2c(&origin)).start();
+        let head = "POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\n\
+                    Content-Length: 4\r\n\r\n";
+        assert_eq!(ask(proxy.address, head).await.status, 417);
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(head).await;
+        let hint = client.read_until("\r\n\r\n").await;
+        assert!(hint.starts_with("HTTP/1.1 103 ") && hint.contains("</x>"), "{hint}");
+        assert!(client.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 100 "));
+        client.send("body").await;
+        assert_eq!(client.answer().await.status, 200);
+        assert_eq!(origin.connections(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_upload_that_a_client_breaks_off_never_looks_whole() {
     within(async {
         let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel();

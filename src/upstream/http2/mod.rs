@@ -23,9 +23,10 @@ use tokio::time::{Instant, sleep};
 use self::outgoing::Outgoing;
 use self::received::Received;
 use super::client::no_request;
-use super::http1::MAX_INTERIM;
+use super::http1::{CONTINUE_PATIENCE, MAX_INTERIM};
 use super::origin::Origin;
 use crate::body::Body;
+use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
 
 pub(super) use connection::{Lease, connect};
@@ -33,12 +34,15 @@ pub(super) use set::{Claim, Dialling, Outcome, Set, outcome};
 
 impl Lease {
     /// Sends a request and waits for the head of the response. The request is put
-    /// back into its slot if it failed and could be sent again.
+    /// back into its slot if it failed and could be sent again. A body that the
+    /// client holds back until it is told to go on is held back here too, until the
+    /// origin says so.
     pub(super) async fn send(
         self,
         origin: &Origin,
         slot: &mut Option<Request<Body>>,
         deadline: Duration,
+        interims: Option<&Interim>,
     ) -> Result<Response<Body>, Error> {
         let Some(request) = slot.take() else { return Err(no_request()) };
         let (parts, body) = request.into_parts();
@@ -49,6 +53,7 @@ impl Lease {
         let mut head = Request::from_parts(parts, ());
         origin.address(&mut head);
         let empty = http_body::Body::is_end_stream(&body);
+        let held = !empty && head.headers().contains_key(header::EXPECT);
         let (mut response, stream) = match self.sender().send_request(head, empty) {
             Ok(opened) => opened,
             Err(error) if error.is_io() || error.is_go_away() => {
@@ -58,8 +63,8 @@ impl Lease {
             }
             Err(error) => return Err(Error::new(Kind::RequestInvalid).because(error)),
         };
-        let mut outgoing = Outgoing::new(stream, body, empty);
-        let answered = answer(&mut response, &mut outgoing, deadline).await;
+        let mut outgoing = Outgoing::new(stream, body, empty, held);
+        let answered = answer(&mut response, &mut outgoing, deadline, interims).await;
         let response = match answered {
             Ok(response) => response,
             Err(error) => {
@@ -73,8 +78,12 @@ impl Lease {
             }
         };
         outgoing.forget();
+        // An origin that answers before it called for the body does not want it,
+        // unless all is well.
+        let refused = outgoing.is_held() && !response.status().is_success();
+        outgoing.go_on();
         let lease = Arc::new(self);
-        let upload = (!outgoing.is_over()).then(|| {
+        let upload = (!outgoing.is_over() && !refused).then(|| {
             // The response may need the rest of the request, and the client may
             // read none of it before it has sent all.
             let lease = lease.clone();
@@ -104,19 +113,27 @@ async fn answer(
     response: &mut ResponseFuture,
     outgoing: &mut Outgoing,
     deadline: Duration,
+    interims: Option<&Interim>,
 ) -> Result<Response<h2::RecvStream>, Error> {
-    let mut timer = pin!(sleep(deadline));
-    let mut interim = 0;
+    let patience = if outgoing.is_held() { CONTINUE_PATIENCE } else { deadline };
+    let mut timer = pin!(sleep(patience));
+    let mut seen = 0;
     poll_fn(|cx| {
+        if let Poll::Ready(answered) = poll_head(response, outgoing, interims, &mut seen, cx) {
+            return Poll::Ready(answered);
+        }
         if !outgoing.is_over()
             && let Poll::Ready(Err(error)) = outgoing.poll(cx)
         {
             return Poll::Ready(Err(error));
         }
-        if let Poll::Ready(answered) = poll_head(response, &mut interim, cx) {
-            return Poll::Ready(answered);
-        }
         while timer.as_mut().poll(cx).is_ready() {
+            if outgoing.is_held() {
+                outgoing.go_on();
+                timer.as_mut().reset(Instant::now() + deadline);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // Counted from the end of the request, and not while the client is
             // waited for: how slow that may be is for its own timeout to say.
             let since = outgoing.waits_since().unwrap_or_else(Instant::now);
@@ -134,21 +151,29 @@ async fn answer(
 
 fn poll_head(
     response: &mut ResponseFuture,
-    interim: &mut u32,
+    outgoing: &mut Outgoing,
+    interims: Option<&Interim>,
+    seen: &mut u32,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<h2::RecvStream>, Error>> {
     while let Poll::Ready(Some(head)) = response.poll_informational(cx) {
-        let status = match head {
-            Ok(head) => head.status(),
-            Err(error) => return Poll::Ready(Err(classify(error))),
-        };
+        let head = head.map_err(classify)?;
         let invalid = |detail: &'static str| Error::new(Kind::ResponseInvalid).detail(detail);
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Poll::Ready(Err(invalid("HTTP/2 does not switch protocols")));
-        }
-        *interim += 1;
-        if *interim > MAX_INTERIM {
+        *seen += 1;
+        if *seen > MAX_INTERIM {
             return Poll::Ready(Err(invalid("the origin sent too many interim responses")));
+        }
+        match head.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                return Poll::Ready(Err(invalid("HTTP/2 does not switch protocols")));
+            }
+            StatusCode::CONTINUE => outgoing.go_on(),
+            // RFC 9110 §15.2
+            _ => {
+                if let Some(interims) = interims {
+                    interims.put(head);
+                }
+            }
         }
     }
     std::pin::Pin::new(response).poll(cx).map_err(classify)

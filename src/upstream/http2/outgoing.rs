@@ -9,9 +9,9 @@ use h2::SendStream;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::super::http1::may_trail;
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind, cause_of};
+use crate::http1::may_trail;
 
 /// How much of a body is kept until the response begins, so that a request the
 /// origin never looked at can be sent again.
@@ -23,6 +23,8 @@ pub(super) struct Outgoing {
     body: Body,
     kept: Kept,
     over: bool,
+    /// Whether nothing is sent yet: the client waits to be told to go on.
+    held: bool,
     /// When the body last moved.
     last: Instant,
     /// Whether it is the client that is waited for.
@@ -42,14 +44,25 @@ struct Again {
 }
 
 impl Outgoing {
-    /// `over` says that the body was known to be empty.
-    pub(super) fn new(stream: SendStream<Bytes>, body: Body, over: bool) -> Self {
+    /// `over` says that the body was known to be empty, `held` that it is not to be
+    /// sent before the origin calls for it.
+    pub(super) fn new(stream: SendStream<Bytes>, body: Body, over: bool, held: bool) -> Self {
         let kept = Kept::All(VecDeque::new(), 0);
-        Self { stream, body, kept, over, last: Instant::now(), waiting: false }
+        Self { stream, body, kept, over, held, last: Instant::now(), waiting: false }
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.over
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// The body may be sent.
+    pub(super) fn go_on(&mut self) {
+        self.held = false;
+        self.last = Instant::now();
     }
 
     /// Since when the origin is waited for; `None` while it is the client.
@@ -61,6 +74,9 @@ impl Outgoing {
     /// or the origin wants no more of it, which its response will explain.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while !self.over {
+            if self.held {
+                return Poll::Pending;
+            }
             // How large the next frame will be, nobody knows.
             self.stream.reserve_capacity(1);
             self.waiting = false;

@@ -2,3 +2,4 @@
 //! in front of origins that record exactly what reaches them.
 
 mod h2_origin;
+mod interim;
