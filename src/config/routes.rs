@@ -14,7 +14,8 @@ use super::units::{
     api_key, duration, field_name, header_name, header_value, network, positive, size, status,
 };
 use crate::layers::{
-    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, MethodSettings, RateLimitSettings,
+    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
+    RateLimitSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,
@@ -115,6 +116,9 @@ fn route(
     route.methods = methods(&mut table);
     route.rate_limit = table.table("rate_limit").and_then(rate_limit);
     route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
+    if let Some(grpc) = table.table("grpc") {
+        route.grpc = grpc_of(grpc);
+    }
     if let Some(headers) = table.table("headers") {
         route.headers = headers_of(headers);
     }
@@ -185,7 +189,7 @@ fn action(
     let given: Vec<&str> =
         ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
     if given.first().is_some_and(|action| *action != "upstream") {
-        for key in ["host", "upgrades", "strip_prefix", "rewrite_prefix"] {
+        for key in ["grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"] {
             if table.has(key) {
                 let message = format!("`{key}` is for routes with an `upstream`");
                 table.complain(message, None);
@@ -371,6 +375,14 @@ fn one_key(mut table: Table<'_>, base: &Path, names: &[String]) -> Option<ApiKey
         table.require("key", "the key, by its digest or where to read it", |v| api_key(v, base));
     table.finish(&[("secret", "key"), ("value", "key"), ("hash", "key")]);
     Some(ApiKey { name: name?.into(), digest: digest? })
+}
+
+fn grpc_of(mut table: Table<'_>) -> GrpcSettings {
+    let mut grpc = GrpcSettings::default();
+    table.set("web", &mut grpc.web, Value::boolean);
+    grpc.max_timeout = table.read("max_timeout", duration);
+    table.finish(&[("grpc_web", "web"), ("timeout", "max_timeout"), ("deadline", "max_timeout")]);
+    grpc
 }
 
 fn headers_of(mut table: Table<'_>) -> HeaderRewriteSettings {

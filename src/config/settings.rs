@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::layers::{
-    ApiKeySettings, HeaderChanges, HeaderRewriteSettings, MethodSettings, RateLimitSettings,
-    TrustSettings,
+    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
+    RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::route::{Action, Match};
@@ -79,6 +79,8 @@ pub struct RouteSettings {
     pub rate_limit: Option<RateLimitSettings>,
     /// Who may ask; `None`: everyone.
     pub api_key: Option<ApiKeySettings>,
+    /// gRPC calls.
+    pub grpc: GrpcSettings,
     /// Changes to fields. [`HeaderRewriteSettings::response`] starts from
     /// [`HeaderChanges::response_defaults`] unless the route says otherwise.
     pub headers: HeaderRewriteSettings,
@@ -137,6 +139,7 @@ impl RouteSettings {
             methods: None,
             rate_limit: None,
             api_key: None,
+            grpc: GrpcSettings::default(),
             headers: HeaderRewriteSettings {
                 request: HeaderChanges::default(),
                 response: HeaderChanges::response_defaults(),

@@ -13,6 +13,8 @@
 //! | [`MethodsLayer`] | lets only a route's own methods in |
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
 //! | [`ApiKeyLayer`] | lets only known API keys in |
+//! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
+//! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
 //! | [`ForwardedLayer`] | tells the origin where the request came from |
 //! | [`HeaderRewriteLayer`] | changes fields both ways |
@@ -31,6 +33,8 @@ mod body_limit;
 mod client_address;
 mod exchanges;
 mod forwarded;
+mod grpc;
+mod grpc_web;
 mod header_rewrite;
 mod in_flight;
 mod methods;
@@ -47,6 +51,8 @@ pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
+pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
+pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
 pub use methods::{Methods, MethodsLayer};
@@ -54,8 +60,8 @@ pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
-    RateLimitSettings, TrustSettings,
+    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
+    MethodSettings, RateLimitSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
 pub(crate) use twins::are_twins;

@@ -129,6 +129,16 @@ impl ApiKeySettings {
     }
 }
 
+/// What gRPC calls are held to, and whether gRPC-Web is understood.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct GrpcSettings {
+    /// Makes gRPC calls of gRPC-Web calls. Default false.
+    pub web: bool,
+    /// The longest a call may take to the end of its response, even if its
+    /// `grpc-timeout` says more or it has none. Default none.
+    pub max_timeout: Option<Duration>,
+}
+
 /// Changes to the fields of requests and responses.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderRewriteSettings {

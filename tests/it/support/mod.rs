@@ -3,6 +3,8 @@
 pub mod attack;
 pub mod certs;
 pub mod client;
+pub mod frames;
+pub mod grpc;
 pub mod origin;
 pub mod proxy;
 pub mod websocket;

@@ -3,6 +3,7 @@
 
 mod chunks;
 mod fields;
+mod h2_origin;
 mod heads;
 mod hop_by_hop;
 mod interim;
