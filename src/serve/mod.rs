@@ -1,10 +1,13 @@
 //! HTTP on one connection from a client, held to its limits: HTTP/1 by our own
 //! hand, HTTP/2 by hyper's.
 
+mod authority;
 mod http1;
 mod io;
+mod options;
 mod pulse;
 mod settings;
+mod target;
 mod validate;
 
 use std::convert::Infallible;
@@ -14,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -32,6 +35,7 @@ use crate::body::Body;
 use crate::context::Downstream;
 use crate::drain;
 use crate::layers::Ask;
+use crate::switch::OnSwitch;
 use io::Noted;
 use pulse::{Beat, Expired, FAREWELL, Pulse, Watch};
 
@@ -221,6 +225,9 @@ fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
         .max_send_buf_size(h2.stream_window as usize)
         .keep_alive_interval(h2.ping_interval)
         .keep_alive_timeout(h2.ping_timeout);
+    if h2.extended_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -241,6 +248,13 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
         let mut request = request.map(Body::from);
+        if *request.method() == Method::CONNECT
+            && let Some(on_switch) = OnSwitch::take(request.extensions_mut())
+        {
+            // The exchange lasts as long as its tunnel does.
+            let on_switch = on_switch.holding(self.pulse.begin());
+            request.extensions_mut().insert(on_switch);
+        }
         request.extensions_mut().insert(self.downstream.clone());
         let answer = Ask::new(&mut *self.service.lock(), request);
         Answering { answer, beat: Some(beat) }

@@ -7,13 +7,13 @@
 mod client;
 mod connect;
 mod http1;
+mod http2;
 mod origin;
 mod pool;
 mod probe;
 mod settings;
 mod stream;
 mod tls;
-mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,13 +23,17 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+<<<<<<< HEAD
 pub use client::{Failure, Sent};
 #[cfg(fuzzing)]
 pub(crate) use http1::fuzz;
+=======
+pub use client::{Failure, Reuse, Sent};
+>>>>>>> 8e832cf7f5b5e44ee11685cfa3097a7510909a75
 pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 pub use tls::ClientTlsError;
 
