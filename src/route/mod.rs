@@ -1,7 +1,5 @@
 //! Which route a request takes, and the answers that routes give themselves.
 
-#[cfg(fuzzing)]
-pub(crate) mod fuzz;
 mod reading;
 mod reply;
 mod settings;

@@ -23,13 +23,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-<<<<<<< HEAD
-pub use client::{Failure, Sent};
+pub use client::{Failure, Reuse, Sent};
 #[cfg(fuzzing)]
 pub(crate) use http1::fuzz;
-=======
-pub use client::{Failure, Reuse, Sent};
->>>>>>> 8e832cf7f5b5e44ee11685cfa3097a7510909a75
 pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,

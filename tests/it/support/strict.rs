@@ -50,6 +50,11 @@ impl Message {
         &self.first[0]
     }
 
+    /// Whether it asks about the server itself (RFC 9110 §9.3.7).
+    pub fn asks_the_server(&self) -> bool {
+        self.first[0] == b"OPTIONS" && self.first[1] == b"*"
+    }
+
     /// Of a response.
     pub fn status(&self) -> u16 {
         String::from_utf8_lossy(&self.first[1]).parse().unwrap_or_default()
@@ -57,7 +62,7 @@ impl Message {
 
     /// Whether no request follows this one (RFC 9112 §9.3).
     pub fn closes(&self) -> bool {
-        let is_old = self.first[2] == b"HTTP/1.0";
+        let is_old = self.first.contains(&b"HTTP/1.0".to_vec());
         self.has_token("connection", "close")
             || (is_old && !self.has_token("connection", "keep-alive"))
     }
@@ -70,7 +75,6 @@ impl Message {
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let path = match path.first() {
-            None if self.method() == b"OPTIONS" => b"*".to_vec(),
             Some(b'/') => path.to_vec(),
             _ => [b"/", path].concat(),
         };
@@ -385,8 +389,8 @@ fn a_strict_reader_takes_one_reading_or_none() {
         let read = one(&format!("{ask}{wrong}"));
         assert!(matches!(read.fault, Some(Fault::Invalid(_))), "{wrong:?}: {read:?}");
     }
-    let absolute = one("OPTIONS http://b.test HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(absolute.whole[0].asks_for(), (b"*".to_vec(), Some(b"b.test".to_vec())));
+    let absolute = one("GET http://b.test?x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(absolute.whole[0].asks_for(), (b"/?x".to_vec(), Some(b"b.test".to_vec())));
     let answer = b"HTTP/1.1 103 X\r\n\r\nHTTP/1.1 200 OK\nContent-Length: 2\n\nokx";
     let (answer, rest) = response(answer, b"GET", false).unwrap();
     assert_eq!((answer.status(), &answer.body[..], rest), (200, &b"ok"[..], &b"x"[..]));
