@@ -40,6 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         }
         let request = expected.whole.get(number).unwrap_or_else(|| panic!("{:?}", expected.fault));
+        assert_eq!(request.wrong, None, "{request:?}");
         let (method, target, body) = asked.next().expect("it was asked");
         assert_eq!(method, request.method());
         assert_eq!(*target, request.asks_for().0);

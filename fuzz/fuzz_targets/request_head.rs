@@ -37,6 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(rest, head.rest);
     let request = &head.request;
     assert_eq!(message.method(), request.method().as_str().as_bytes());
+    assert!(!message.first[1].contains(&b'#'));
     let version = if request.version() == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
     assert_eq!(message.first[2], version.as_bytes());
     assert_eq!(head.keep_alive, !message.closes());

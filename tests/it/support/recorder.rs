@@ -62,6 +62,9 @@ async fn serve(mut stream: TcpStream, kept: &Mutex<Vec<Received>>, answer: &Answ
     let mut called = false;
     loop {
         match strict::request(&buffer) {
+            Ok((Message { wrong: Some(wrong), .. }, _)) => {
+                return kept.lock().push(Received::Bytes(Fault::Invalid(wrong), buffer));
+            }
             Ok((message, rest)) => {
                 buffer = rest.to_vec();
                 called = false;

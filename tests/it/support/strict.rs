@@ -15,6 +15,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// What followed a chunked body.
     pub trailers: Vec<(String, Vec<u8>)>,
+    /// Why a request is not to be served, though it is clear where it ends.
+    pub wrong: Option<&'static str>,
 }
 
 /// Why there is no message.
@@ -113,25 +115,28 @@ pub fn requests(mut bytes: &[u8]) -> Requests {
 /// The request at the start of `bytes`, and what follows it.
 pub fn request(bytes: &[u8]) -> Result<(Message, &[u8]), Fault> {
     let (mut message, rest) = request_head(bytes)?;
+    message.wrong = what_is_wrong(&message);
+    let framing = framing(&message)?.unwrap_or(Framing::Length(0));
+    let rest = body(&mut message, framing, rest)?;
+    Ok((message, rest))
+}
+
+/// RFC 9112 §3.2
+fn what_is_wrong(message: &Message) -> Option<&'static str> {
     let [method, target, version] = &message.first;
-    let is_target = match &method[..] {
+    let is_form = match &method[..] {
         b"CONNECT" => true,
         b"OPTIONS" if target == b"*" => true,
         _ => target.starts_with(b"/") || is_absolute(target),
     };
-    if !is_target {
-        return Err(Fault::Invalid("the target"));
-    }
+    let is_text = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
     let hosts = message.values("host");
-    if hosts.len() > 1 || (hosts.is_empty() && *version == b"HTTP/1.1") {
-        return Err(Fault::Invalid("there is not one Host"));
+    match () {
+        () if !is_form || !is_text => Some("the target"),
+        () if hosts.len() > 1 || hosts.iter().any(|host| !is_host(host)) => Some("Host"),
+        () if hosts.is_empty() && version == b"HTTP/1.1" => Some("there is no Host"),
+        () => None,
     }
-    if hosts.iter().any(|host| !is_host(host)) {
-        return Err(Fault::Invalid("Host"));
-    }
-    let framing = framing(&message)?.unwrap_or(Framing::Length(0));
-    let rest = body(&mut message, framing, rest)?;
-    Ok((message, rest))
 }
 
 /// The head of a request, whoever it is for, and what follows it.
@@ -147,8 +152,7 @@ pub fn request_head(bytes: &[u8]) -> Result<(Message, &[u8]), Fault> {
     if method.is_empty() || !method.iter().all(is_token) {
         return Err(Fault::Invalid("the method"));
     }
-    let is_text = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
-    if target.is_empty() || !target.iter().all(is_text) {
+    if target.is_empty() || target.iter().any(u8::is_ascii_control) {
         return Err(Fault::Invalid("the target"));
     }
     let (fields, rest) = section(rest)?;
@@ -381,7 +385,6 @@ fn a_strict_reader_takes_one_reading_or_none() {
         "X : y\r\n\r\n",
         "X: a\rb\r\n\r\n",
         "X: y\n\r\n",
-        "Host: a\r\n\r\n",
         "Content-Length: 1\r\nContent-Length: 1\r\n\r\nab",
         "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
@@ -389,6 +392,8 @@ fn a_strict_reader_takes_one_reading_or_none() {
         let read = one(&format!("{ask}{wrong}"));
         assert!(matches!(read.fault, Some(Fault::Invalid(_))), "{wrong:?}: {read:?}");
     }
+    let twice = one(&format!("{ask}Host: a\r\n\r\n"));
+    assert!(twice.whole[0].wrong.is_some() && twice.fault.is_none());
     let absolute = one("GET http://b.test?x HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(absolute.whole[0].asks_for(), (b"/?x".to_vec(), Some(b"b.test".to_vec())));
     let answer = b"HTTP/1.1 103 X\r\n\r\nHTTP/1.1 200 OK\nContent-Length: 2\n\nokx";

@@ -278,6 +278,7 @@ fn as_the_strict_reader_has_it(
         }
         let request = expected.whole.get(number);
         let request = request.ok_or_else(|| format!("{:?}, but served", expected.fault))?;
+        that(request.wrong.is_none(), || format!("served, but wrong: {request:?}"))?;
         same(request, forwarded.next().ok_or("an answer to what the origin has not received")?)?;
     }
     let more: Vec<_> = forwarded.collect();
