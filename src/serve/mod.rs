@@ -1,6 +1,7 @@
 //! HTTP on one connection from a client: hyper, held to its limits.
 
 mod http1;
+mod http2;
 mod io;
 mod pulse;
 mod settings;
@@ -15,9 +16,7 @@ use std::time::Duration;
 use http::{Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -107,11 +106,7 @@ where
         let service = PerConnection { service, downstream, pulse: pulse.clone() };
         let mut watch = Watch::new(&pulse, &settings, http2);
         if http2 {
-            // Boxed, so that a connection of one version has no room for the other.
-            let connection = h2_builder(&settings).serve_connection(TokioIo::new(io), service);
-            let mut connection = Box::pin(connection);
-            let end = http2::Connection::graceful_shutdown;
-            run(connection.as_mut(), end, &mut watch, &drain).await;
+            http2::serve(io, service, &settings, &mut watch, &drain).await;
         } else {
             http1::serve(io, service, &settings, &mut watch, &drain).await;
         }
@@ -176,21 +171,6 @@ where
         () = drain.cut() => {}
     }
     false
-}
-
-fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
-    let h2 = &settings.h2;
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(h2.max_concurrent_streams)
-        .initial_stream_window_size(h2.stream_window)
-        .initial_connection_window_size(h2.connection_window)
-        .max_header_list_size(u32::try_from(settings.max_request_head).unwrap_or(u32::MAX))
-        .max_send_buf_size(h2.stream_window as usize)
-        .keep_alive_interval(h2.ping_interval)
-        .keep_alive_timeout(h2.ping_timeout);
-    builder
 }
 
 /// Answers the requests of one connection.

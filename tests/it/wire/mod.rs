@@ -1,2 +1,7 @@
 //! What a hostile or unusual peer may put on the wire, sent to a running proxy
 //! in front of origins that record exactly what reaches them.
+
+mod h2_floods;
+mod h2_requests;
+mod h2_resets;
+mod h2_windows;
