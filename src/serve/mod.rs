@@ -1,4 +1,5 @@
-//! HTTP on one connection from a client: hyper, held to its limits.
+//! HTTP on one connection from a client, held to its limits: HTTP/1 by our own
+//! hand, HTTP/2 by hyper's.
 
 mod http1;
 mod http2;
@@ -8,17 +9,12 @@ mod settings;
 mod validate;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use parking_lot::Mutex;
-use pin_project_lite::pin_project;
+use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
@@ -28,9 +24,8 @@ pub use validate::{Validate, ValidateLayer};
 use crate::body::Body;
 use crate::context::Downstream;
 use crate::drain;
-use crate::layers::Ask;
 use io::Noted;
-use pulse::{Beat, Expired, FAREWELL, Pulse, Watch};
+use pulse::{Expired, FAREWELL, Pulse, Watch};
 
 /// How long a drain waits for the first byte of a connection that has just
 /// been made.
@@ -69,7 +64,7 @@ impl<S> Answers for S where
 pub fn connection<IO, S>(
     io: IO,
     speaks: Speaks,
-    downstream: Arc<Downstream>,
+    downstream: Downstream,
     settings: Arc<ServeSettings>,
     service: S,
     drain: drain::Watcher,
@@ -102,28 +97,45 @@ where
                 }
             }
         };
-        let service = Mutex::new(service);
-        let service = PerConnection { service, downstream, pulse: pulse.clone() };
         let mut watch = Watch::new(&pulse, &settings, http2);
         if http2 {
-            http2::serve(io, service, &settings, &mut watch, &drain).await;
+            let pulse = pulse.clone();
+            http2::serve(io, service, downstream, &settings, (pulse, &mut watch), &drain).await;
         } else {
-            http1::serve(io, service, &settings, &mut watch, &drain).await;
+            let (pulse, watch) = (pulse.clone(), &mut watch);
+            http1::serve(io, service, downstream, &settings, (pulse, watch), &drain).await;
         }
     })
 }
 
+/// A connection that is served when it is polled.
+trait Served: Future<Output = Result<(), Self::Failed>> {
+    type Failed: fmt::Display;
+
+    /// Answers what is under way, and nothing that comes after that.
+    fn end(self: Pin<&mut Self>);
+
+    /// Answers that a request's head took too long; false if none has begun.
+    fn late(self: Pin<&mut Self>) -> bool {
+        false
+    }
+}
+
+/// Why a connection is not polled any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pause {
+    Over,
+    /// Nothing happens at the moment: it may be parked.
+    Quiet,
+}
+
 /// Polls a connection beside its watch and the drain, until it has ended, or
-/// may be parked: then it returns true.
-async fn run<C>(
+/// may be parked.
+async fn run<C: Served>(
     mut connection: Pin<&mut C>,
-    graceful_shutdown: fn(Pin<&mut C>),
     watch: &mut Watch<'_>,
     drain: &drain::Watcher,
-) -> bool
-where
-    C: Future<Output = hyper::Result<()>>,
-{
+) -> Pause {
     let mut ending = false;
     loop {
         // The watch comes after the connection: it looks at what that noted.
@@ -133,17 +145,17 @@ where
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended");
                 }
-                return false;
+                return Pause::Over;
             }
-            () = drain.cut() => return false,
+            () = drain.cut() => return Pause::Over,
             () = drain.draining(), if !ending => {
                 ending = true;
                 watch.ending();
-                graceful_shutdown(connection.as_mut());
+                connection.as_mut().end();
             }
             expired = watch.expired() => {
                 if expired == Expired::Quiet {
-                    return true;
+                    return Pause::Quiet;
                 }
                 tracing::debug!(?expired, "a connection expired");
                 match expired {
@@ -151,84 +163,27 @@ where
                     Expired::Idle if !ending => {
                         ending = true;
                         watch.ending();
-                        graceful_shutdown(connection.as_mut());
+                        connection.as_mut().end();
                     }
+                    Expired::Head if connection.as_mut().late() => {}
                     Expired::Stalled => break,
                     Expired::Quiet
                     | Expired::Idle
                     | Expired::Head
                     | Expired::Send
-                    | Expired::Farewell => return false,
+                    | Expired::Farewell => return Pause::Over,
                 }
             }
         }
     }
     // No single stream can be reset from here. The client's other exchanges
     // have a little time left.
-    graceful_shutdown(connection.as_mut());
+    connection.as_mut().end();
     tokio::select! {
         _ended = tokio::time::timeout(FAREWELL, connection) => {}
         () = drain.cut() => {}
     }
-    false
-}
-
-/// Answers the requests of one connection.
-#[derive(Debug)]
-struct PerConnection<S> {
-    /// Never waited for: one task asks.
-    service: Mutex<S>,
-    downstream: Arc<Downstream>,
-    pulse: Pulse,
-}
-
-impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering<Ask<S, Request<Body>>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let beat = self.pulse.begin();
-        let mut request = request.map(Body::from);
-        if request.version() < Version::HTTP_2 {
-            if request.extensions().get::<OnUpgrade>().is_some() {
-                // hyper gives the stream away when such a connection ends.
-                self.pulse.never_park();
-            }
-            if !request.body().is_end_stream() {
-                let upload = self.pulse.uploads();
-                request = request.map(|body| body.with_guard(upload));
-            }
-        }
-        request.extensions_mut().insert(self.downstream.clone());
-        let answer = Ask::new(&mut *self.service.lock(), request);
-        Answering { answer, beat: Some(beat) }
-    }
-}
-
-pin_project! {
-    /// A response on its way; the exchange lasts until its body's end.
-    #[derive(Debug)]
-    struct Answering<F> {
-        #[pin]
-        answer: F,
-        beat: Option<Beat>,
-    }
-}
-
-impl<F> Future for Answering<F>
-where
-    F: Future<Output = Result<Response<Body>, Infallible>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Ok(response) = ready!(this.answer.poll(cx));
-        let Some(mut beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
-        beat.owed();
-        Poll::Ready(Ok(response.map(|body| body.with_guard(beat))))
-    }
+    Pause::Over
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::origin::Origin;
 use super::pool::Http2;
 use super::upload::{Upload, classify};
 use crate::body::Body;
+use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
 
 /// Flow-control windows towards HTTP/2 origins: a slow reader downstream must
@@ -58,7 +59,7 @@ impl Origin {
     /// head of the response. `fresh` asks for a connection that is newer than the
     /// one that has just failed. After a failure the request is there again if
     /// its body is untouched; whether it may be sent again, the error says. `now`
-    /// spares a look at the clock.
+    /// spares a look at the clock. Interim responses go to `interims`.
     ///
     /// # Errors
     ///
@@ -68,6 +69,7 @@ impl Origin {
         request: &mut Option<Request<Body>>,
         fresh: bool,
         now: Instant,
+        interims: Option<&Interim>,
     ) -> Result<Sent, Failure> {
         let http1 = request.as_ref().is_some_and(switches);
         if http1 && self.speaks_only_http2() {
@@ -88,7 +90,7 @@ impl Origin {
         let reused = connect.is_none();
         // Connecting took its time.
         let now = connect.map_or(now, |_| Instant::now());
-        match self.exchange(lease, request, now).await {
+        match self.exchange(lease, request, now, interims).await {
             Ok(response) => Ok(Sent { response, connect }),
             Err(error) => Err(Failure { error, reused, connect }),
         }
@@ -177,13 +179,14 @@ impl Origin {
         lease: Lease,
         slot: &mut Option<Request<Body>>,
         now: Instant,
+        interims: Option<&Interim>,
     ) -> Result<Response<Body>, Error> {
         let deadline = self.timeouts().response_head;
         let response = match lease {
             Lease::Http1(http1) if slot.as_ref().is_some_and(switches) => {
                 Box::pin(switch(*http1, slot, deadline)).await?.map(Body::from)
             }
-            Lease::Http1(http1) => http1.send(self, slot, now, deadline).await?,
+            Lease::Http1(http1) => http1.send(self, slot, now, deadline, interims).await?,
             Lease::Http2(shared) => {
                 Box::pin(self.exchange_http2(shared, slot, deadline)).await?.map(Body::from)
             }
@@ -222,6 +225,8 @@ impl Origin {
     /// HTTP/2 carries the scheme and the authority in the target.
     pub(super) fn address(&self, request: &mut Request<Body>) {
         *request.version_mut() = Version::HTTP_2;
+        // What an origin says before its answer is not heard over HTTP/2.
+        request.headers_mut().remove(header::EXPECT);
         let host = request.headers_mut().remove(header::HOST);
         let authority = host
             .and_then(|host| host.to_str().ok()?.parse().ok())

@@ -1,5 +1,8 @@
 use super::*;
 
+use std::pin::Pin;
+use std::task::Poll;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,8 +19,8 @@ use tokio::time::Instant;
 use crate::body::Body;
 use crate::serve::tests::{GET, closed_after, read_until, serve_with};
 
-/// A stream that tells how much room its reader last offered: hyper has 8 KiB
-/// and more, a parked connection less.
+/// A stream that tells how much room its reader last offered: one at work has
+/// 2 KiB and more, a parked connection less.
 struct Probed(DuplexStream, Arc<AtomicUsize>);
 
 impl AsyncRead for Probed {
@@ -49,7 +52,7 @@ impl AsyncWrite for Probed {
     }
 }
 
-/// What a connection is served with, and whether hyper has it.
+/// What a connection is served with, and whether it is at work.
 struct Bench {
     client: DuplexStream,
     room: Arc<AtomicUsize>,
@@ -83,7 +86,7 @@ impl Bench {
     }
 
     fn is_parked(&self) -> bool {
-        self.room.load(Ordering::Relaxed) < 8 * 1024
+        self.room.load(Ordering::Relaxed) < 2 * 1024
     }
 }
 

@@ -4,16 +4,14 @@
 //! come late, and bodies of another length than announced.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request};
 
 /// What is wrong with a request, as a code and a sentence.
 pub(in crate::serve) fn check<B>(request: &Request<B>) -> Result<(), (&'static str, &'static str)> {
     let uri = request.uri();
     if *request.method() != Method::CONNECT {
-        // Without a path there is `None`, `?query` alone is one to the parser.
-        let target = uri.path_and_query().map_or("", |target| target.as_str());
-        if !target.starts_with('/') && target != "*" {
+        if !uri.path_and_query().is_some_and(is_target) {
             return Err(("target_invalid", "The request target is not a path."));
         }
     }
@@ -32,6 +30,15 @@ pub(in crate::serve) fn check<B>(request: &Request<B>) -> Result<(), (&'static s
     Ok(())
 }
 
+/// Whether this is a path, or `*`: `?query` alone is one to the parser, and what
+/// was not there at all is written `/`, though it is not the same.
+fn is_target(target: &PathAndQuery) -> bool {
+    match target.as_str() {
+        "/" => *target == PathAndQuery::from_static("/"),
+        other => other.starts_with('/') || other == "*",
+    }
+}
+
 /// Whether this is a token (RFC 9110 §5.6.2): the `http` crate takes a quote.
 fn is_name(name: &HeaderName) -> bool {
     memchr::memchr(b'"', name.as_str().as_bytes()).is_none()
@@ -46,6 +53,8 @@ fn is_trimmed(value: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Uri;
+    use http::uri::Parts;
 
     fn code(uri: &str, name: &str, value: &str) -> Option<&'static str> {
         let request = Request::get(uri).header(name, value).body(()).unwrap();
@@ -65,8 +74,10 @@ mod tests {
         assert_eq!(code("ftp://a.test/", "x", "a"), Some("target_invalid"));
         assert_eq!(code("/", "x", "a"), Some("host_missing"));
         let mut request = Request::new(());
-        *request.uri_mut() = http::uri::PathAndQuery::from_static("?a").into();
+        *request.uri_mut() = PathAndQuery::from_static("?a").into();
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("a.test"));
+        assert_eq!(check(&request).unwrap_err().0, "target_invalid");
+        *request.uri_mut() = Uri::from_parts(Parts::default()).unwrap();
         assert_eq!(check(&request).unwrap_err().0, "target_invalid");
     }
 }

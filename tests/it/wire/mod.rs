@@ -5,3 +5,4 @@ mod h2_floods;
 mod h2_requests;
 mod h2_resets;
 mod h2_windows;
+mod interim;
