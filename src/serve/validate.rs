@@ -98,6 +98,10 @@ fn check<B>(request: &mut Request<B>) -> Result<(), Answer> {
         let (status, code) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields");
         return Err(refuse(status, code, "The request has too many fields."));
     }
+    if matches!(request.version(), Version::HTTP_2 | Version::HTTP_3) {
+        super::http2::request::check(request)
+            .map_err(|(code, detail)| refuse(StatusCode::BAD_REQUEST, code, detail))?;
+    }
     method(request.method())?;
     target::check(request, downstream, limits.max_target)?;
     framing(request)?;

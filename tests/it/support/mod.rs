@@ -5,6 +5,7 @@ pub mod certs;
 pub mod client;
 pub mod frames;
 pub mod grpc;
+pub mod h2;
 pub mod origin;
 pub mod proxy;
 pub mod recorder;

@@ -4,7 +4,11 @@
 mod chunks;
 mod differential;
 mod fields;
+mod h2_floods;
 mod h2_origin;
+mod h2_requests;
+mod h2_resets;
+mod h2_windows;
 mod heads;
 mod hop_by_hop;
 mod interim;
