@@ -21,10 +21,10 @@ use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
-#[cfg(fuzzing)]
-pub(crate) use http1::fuzz;
 pub use settings::{H2Settings, ServeSettings};
 pub use validate::{Validate, ValidateLayer};
+#[cfg(fuzzing)]
+pub(crate) use {http1::fuzz as http1_fuzz, http2::fuzz as http2_fuzz};
 
 use crate::body::Body;
 use crate::context::Downstream;
