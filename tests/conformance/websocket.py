@@ -59,6 +59,8 @@ class Origin:
 class Http2:
     """One HTTP/2 connection with extended CONNECT on its streams."""
 
+    kept = []
+
     @classmethod
     async def open(cls, port):
         self = cls()
@@ -68,7 +70,8 @@ class Http2:
         self.streams, self.moved = {}, asyncio.Condition()
         self.offered = asyncio.Event()
         await self.flush()
-        self.task = asyncio.create_task(self.read())
+        # A task that nobody knows may be collected while it waits.
+        self.kept.append(asyncio.create_task(self.read()))
         await self.offered.wait()
         return self
 
@@ -106,7 +109,8 @@ class Http2:
                     self.h2.acknowledge_received_data(
                         event.flow_controlled_length, event.stream_id
                     )
-                    stream.put_nowait(event.data)
+                    if event.data:
+                        stream.put_nowait(event.data)
                 elif isinstance(event, (StreamEnded, StreamReset)):
                     stream.put_nowait(None)
             await self.flush()
@@ -274,8 +278,6 @@ class Suite:
         await peer.close()
 
     async def closes(self, client, code, ours):
-        while not self.origin.closed.empty():
-            self.origin.closed.get_nowait()
         peer = await client.socket()
         if ours:
             await peer.close(code, "bye")
@@ -283,8 +285,9 @@ class Suite:
             await peer.send(f"close {code}")
             await peer.wait_closed()
             assert (peer.close_code, peer.close_reason) == (code, "as asked"), peer.close_code
-        said = await self.origin.closed.get()
-        assert said == (code, "bye" if ours else "as asked"), said
+        # Earlier cases' ends may come first.
+        while await self.origin.closed.get() != (code, "bye" if ours else "as asked"):
+            pass
 
     async def negotiates(self, client):
         peer = await client.socket(protocols=["chat.v1", "chat.v2"])
@@ -325,6 +328,7 @@ def config(work, origin, ports):
     authority = trustme.CA()
     certificate = authority.issue_cert("a.test")
     certificate.private_key_and_cert_chain_pem.write_to_path(f"{work}/a.pem")
+    os.chmod(f"{work}/a.pem", 0o600)
     with open(f"{work}/config.toml", "w") as file:
         file.write(
             f'[server]\ndrain_timeout = "20s"\n[admin]\naddress = "127.0.0.1:{ports[2]}"\n'
@@ -343,15 +347,13 @@ def config(work, origin, ports):
 async def drains(tollgate, opens, origin):
     clients = [client for open_clients in opens for client in await open_clients()]
     peers = [await client.socket() for client in clients]
-    while not origin.closed.empty():
-        origin.closed.get_nowait()
     tollgate.send_signal(signal.SIGTERM)
     for peer in peers:
         await peer.wait_closed()
         assert peer.close_code == 1001, peer.close_code
     for _ in peers:
-        code, _reason = await origin.closed.get()
-        assert code == 1001, code
+        while await origin.closed.get() != (1001, ""):
+            pass
     status = await asyncio.to_thread(tollgate.wait, 20)
     assert status == 0, f"it ended with {status}"
 
