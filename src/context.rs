@@ -107,6 +107,16 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// The cipher suite's registered name.
     pub cipher: &'static str,
+    /// Which hosts the connection may be asked for; `None` where the listener
+    /// has one certificate for all.
+    pub hosts: Option<Arc<dyn Hosts>>,
+}
+
+/// Tells which hosts a listener serves alike.
+pub trait Hosts: fmt::Debug + Send + Sync {
+    /// Whether a client that asks for `host` (without a port) is shown the same
+    /// certificate as one that asks for `server_name`.
+    fn are_alike(&self, server_name: &str, host: &str) -> bool;
 }
 
 /// The record of one request and its response. Cheap to clone: all clones are

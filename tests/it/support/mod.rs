@@ -1,5 +1,6 @@
 //! The world that the tests put a proxy in.
 
+pub mod attack;
 pub mod certs;
 pub mod client;
 pub mod origin;
