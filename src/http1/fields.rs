@@ -117,6 +117,7 @@ pub(crate) fn may_trail(name: &HeaderName) -> bool {
             | header::VIA
             | header::WWW_AUTHENTICATE
     ) && !name.as_str().starts_with("x-forwarded-")
+        && name != "x-real-ip"
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | [`RequestIdLayer`] | names the exchange for client, log and origin |
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
+//! | [`MethodsLayer`] | lets only a route's own methods in |
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
 //! | [`ApiKeyLayer`] | lets only known API keys in |
 //! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
@@ -36,11 +37,13 @@ mod grpc;
 mod grpc_web;
 mod header_rewrite;
 mod in_flight;
+mod methods;
 mod rate_limit;
 mod request_id;
 mod rescue;
 mod settings;
 mod short_circuit;
+mod twins;
 
 pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
@@ -52,11 +55,13 @@ pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
 pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
+pub use methods::{Methods, MethodsLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
     ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    RateLimitSettings, TrustSettings,
+    MethodSettings, RateLimitSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
+pub(crate) use twins::are_twins;

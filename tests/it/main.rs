@@ -28,4 +28,5 @@ mod support;
 mod timeouts;
 mod tls;
 mod upgrade;
+mod websocket;
 mod wire;

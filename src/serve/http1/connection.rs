@@ -183,7 +183,7 @@ where
         let uploads;
         *request.body_mut() = {
             let mut wire = this.base.wire.lock();
-            wire.inbox.begin();
+            wire.inbox.begin_another();
             wire.call = if facts.expects { Call::Held } else { Call::Unneeded };
             (wire.broken, wire.wanted, wire.driver) = (false, false, None);
             wire.incoming = incoming;
@@ -404,6 +404,9 @@ where
         wire.incoming = Incoming::Length(0);
         wire.call = Call::Unneeded;
         return Body::from(wire.inbox.bytes.split_to(length).freeze());
+    }
+    if let Incoming::Length(length) = wire.incoming {
+        wire.inbox.expect(length.saturating_sub(wire.inbox.bytes.len() as u64));
     }
     wire.wanted = true;
     Body::new(RequestBody::new(shared.clone(), &wire.incoming))
