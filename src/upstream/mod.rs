@@ -24,6 +24,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use client::{Failure, Reuse, Sent};
+#[cfg(fuzzing)]
+pub(crate) use http1::fuzz;
 pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,

@@ -8,6 +8,8 @@
 //! The request stays where it is while it is sent, so that one of which not a
 //! byte was written can be sent elsewhere without a copy.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod head;
 mod received;
 

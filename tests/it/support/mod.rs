@@ -8,6 +8,8 @@ pub mod grpc;
 pub mod h2;
 pub mod origin;
 pub mod proxy;
+pub mod recorder;
+pub mod strict;
 pub mod websocket;
 
 use std::time::Duration;
