@@ -76,7 +76,7 @@ impl Set {
     pub(in crate::upstream) fn claim(self: &Arc<Self>, most: usize) -> Claim {
         let mut inner = self.0.lock();
         // Whoever comes here has looked for idle ones already.
-        if let Some(lease) = inner.lease(|connection| connection.is_retired()) {
+        if let Some(lease) = inner.lease(Connection::is_retired) {
             return Claim::Lease(lease);
         }
         let carries = inner.typical.unwrap_or(most);
