@@ -1,11 +1,14 @@
 //! HTTP on one connection from a client, held to its limits: HTTP/1 by our own
 //! hand, HTTP/2 by hyper's.
 
+mod authority;
 mod http1;
 mod http2;
 mod io;
+mod options;
 mod pulse;
 mod settings;
+mod target;
 mod validate;
 
 use std::convert::Infallible;

@@ -65,6 +65,9 @@ pub struct H2Settings {
     pub ping_interval: Duration,
     /// See [`H2Settings::ping_interval`].
     pub ping_timeout: Duration,
+    /// Offer the extended CONNECT (RFC 8441), by which a client opens a WebSocket
+    /// on one stream. Default true.
+    pub extended_connect: bool,
 }
 
 impl Default for ServeSettings {
@@ -97,6 +100,7 @@ impl Default for H2Settings {
             max_control_frames: 1000,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(10),
+            extended_connect: true,
         }
     }
 }

@@ -7,13 +7,13 @@
 mod client;
 mod connect;
 mod http1;
+mod http2;
 mod origin;
 mod pool;
 mod probe;
 mod settings;
 mod stream;
 mod tls;
-mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,11 +23,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use client::{Failure, Sent};
+pub use client::{Failure, Reuse, Sent};
 pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 pub use tls::ClientTlsError;
 

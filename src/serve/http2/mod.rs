@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::{Builder, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,6 +25,7 @@ use crate::body::Body;
 use crate::context::Downstream;
 use crate::drain;
 use crate::layers::Ask;
+use crate::switch::OnSwitch;
 use frame_watch::FrameWatch;
 
 /// Serves HTTP/2 until the connection ends, expires or is drained.
@@ -75,6 +76,9 @@ fn builder(settings: &ServeSettings) -> Builder<TokioExecutor> {
         .max_local_error_reset_streams(h2.max_error_resets)
         .keep_alive_interval(h2.ping_interval)
         .keep_alive_timeout(h2.ping_timeout);
+    if h2.extended_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -95,6 +99,15 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
         let mut request = request.map(Body::from);
+        if *request.method() == Method::CONNECT
+            && let Some(on_switch) = OnSwitch::take(request.extensions_mut())
+        {
+            // The exchange lasts as long as its tunnel does.
+            let pulse = self.pulse.clone();
+            let on_switch =
+                on_switch.holding(self.pulse.begin()).telling(move |bytes| pulse.earn(bytes));
+            request.extensions_mut().insert(on_switch);
+        }
         request.extensions_mut().insert(self.downstream.clone());
         let answer = Ask::new(&mut *self.service.lock(), request);
         Answering { answer, beat: Some(beat) }
