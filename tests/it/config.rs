@@ -116,7 +116,10 @@ fn the_limits_of_http2_are_read_and_checked() {
     assert_eq!((h2.max_error_resets, h2.max_control_frames), (3, 4));
     for (line, complaint) in [
         ("max_frame_size = 16383", "expected a size from 16KiB (16384) to 16MiB - 1 (16777215)"),
-        ("max_frame_size = \"16MiB\"", "expected a size from 16KiB (16384) to 16MiB - 1 (16777215)"),
+        (
+            "max_frame_size = \"16MiB\"",
+            "expected a size from 16KiB (16384) to 16MiB - 1 (16777215)",
+        ),
         ("max_header_list = \"4GiB\"", "expected a size of less than 4GiB"),
         ("max_control_frames = 0", "expected a number from 1 to 4294967295"),
         ("max_resets = 0", "expected a number from 1 to 4294967295"),
