@@ -157,6 +157,7 @@ impl Origin {
                 .resend(Resend::Safe)
         };
         if dialled.http2 {
+            let address = dialled.stream.address.clone();
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(H2_STREAM_WINDOW)
@@ -167,7 +168,7 @@ impl Origin {
                 .await
                 .map_err(failed)?;
             tokio::spawn(connection);
-            return Ok(Lease::Http2(self.pool().share(sender)));
+            return Ok(Lease::Http2(self.pool().share(sender, address)));
         }
         Ok(Lease::Http1(Http1::new(dialled.stream)))
     }

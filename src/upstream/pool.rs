@@ -7,6 +7,7 @@
 //! cores × connections.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::dns::Address;
 use super::http1::Http1;
 use crate::body::Body;
 use crate::seat::seat;
@@ -26,6 +28,8 @@ pub(super) struct Pool {
     /// Whether the origin spoke HTTP/2 the last time: then one connection
     /// carries all, and dialling is worth waiting in line for.
     http2: AtomicBool,
+    /// Whether its origin has left the upstream: nothing is kept any more.
+    retired: AtomicBool,
 }
 
 #[derive(Default)]
@@ -47,6 +51,8 @@ struct Shared {
 #[derive(Clone)]
 pub(super) struct Http2 {
     pub(super) sender: http2::SendRequest<Body>,
+    /// Which of a name's addresses it leads to.
+    address: Option<Arc<Address>>,
     /// Differs from that of every other connection of its shard.
     generation: u64,
 }
@@ -64,6 +70,7 @@ impl Pool {
             max_idle,
             idle_timeout,
             http2: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -87,7 +94,9 @@ impl Pool {
     /// Keeps a connection that is ready for the next request.
     pub(super) fn put(&self, http1: Box<Http1>) {
         let mut idle = self.shards[self.mine()].idle.lock();
-        if idle.len() < self.max_idle {
+        // Looked at under the lock: whoever closes what must go comes before or
+        // after.
+        if idle.len() < self.max_idle && !http1.is_astray() && !self.is_retired() {
             idle.push(Idle { http1, since: Instant::now() });
         }
     }
@@ -106,13 +115,19 @@ impl Pool {
     }
 
     /// Offers an HTTP/2 connection to all who come.
-    pub(super) fn share(&self, sender: http2::SendRequest<Body>) -> Http2 {
+    pub(super) fn share(
+        &self,
+        sender: http2::SendRequest<Body>,
+        address: Option<Arc<Address>>,
+    ) -> Http2 {
         self.http2.store(true, Ordering::Relaxed);
         let mut shared = self.shards[self.mine()].shared.lock();
         shared.generation += 1;
         shared.used = Some(Instant::now());
-        let connection = Http2 { sender, generation: shared.generation };
-        shared.connection = Some(connection.clone());
+        let connection = Http2 { sender, address, generation: shared.generation };
+        if !self.is_retired() {
+            shared.connection = Some(connection.clone());
+        }
         connection
     }
 
@@ -134,7 +149,22 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for too long, or was closed by the origin.
+    /// Keeps nothing any more: its origin has left the upstream.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        for shard in &self.shards {
+            let idle = std::mem::take(&mut *shard.idle.lock());
+            drop(idle);
+            shard.shared.lock().connection = None;
+        }
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Closes what has been idle for too long, was closed by the origin, or leads
+    /// to where its name does not point any more.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.idle_timeout;
         for shard in &self.shards {
@@ -169,13 +199,16 @@ impl Shard {
 impl Shared {
     fn is_stale(&self, now: Instant, timeout: Duration) -> bool {
         let unused = self.used.is_none_or(|used| now.saturating_duration_since(used) >= timeout);
-        self.connection.as_ref().is_some_and(|c| unused || c.sender.is_closed())
+        let astray = |c: &Http2| c.address.as_ref().is_some_and(|address| address.is_gone());
+        self.connection.as_ref().is_some_and(|c| unused || c.sender.is_closed() || astray(c))
     }
 }
 
 impl Idle {
     fn is_stale(&mut self, now: Instant, timeout: Duration) -> bool {
-        now.saturating_duration_since(self.since) >= timeout || !self.http1.is_ready()
+        now.saturating_duration_since(self.since) >= timeout
+            || self.http1.is_astray()
+            || !self.http1.is_ready()
     }
 }
 
