@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -35,8 +35,29 @@ pub struct Downstream {
     /// What counts the connection as open for as long as anything knows it,
     /// such as a tunnel that it has become.
     pub open: Option<KeepOpen>,
+    /// Takes interim responses to a client that may have them.
+    pub interim: Option<Interim>,
     /// What is worked out from the above once for all requests.
     pub derived: Derived,
+}
+
+/// Interim responses (RFC 9110 §15.2) on their way to the client of a connection
+/// that carries one exchange at a time. Whoever waits for a response puts them
+/// in; the connection takes them out whenever it has polled that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Interim(Arc<Mutex<Vec<Response<()>>>>);
+
+impl Interim {
+    /// Has the client get this response before the final one.
+    pub fn put(&self, response: Response<()>) {
+        self.0.lock().push(response);
+    }
+
+    /// Takes those that came since the last time.
+    #[must_use]
+    pub fn take(&self) -> Vec<Response<()>> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 /// What every request of a connection has in common, worked out by the first

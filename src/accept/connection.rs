@@ -91,6 +91,7 @@ impl Admitted {
             tls: None,
             limits: door.acceptor.serve.head,
             open: Some(open),
+            interim: None,
             derived: Derived::default(),
         };
         let tcp = Tcp::new(tcp);
@@ -98,7 +99,7 @@ impl Admitted {
         if door.acceptor.tls.is_some() {
             tokio::spawn(secure(busy, tcp, door, downstream, service, drain));
         } else {
-            let (downstream, settings) = (Arc::new(downstream), door.acceptor.serve.clone());
+            let settings = door.acceptor.serve.clone();
             let served =
                 serve::connection(tcp, Speaks::Either, downstream, settings, service, drain);
             tokio::spawn(Held { future: served, busy });
@@ -151,7 +152,6 @@ async fn secure<S: Answers>(
                     return;
                 }
             };
-            let downstream = Arc::new(downstream);
             let settings = serve.clone();
             serve::connection(stream, speaks, downstream, settings, service, drain).await;
         }

@@ -9,8 +9,6 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, Version};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -19,6 +17,7 @@ use crate::body::Body;
 use crate::context::{Exchange, Record};
 use crate::drain;
 use crate::error::{Error, Kind};
+use crate::switch::OnSwitch;
 
 /// How long one side of a tunnel may go on when the other has ended.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -29,7 +28,7 @@ const TUNNEL_BUFFER: usize = 16 * 1024;
 /// A request's wish to switch protocols, granted by its route.
 pub(super) struct Switch {
     token: HeaderValue,
-    downstream: OnUpgrade,
+    downstream: OnSwitch,
 }
 
 impl Switch {
@@ -44,7 +43,7 @@ impl Switch {
         Some(Self {
             token: HeaderValue::try_from(token).ok()?,
             // Absent where the server that took the request cannot switch.
-            downstream: extensions.remove::<OnUpgrade>()?,
+            downstream: OnSwitch::take(extensions)?,
         })
     }
 
@@ -70,7 +69,7 @@ impl Switch {
             return Err(Error::new(Kind::UpgradeFailed)
                 .detail("the origin switched to another protocol than the one asked for"));
         }
-        let upstream = response.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
+        let upstream = OnSwitch::take(response.extensions_mut()).ok_or_else(|| {
             Error::new(Kind::UpgradeFailed).detail("the connection to the origin cannot switch")
         })?;
         if let Some(exchange) = exchange {
@@ -94,8 +93,8 @@ impl Switch {
 }
 
 async fn tunnel(
-    downstream: OnUpgrade,
-    upstream: OnUpgrade,
+    downstream: OnSwitch,
+    upstream: OnSwitch,
     exchange: Option<&Exchange>,
     idle: Duration,
 ) {
@@ -109,8 +108,8 @@ async fn tunnel(
         Err(_) => return,
     };
     let moved = Moved::now();
-    let (received, taken) = tokio::io::split(TokioIo::new(downstream));
-    let (answered, asked) = tokio::io::split(TokioIo::new(upstream));
+    let (received, taken) = tokio::io::split(downstream);
+    let (answered, asked) = tokio::io::split(upstream);
     let moved = &moved;
     let count = |write: fn(&mut Record, u64)| {
         move |bytes| {

@@ -1,6 +1,6 @@
 //! Refuses what no origin should see.
 //!
-//! hyper has parsed the request; this looks at what a parser does not judge:
+//! The request has been parsed; this looks at what a parser does not judge:
 //! whether host, target and framing mean one thing only.
 //!
 //! **Path policy.** Routes match, and origins are asked for, the path as it was
@@ -11,11 +11,11 @@
 //! as they are: they are legal, and mean something to some origins; the router
 //! refuses them where they would lead past a route.
 //!
-//! **What hyper does before.** A `Content-Length` beside `Transfer-Encoding`
-//! and a second, equal `Content-Length` are taken out by hyper itself, and
-//! chunk extensions are dropped, so the origin sees one framing; differing
-//! lengths, `Transfer-Encoding` on HTTP/1.0 and malformed field lines are
-//! answered 400 by hyper, an overlong head 431.
+//! **What stands before this.** Over HTTP/1.1 a head that could be read in two
+//! ways has been refused by then, and the body is framed anew towards the
+//! origin. What a request is to be answered with that could not be read comes
+//! along as [`Refused`]. An embedder's server may be more lenient: so framing and
+//! host are looked at here as well.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +29,11 @@ use tower::{Layer, Service};
 use crate::context::{Downstream, Exchange, HeadLimits};
 use crate::layers::ShortCircuit;
 use crate::respond::{Answer, Format};
+
+/// What a request that could not be read is answered with: it is among the
+/// extensions of one that stands for it, so that it is logged and counted as any.
+#[derive(Clone, Debug)]
+pub(super) struct Refused(pub(super) Answer);
 
 /// Puts [`Validate`] before a service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +68,12 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let limits = request.extensions().get::<Arc<Downstream>>().map(|d| d.limits);
-        match check(&mut request, limits.unwrap_or_default()) {
+        let refused = request.extensions_mut().remove::<Refused>();
+        let checked = match refused {
+            Some(Refused(answer)) => Err(answer),
+            None => check(&mut request, limits.unwrap_or_default()),
+        };
+        match checked {
             Ok(()) => ShortCircuit::forwarded(self.inner.call(request)),
             Err(answer) => {
                 if let Some(exchange) = request.extensions().get::<Exchange>() {
