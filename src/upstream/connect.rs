@@ -137,23 +137,16 @@ impl Connector {
 
     async fn connect_tcp(&self) -> Result<(TcpStream, Option<Arc<Address>>), Error> {
         let port = self.url.port;
-        let dial = |address: Arc<Address>| async move {
-            let tcp = address.tried(connect_to(SocketAddr::new(address.ip(), port))).await?;
-            Ok((tcp, Some(address)))
-        };
         match &self.place {
             Place::Literal(ip) => {
                 connect_to(SocketAddr::new(*ip, port)).await.map(|tcp| (tcp, None))
             }
-            Place::Address(address) => dial(address.clone()).await,
-            Place::Name(name) => {
-                let first = first_of(name.addresses().await?, dial).await;
-                first.unwrap_or_else(|| {
-                    let detail = format!("{} has no address", self.url);
-                    Err(Error::new(Kind::DnsFailed).detail(detail))
-                })
+            Place::Address(address) => connect_to_address(address.clone(), port).await,
+            Place::Name(name) => connect_to_name(name, port).await,
+            Place::Service(service) => {
+                let (name, port) = service.first_target().await?;
+                connect_to_name(&name, port).await
             }
-            Place::Service(service) => Err(service.first_answer().await),
         }
     }
 
@@ -170,6 +163,23 @@ async fn connect_to(address: SocketAddr) -> Result<TcpStream, Error> {
     TcpStream::connect(address)
         .await
         .map_err(|error| Error::new(kind_of(&error)).detail(address.to_string()).because(error))
+}
+
+async fn connect_to_address(
+    address: Arc<Address>,
+    port: u16,
+) -> Result<(TcpStream, Option<Arc<Address>>), Error> {
+    let tcp = address.tried(connect_to(SocketAddr::new(address.ip(), port))).await?;
+    Ok((tcp, Some(address)))
+}
+
+async fn connect_to_name(
+    name: &Name,
+    port: u16,
+) -> Result<(TcpStream, Option<Arc<Address>>), Error> {
+    let dial = |address| connect_to_address(address, port);
+    let none = || Err(Error::new(Kind::DnsFailed).detail("the name has no address"));
+    first_of(name.addresses().await?, dial).await.unwrap_or_else(none)
 }
 
 /// What `dial` makes of the first address that it succeeds with, or of the last

@@ -173,6 +173,7 @@ impl Upstream {
             if let Some(answer) = answer {
                 let mut members = Vec::new();
                 let mut now = HashMap::new();
+                let mut first = None;
                 for target in answer {
                     let key = (target.host.clone(), target.port);
                     let (name, origin) = targets.remove(&key).unwrap_or_else(|| {
@@ -181,6 +182,7 @@ impl Upstream {
                         (name, origin)
                     });
                     origin.set_weight(target.weight);
+                    first.get_or_insert_with(|| (name.clone(), target.port));
                     let priority = target.priority;
                     members.push(Member { origin: origin.clone(), source, priority });
                     now.insert(key, (name, origin));
@@ -190,7 +192,9 @@ impl Upstream {
                 for (name, _) in left.into_values() {
                     name.retire();
                 }
-                service.has_targets(targets.len());
+                if let Some((name, port)) = first {
+                    service.has_targets(targets.len(), name, port);
+                }
             }
             beside(&mut names, tokio::time::sleep(pause)).await;
         }

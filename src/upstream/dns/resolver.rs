@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::config::{
@@ -36,6 +37,8 @@ const MOST_SEARCHED: u32 = 8;
 pub struct Resolver {
     settings: DnsSettings,
     client: Mutex<Option<TokioResolver>>,
+    /// Whether it was said that the system's settings cannot be used.
+    complained: AtomicBool,
 }
 
 /// The address records that are looked for, both families of them.
@@ -45,7 +48,7 @@ impl Resolver {
     /// Will resolve as the settings say.
     #[must_use]
     pub fn new(settings: DnsSettings) -> Arc<Self> {
-        Arc::new(Self { settings, client: Mutex::new(None) })
+        Arc::new(Self { settings, client: Mutex::new(None), complained: AtomicBool::new(false) })
     }
 
     pub(super) fn settings(&self) -> &DnsSettings {
@@ -148,7 +151,10 @@ impl Resolver {
             return of(servers.iter().map(|at| server(at.ip(), at.port())).collect());
         }
         system_conf::read_system_conf().unwrap_or_else(|error| {
-            tracing::warn!(%error, "/etc/resolv.conf cannot be used: 127.0.0.1 is asked for names");
+            if !self.complained.swap(true, Ordering::Relaxed) {
+                let message = "/etc/resolv.conf cannot be used: 127.0.0.1 is asked for names";
+                tracing::warn!(%error, "{message}");
+            }
             of(vec![server(IpAddr::from([127, 0, 0, 1]), 53)])
         })
     }
@@ -156,7 +162,8 @@ impl Resolver {
     /// Reads `/etc/resolv.conf` again before the next question if this one was
     /// not answered: the machine may have moved to another network.
     fn forget_after<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        if answer.is_err() && self.settings.servers.is_empty() {
+        let silent = |fault: &Fault| matches!(fault.reason, "timeout" | "failed" | "refused");
+        if answer.as_ref().err().is_some_and(silent) && self.settings.servers.is_empty() {
             *self.client.lock() = None;
         }
         answer

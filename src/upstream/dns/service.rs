@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::name::Name;
 use super::resolver::Resolver;
 use super::{Fault, pause_after};
 use crate::error::{Error, Kind};
@@ -35,8 +36,8 @@ pub(in crate::upstream) struct Service {
 #[derive(Debug)]
 enum Known {
     Nothing,
-    /// It has targets, which are origins of their own.
-    Targets,
+    /// It has targets, which are origins of their own; this is the first.
+    Targets(Arc<Name>, u16),
     /// It has never resolved, the last time for this reason.
     Failure(Arc<str>),
 }
@@ -55,16 +56,17 @@ impl Service {
         Arc::new(Self { name: name.into(), resolver: resolver.clone(), counts, known })
     }
 
-    /// Waits for the first answer, and says why there is no connection: either
-    /// there is none, or there are targets to ask instead.
-    pub(in crate::upstream) async fn first_answer(&self) -> Error {
+    /// Waits for the first answer; gives the first target's name and port.
+    pub(in crate::upstream) async fn first_target(&self) -> Result<(Arc<Name>, u16), Error> {
         let mut known = self.known.subscribe();
         let known = known.wait_for(|known| !matches!(known, Known::Nothing)).await;
-        let detail = match known.as_deref() {
-            Ok(Known::Failure(reason)) => format!("`{}` did not resolve: {reason}", self.name),
-            _ => format!("`{}` has targets now", self.name),
+        let reason = match known.as_deref() {
+            Ok(Known::Targets(name, port)) => return Ok((name.clone(), *port)),
+            Ok(Known::Failure(reason)) => reason,
+            Ok(Known::Nothing) | Err(_) => "nothing is known of it",
         };
-        Error::new(Kind::DnsFailed).detail(detail)
+        let detail = format!("`{}` did not resolve: {reason}", self.name);
+        Err(Error::new(Kind::DnsFailed).detail(detail))
     }
 
     /// Whether the first answer is still to come.
@@ -94,10 +96,10 @@ impl Service {
         }
     }
 
-    /// So many targets are origins now.
-    pub(in crate::upstream) fn has_targets(&self, count: usize) {
+    /// So many targets are origins now; this is the name of the first, and its port.
+    pub(in crate::upstream) fn has_targets(&self, count: usize, first: Arc<Name>, port: u16) {
         self.counts.addresses(count);
-        self.known.send_replace(Known::Targets);
+        self.known.send_replace(Known::Targets(first, port));
     }
 
     fn failed(&self, fault: &Fault, failures: u32) -> Duration {
@@ -105,7 +107,7 @@ impl Service {
         let (service, reason) = (&*self.name, &*fault.detail);
         let mut never = false;
         self.known.send_modify(|known| {
-            never = !matches!(known, Known::Targets);
+            never = !matches!(known, Known::Targets(..));
             if never {
                 *known = Known::Failure(reason.into());
             }
