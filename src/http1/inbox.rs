@@ -12,6 +12,9 @@ use tokio_util::io::poll_read_buf;
 const READ: usize = 8 * 1024;
 const MOST_READ: usize = 128 * 1024;
 
+/// How much is read at once of a body that was only announced.
+const MOST_EXPECTED: usize = 32 * 1024;
+
 /// With less room than this the buffer is made larger before it is read into.
 const LEAST_ROOM: usize = 2 * 1024;
 
@@ -23,11 +26,13 @@ pub(crate) struct Inbox {
     pub(crate) searched: usize,
     /// How much to read at once.
     reads: usize,
+    /// Whether a read of this message filled all the room there was.
+    filled: bool,
 }
 
 impl Inbox {
     pub(crate) fn new() -> Self {
-        Self { bytes: BytesMut::new(), searched: 0, reads: READ }
+        Self { bytes: BytesMut::new(), searched: 0, reads: READ, filled: false }
     }
 
     /// A new message is expected, of which the size of the last says nothing.
@@ -35,10 +40,23 @@ impl Inbox {
         self.reads = READ;
     }
 
+    /// A new message of the same peer is expected, which is mostly like the last.
+    pub(crate) fn begin_another(&mut self) {
+        if !std::mem::take(&mut self.filled) {
+            self.reads = (self.reads / 2).max(READ);
+        }
+    }
+
+    /// So many bytes of a body are still to come.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(MOST_EXPECTED);
+        self.reads = self.reads.max(bytes.next_power_of_two());
+    }
+
     /// Gives the buffer back while there is nothing in it.
     pub(crate) fn rest(&mut self) {
         if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
+            (self.bytes, self.reads) = (BytesMut::new(), READ);
         }
     }
 
@@ -58,6 +76,7 @@ impl Inbox {
             && room >= self.reads
         {
             // There is more where that came from.
+            self.filled = true;
             self.reads = (self.reads * 2).min(MOST_READ);
         }
         read

@@ -9,7 +9,7 @@ mod framing;
 mod inbox;
 mod outgoing;
 
-pub(crate) use fields::{end_of_head, field, stays_open};
+pub(crate) use fields::{end_of_head, field, may_trail, stays_open};
 pub(crate) use framing::{Framing, Incoming, Read, announced};
 pub(crate) use inbox::Inbox;
 pub(crate) use outgoing::{Outgoing, Stopped};

@@ -8,6 +8,7 @@ mod client;
 mod connect;
 mod dns;
 mod http1;
+mod http2;
 mod origin;
 mod pool;
 mod probe;
@@ -15,7 +16,6 @@ mod settings;
 mod sources;
 mod stream;
 mod tls;
-mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,12 +25,12 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-pub use client::{Failure, Sent};
+pub use client::{Failure, Reuse, Sent};
 pub use dns::{AddressFamily, DnsSettings, Resolver};
 pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 pub use tls::ClientTlsError;
 

@@ -14,7 +14,7 @@ use super::connect::{Connector, Place};
 use super::dns::Address;
 use super::pool::Pool;
 use super::tls::ClientTls;
-use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings, UpstreamTimeouts};
+use super::{OriginScheme, OriginUrl, Protocol, UpstreamH2, UpstreamSettings, UpstreamTimeouts};
 use crate::context::Permit;
 use crate::error::{Error, Kind, Resend};
 use crate::observe::Metrics;
@@ -35,6 +35,7 @@ pub struct Origin {
     open: Arc<AtomicUsize>,
     max_connections: Option<usize>,
     timeouts: UpstreamTimeouts,
+    h2: UpstreamH2,
     metrics: Metrics,
 }
 
@@ -110,12 +111,21 @@ impl Origin {
             host: HeaderValue::try_from(authority.as_str()).ok(),
             authority: authority.parse().ok(),
             health: Mutex::default(),
+            pool: Pool::new(
+                settings.max_idle,
+                settings.timeouts.pool_idle,
+                match (url.scheme, settings.protocol) {
+                    (OriginScheme::H2c, _) | (OriginScheme::Https, Protocol::Http2) => Some(true),
+                    (OriginScheme::Http, _) | (OriginScheme::Https, Protocol::Http1) => Some(false),
+                    (OriginScheme::Https, Protocol::Auto) => None,
+                },
+            ),
             connector: Connector::new(url.clone(), asked_as.domain(), place, tls, settings),
             url,
-            pool: Pool::new(settings.max_idle, settings.timeouts.pool_idle),
             open: Arc::default(),
             max_connections: settings.max_connections,
             timeouts: settings.timeouts,
+            h2: settings.h2,
             metrics: metrics.clone(),
         }
     }
@@ -215,6 +225,10 @@ impl Origin {
 
     pub(super) fn timeouts(&self) -> &UpstreamTimeouts {
         &self.timeouts
+    }
+
+    pub(super) fn h2(&self) -> &UpstreamH2 {
+        &self.h2
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

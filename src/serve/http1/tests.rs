@@ -286,8 +286,10 @@ async fn a_client_that_still_uploads_reads_an_early_answer() {
 async fn a_client_that_leaves_has_its_work_cancelled() {
     let (alive, gone) = tokio::sync::oneshot::channel::<()>();
     let alive = Arc::new(parking_lot::Mutex::new(Some(alive)));
-    let answer = move |_: Request<Body>| {
+    let answer = move |request: Request<Body>| {
         let held = alive.lock().take();
+        // Read to its end elsewhere, as by a connection to an origin.
+        tokio::spawn(request.into_body().collect());
         async move {
             let _held = held;
             std::future::pending::<()>().await;
@@ -295,7 +297,10 @@ async fn a_client_that_leaves_has_its_work_cancelled() {
         }
     };
     let mut bench = Bench::new(answer, drain::Watcher::never());
-    bench.client.write_all(POST).await.unwrap();
+    let (head, tail) = POST.split_at(POST.len() - 2);
+    bench.client.write_all(head).await.unwrap();
+    a_while().await;
+    bench.client.write_all(tail).await.unwrap();
     a_while().await;
     drop(bench.client);
     assert!(gone.await.is_err());

@@ -21,6 +21,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+pub(super) use self::head::MAX_HEAD;
 use self::head::{Head, Invalid};
 use self::received::Received;
 use super::client::no_request;
@@ -33,11 +34,11 @@ use crate::http1::{Inbox, Outgoing, Stopped};
 use crate::switch::{self, OnSwitch};
 
 /// Interim responses (RFC 9110 §15.2) that an origin may send before its answer.
-const MAX_INTERIM: u32 = 32;
+pub(super) const MAX_INTERIM: u32 = 32;
 
 /// How long an origin has to say `100 Continue` before the body is sent without
 /// that: not every origin knows of it (RFC 9110 §10.1.1).
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection that carries one exchange at a time.
 pub(super) struct Http1 {
