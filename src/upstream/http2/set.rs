@@ -100,6 +100,12 @@ impl Set {
         Dialling { set: self.clone(), id, outcome }
     }
 
+    /// Lets go of all; what is under way on them is finished first.
+    pub(in crate::upstream) fn clear(&self) {
+        let dropped = std::mem::take(&mut self.0.lock().connections);
+        drop(dropped);
+    }
+
     /// Lets go of what is broken, or carried nothing for `timeout`.
     pub(in crate::upstream) fn sweep(&self, now: Instant, timeout: Duration) {
         let stale = |connection: &mut Arc<Connection>| connection.is_stale(now, timeout);
