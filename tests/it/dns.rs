@@ -577,7 +577,9 @@ async fn a_target_moves_with_its_name() {
         let proxy = to(&format!("srv+http://{SERVICE}"), "", &server);
         assert_eq!(spread(&proxy, 2).await, counts(&[("old", 2)]));
         server.addresses("one.test", 0, &["127.0.0.3"]);
-        eventually("the old address is drained", async || old.ended() == 1).await;
+        eventually("it moves", async || spread(&proxy, 1).await == counts(&[("new", 1)])).await;
+        eventually("the old address is drained", async || old.ended() == old.origin.connections())
+            .await;
         assert_eq!(spread(&proxy, 2).await, counts(&[("new", 2)]));
         assert_eq!(new.origin.connections(), 1);
         // Once for the service, and for its target again and again.
