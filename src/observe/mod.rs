@@ -10,6 +10,6 @@ mod settings;
 mod workers;
 
 pub use access_log::AccessLog;
-pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};
+pub use metrics::{ConnectionGauge, ListenerConnections, Metrics, NameCounts};
 pub use settings::{AccessLogFormat, AccessLogSettings, LogOutput};
 pub use workers::{OpenOnWorker, WorkerConnections};

@@ -88,6 +88,11 @@ impl Http1 {
         std::pin::pin!(look).poll(&mut cx).is_pending()
     }
 
+    /// Whether it leads to where the origin's name does not point any more.
+    pub(super) fn is_astray(&self) -> bool {
+        self.stream.is_astray()
+    }
+
     /// Makes it fit for the runtime of another thread.
     pub(super) fn settle_here(&mut self) {
         self.timer = Box::pin(tokio::time::sleep(Duration::ZERO));
@@ -321,7 +326,7 @@ mod tests {
         let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         drop(listener.accept().await.unwrap());
         here.readable().await.unwrap();
-        let mut http1 = Http1::new(Layer::Plain(Tcp::new(here)).into());
+        let mut http1 = Http1::new(Stream::new(Layer::Plain(Tcp::new(here)), None));
         let ready = std::future::poll_fn(|cx| {
             while coop::has_budget_remaining() {
                 let _done = std::pin::pin!(coop::consume_budget()).poll(cx);

@@ -3,6 +3,7 @@
 pub mod attack;
 pub mod certs;
 pub mod client;
+pub mod dns;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
