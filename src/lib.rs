@@ -64,6 +64,7 @@ pub mod forward;
 pub mod layers;
 pub mod observe;
 pub mod pem;
+pub mod proxy_protocol;
 pub mod respond;
 pub mod route;
 pub mod seat;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 24] = [
+const FLOORS: [(&str, u32); 25] = [
     ("body", 0),
     ("context", 0),
     ("drain", 0),
     ("error", 0),
     ("pem", 0),
+    ("proxy_protocol", 0),
     ("seat", 0),
     ("socket", 0),
     ("observe", 1),
