@@ -217,6 +217,9 @@ fn upstreams(
         if upstream.origins.is_empty() {
             problems.push(format!("upstream `{}` has no origin", upstream.name));
         }
+        let name = &upstream.name;
+        let wrong = upstream.contradictions();
+        problems.extend(wrong.into_iter().map(|wrong| format!("upstream `{name}`: {wrong}")));
         match Upstream::new(upstream.clone(), metrics.clone()) {
             Ok(built) => {
                 if upstreams.insert(upstream.name.clone(), built).is_some() {

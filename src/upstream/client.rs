@@ -21,6 +21,7 @@ use super::pool::Http2;
 use super::upload::{Upload, classify};
 use crate::body::Body;
 use crate::error::{Error, Kind, Resend};
+use crate::proxy_protocol::Announced;
 
 /// Flow-control windows towards HTTP/2 origins: a slow reader downstream must
 /// not stall its neighbours on the shared connection.
@@ -58,7 +59,8 @@ impl Origin {
     /// head of the response. `fresh` asks for a connection that is newer than the
     /// one that has just failed. After a failure the request is there again if
     /// its body is untouched; whether it may be sent again, the error says. `now`
-    /// spares a look at the clock.
+    /// spares a look at the clock. `announced` is whose request it is, if the
+    /// origin is told so: then only a connection of the same is used.
     ///
     /// # Errors
     ///
@@ -67,20 +69,21 @@ impl Origin {
         self: &Arc<Self>,
         request: &mut Option<Request<Body>>,
         fresh: bool,
+        announced: Option<Announced>,
         now: Instant,
     ) -> Result<Sent, Failure> {
-        let http1 = request.as_ref().is_some_and(switches);
+        let http1 = announced.is_some() || request.as_ref().is_some_and(switches);
         if http1 && self.speaks_only_http2() {
             *request = None;
             let error = Error::new(Kind::UpgradeFailed)
                 .detail("the origin is spoken to in HTTP/2, which does not switch protocols");
             return Err(Failure { error, reused: false, connect: None });
         }
-        let (lease, connect) = match self.pooled(fresh, http1, now) {
+        let (lease, connect) = match self.pooled(fresh, http1, announced, now) {
             Some(lease) => (lease, None),
             // Boxed, as all that is rare: the state of it would be carried along,
             // and moved, by every exchange.
-            None => match Box::pin(self.dial(http1)).await {
+            None => match Box::pin(self.dial(http1, announced)).await {
                 Ok(dialled) => dialled,
                 Err((error, connect)) => return Err(Failure { error, reused: false, connect }),
             },
@@ -94,16 +97,23 @@ impl Origin {
         }
     }
 
-    fn pooled(&self, fresh: bool, http1: bool, now: Instant) -> Option<Lease> {
+    fn pooled(
+        &self,
+        fresh: bool,
+        http1: bool,
+        announced: Option<Announced>,
+        now: Instant,
+    ) -> Option<Lease> {
         // One that failed is no longer shared, so whichever is, is newer.
         let shared = if http1 { None } else { self.pool().shared(now) };
-        let idle = || if fresh { None } else { self.pool().take(now) };
+        let idle = || if fresh { None } else { self.pool().take(announced, now) };
         shared.map(Lease::Http2).or_else(|| idle().map(Lease::Http1))
     }
 
     async fn dial(
         &self,
         http1: bool,
+        announced: Option<Announced>,
     ) -> Result<(Lease, Option<Duration>), (Error, Option<Duration>)> {
         let (started, deadline) = (Instant::now(), self.connector().deadline());
         let turn = async { if http1 { None } else { self.pool().turn().await } };
@@ -113,8 +123,14 @@ impl Origin {
         if !http1 && let Some(shared) = self.pool().shared(Instant::now()) {
             return Ok((Lease::Http2(shared), None));
         }
-        let permit = self.permit().map_err(|error| (error, None))?;
-        let lease = match self.connector().dial(http1, deadline).await {
+        let mut permit = self.permit();
+        // Idle ones are of no use to another client.
+        while permit.is_err() && announced.is_some() && self.pool().give_up_one() {
+            permit = self.permit();
+        }
+        let permit = permit.map_err(|error| (error, None))?;
+        let announced = announced.unwrap_or_default();
+        let lease = match self.connector().dial(http1, announced, deadline).await {
             Ok(mut dialled) => {
                 dialled.stream.permit = permit;
                 tokio::time::timeout_at(deadline, self.handshake(dialled))
@@ -135,7 +151,7 @@ impl Origin {
     /// `count` or one cannot be made.
     pub(super) async fn warm(&self, count: usize) {
         for _ in 0..count {
-            match self.dial(false).await {
+            match self.dial(false, None).await {
                 Ok((Lease::Http1(http1), _)) => self.pool().put(http1),
                 // One carries all.
                 Ok((Lease::Http2(_), _)) => return,

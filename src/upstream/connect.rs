@@ -11,15 +11,17 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::stream::{Layer, Stream};
 use super::tls::{ClientTls, Configs};
-use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings};
+use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings, unix};
 use crate::error::{Error, Kind, Resend, cause_of};
-use crate::socket::Tcp;
+use crate::proxy_protocol::{self, Announced};
+use crate::socket::Socket;
 
 /// How long an address is tried before the next one is, too.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -30,6 +32,8 @@ pub(super) struct Connector {
     tls: Option<(Configs, String)>,
     /// Whether an origin that does not agree to HTTP/2 is not to be used.
     only_http2: bool,
+    /// Whether and how the origin is told whose connection it is.
+    proxy_protocol: Option<proxy_protocol::Version>,
     timeout: Duration,
 }
 
@@ -48,7 +52,8 @@ impl Connector {
             OriginScheme::Http | OriginScheme::H2c => None,
         };
         let only_http2 = settings.protocol == Protocol::Http2;
-        Self { url, tls, only_http2, timeout: settings.timeouts.connect }
+        let (proxy_protocol, timeout) = (settings.proxy_protocol, settings.timeouts.connect);
+        Self { url, tls, only_http2, proxy_protocol, timeout }
     }
 
     /// The end of the time that connecting may take if it begins now.
@@ -65,21 +70,47 @@ impl Connector {
     /// Connects. Nothing of any request has been sent when this fails.
     ///
     /// `http1` asks for a connection that can switch protocols, which one of
-    /// HTTP/2 cannot.
-    pub(super) async fn dial(&self, http1: bool, deadline: Instant) -> Result<Dialled, Error> {
-        match tokio::time::timeout_at(deadline, self.connect(http1)).await {
+    /// HTTP/2 cannot. `announced` is whose connection it will be, where the origin
+    /// is told.
+    pub(super) async fn dial(
+        &self,
+        http1: bool,
+        announced: Announced,
+        deadline: Instant,
+    ) -> Result<Dialled, Error> {
+        match tokio::time::timeout_at(deadline, self.connect(http1, announced)).await {
             Ok(dialled) => dialled.map_err(|error| error.resend(Resend::Safe)),
             Err(_) => Err(self.too_late()),
         }
     }
 
-    async fn connect(&self, http1: bool) -> Result<Dialled, Error> {
+    async fn connect(&self, http1: bool, announced: Announced) -> Result<Dialled, Error> {
+        let socket = self.connect_socket().await?;
+        let Some(version) = self.proxy_protocol else { return self.secure(http1, socket).await };
+        let socket = announce(socket, version, announced).await.map_err(|error| {
+            Error::new(Kind::ConnectionTerminated)
+                .detail(format!("{} took no PROXY protocol header", self.url))
+                .because(error)
+        })?;
+        let mut dialled = self.secure(http1, socket).await?;
+        dialled.stream.announced = Some(Box::new(announced));
+        Ok(dialled)
+    }
+
+    async fn connect_socket(&self) -> Result<Socket, Error> {
+        if let Some(path) = &self.url.unix {
+            return unix::connect(path).await.map(Socket::new);
+        }
         let tcp = self.connect_tcp().await?;
         let _best_effort = crate::socket::tune(&tcp);
-        let tcp = Tcp::new(tcp);
+        Ok(Socket::new(tcp))
+    }
+
+    /// Shakes hands, where the origin speaks TLS.
+    async fn secure(&self, http1: bool, socket: Socket) -> Result<Dialled, Error> {
         let Some((configs, name)) = &self.tls else {
             let http2 = self.url.scheme == OriginScheme::H2c;
-            return Ok(Dialled { stream: Layer::Plain(tcp).into(), http2 });
+            return Ok(Dialled { stream: Layer::Plain(socket).into(), http2 });
         };
         let name = ServerName::try_from(name.clone()).map_err(|error| {
             Error::new(Kind::TlsProtocol)
@@ -88,7 +119,7 @@ impl Connector {
         })?;
         let config = if http1 { &configs.http1 } else { &configs.any };
         let stream = TlsConnector::from(config.clone())
-            .connect(name, tcp)
+            .connect(name, socket)
             .await
             .map_err(|error| self.handshake_error(error))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -121,6 +152,16 @@ impl Connector {
         };
         Error::new(kind).detail(format!("TLS with {}", self.url)).because(error)
     }
+}
+
+/// Says whose connection it is, before everything else.
+async fn announce(
+    mut socket: Socket,
+    version: proxy_protocol::Version,
+    announced: Announced,
+) -> io::Result<Socket> {
+    socket.write_all(&proxy_protocol::write(version, announced)).await?;
+    Ok(socket)
 }
 
 async fn connect_to(address: SocketAddr) -> Result<TcpStream, Error> {
@@ -180,7 +221,7 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// Whether the origin, or the way to it, is at fault, or this machine, which is
 /// out of file descriptors, ports or memory.
-fn kind_of(error: &io::Error) -> Kind {
+pub(super) fn kind_of(error: &io::Error) -> Kind {
     match error.kind() {
         io::ErrorKind::TimedOut => Kind::ConnectTimeout,
         io::ErrorKind::ConnectionRefused

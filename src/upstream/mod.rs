@@ -13,6 +13,7 @@ mod probe;
 mod settings;
 mod stream;
 mod tls;
+mod unix;
 mod upload;
 
 use std::sync::Arc;

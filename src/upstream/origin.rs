@@ -86,7 +86,10 @@ impl Origin {
         let authority = origin.url.authority();
         Self {
             upstream: upstream.clone(),
-            name: format!("{}:{}", bracketed(&origin.url.host), origin.url.port).into(),
+            name: match origin.url.unix {
+                Some(_) => origin.url.to_string().into(),
+                None => format!("{}:{}", bracketed(&origin.url.host), origin.url.port).into(),
+            },
             url: origin.url.clone(),
             weight: origin.weight.max(1),
             only_http2: match origin.url.scheme {
@@ -106,7 +109,7 @@ impl Origin {
         }
     }
 
-    /// `host:port`: its name in logs and metrics.
+    /// Its name in logs and metrics: `host:port`, or the URL of a Unix socket.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Uri};
 
+use crate::proxy_protocol::Version;
+
 /// A named group of origins that serve the same thing.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
@@ -16,6 +18,10 @@ pub struct UpstreamSettings {
     pub origins: Vec<OriginSettings>,
     /// How origins are spoken to.
     pub protocol: Protocol,
+    /// Tells origins by the PROXY protocol whose connection each one is. They are
+    /// spoken to in HTTP/1.1 then, and no two clients share a connection; with it
+    /// there is no [`UpstreamSettings::warm`]. Default none.
+    pub proxy_protocol: Option<Version>,
     /// TLS towards `https` origins.
     pub tls: UpstreamTls,
     /// How long each phase may take.
@@ -47,7 +53,8 @@ pub struct OriginSettings {
     pub weight: u32,
 }
 
-/// Where an origin is and how it is spoken to; parses from `http://host:port`.
+/// Where an origin is and how it is spoken to; parses from `http://host:port`, or
+/// for a Unix socket from `unix:/path`, `https+unix:/path` or `h2c+unix:/path`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct OriginUrl {
     /// The scheme.
@@ -56,6 +63,9 @@ pub struct OriginUrl {
     pub host: String,
     /// The port.
     pub port: u16,
+    /// The path of the Unix socket that is connected to; the host is only a name
+    /// then, `localhost`, and the port the scheme's own. Default none.
+    pub unix: Option<PathBuf>,
 }
 
 /// An origin's scheme.
@@ -168,6 +178,7 @@ impl UpstreamSettings {
             name: name.into(),
             origins,
             protocol: Protocol::default(),
+            proxy_protocol: None,
             tls: UpstreamTls::default(),
             timeouts: UpstreamTimeouts::default(),
             max_idle: 64,
@@ -177,6 +188,33 @@ impl UpstreamSettings {
             health: None,
             passive: PassiveHealth::default(),
         }
+    }
+}
+
+impl UpstreamSettings {
+    /// What in these settings does not go together, a sentence each.
+    #[must_use]
+    pub fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.proxy_protocol.is_none() {
+            return found;
+        }
+        let only_http2 = |origin: &&OriginSettings| match origin.url.scheme {
+            OriginScheme::H2c => true,
+            OriginScheme::Https => self.protocol == Protocol::Http2,
+            OriginScheme::Http => false,
+        };
+        if let Some(origin) = self.origins.iter().find(only_http2) {
+            found.push(format!(
+                "`proxy_protocol` names one client for a connection, which HTTP/2 shares between \
+                 all: `{}` cannot have it",
+                origin.url
+            ));
+        }
+        if self.warm > 0 {
+            found.push("`proxy_protocol` and `warm`: no client is known ahead".to_owned());
+        }
+        found
     }
 }
 
@@ -276,6 +314,14 @@ impl OriginUrl {
 
 impl fmt::Display for OriginUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.unix {
+            let scheme = match self.scheme {
+                OriginScheme::Http => "unix",
+                OriginScheme::Https => "https+unix",
+                OriginScheme::H2c => "h2c+unix",
+            };
+            return write!(f, "{scheme}:{}", path.display());
+        }
         let scheme = match self.scheme {
             OriginScheme::Http => "http",
             OriginScheme::Https => "https",
@@ -289,6 +335,17 @@ impl FromStr for OriginUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((scheme, path)) = unix(text) {
+            return if path.is_empty() || path.starts_with("//") {
+                Err(format!(
+                    "a path is expected: {}/run/app.sock",
+                    &text[..text.len() - path.len()]
+                ))
+            } else {
+                let unix = Some(PathBuf::from(path));
+                Ok(Self { scheme, host: "localhost".to_owned(), port: scheme.default_port(), unix })
+            };
+        }
         let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
         let scheme = match uri.scheme_str() {
             Some("http") => OriginScheme::Http,
@@ -316,8 +373,18 @@ impl FromStr for OriginUrl {
             None => Some(scheme.default_port()),
         };
         let port = port.ok_or("the port is not a number from 1 to 65535")?;
-        Ok(Self { scheme, host: host.to_ascii_lowercase(), port })
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port, unix: None })
     }
+}
+
+/// The scheme and the path of a Unix socket.
+fn unix(text: &str) -> Option<(OriginScheme, &str)> {
+    let schemes = [
+        ("unix:", OriginScheme::Http),
+        ("https+unix:", OriginScheme::Https),
+        ("h2c+unix:", OriginScheme::H2c),
+    ];
+    schemes.iter().find_map(|(prefix, scheme)| Some((*scheme, text.strip_prefix(prefix)?)))
 }
 
 #[cfg(test)]
@@ -328,6 +395,11 @@ mod tests {
     fn an_origin_url_reads_back_as_it_was_written() {
         for url in ["http://127.0.0.1:6201", "https://example.com", "h2c://[::1]:50051"] {
             assert_eq!(url.parse::<OriginUrl>().unwrap().to_string(), url);
+        }
+        for url in ["unix:/run/app.sock", "https+unix:run/a b.sock", "h2c+unix:/x"] {
+            let parsed = url.parse::<OriginUrl>().unwrap();
+            assert_eq!(parsed.to_string(), url);
+            assert_eq!(parsed.authority(), "localhost");
         }
         let explicit: OriginUrl = "http://example.com:80/".parse().unwrap();
         assert_eq!(explicit.authority(), "example.com");
@@ -341,5 +413,7 @@ mod tests {
         assert!(error("http://host/path").contains("path"));
         assert!(error("http://user@host").contains("user name"));
         assert!(error("http://host:0").contains("port"));
+        assert!(error("unix:").contains("unix:/run/app.sock"));
+        assert!(error("unix://run/app.sock").contains("unix:/run/app.sock"));
     }
 }

@@ -8,7 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use crate::context::Permit;
-use crate::socket::Tcp;
+use crate::proxy_protocol::Announced;
+use crate::socket::Socket;
 
 /// A byte stream to an origin, which counts as one of its connections for as long
 /// as it is open, whatever is spoken on it.
@@ -17,18 +18,21 @@ pub(super) struct Stream {
     pub(super) layer: Layer,
     #[allow(dead_code, reason = "held for its drop")]
     pub(super) permit: Option<Permit>,
+    /// Whose connection the origin was told it is, if it was: boxed, as that is
+    /// rare.
+    pub(super) announced: Option<Box<Announced>>,
 }
 
 /// What lies between the bytes and the wire.
 #[derive(Debug)]
 pub(super) enum Layer {
-    Plain(Tcp),
-    Tls(Box<TlsStream<Tcp>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl From<Layer> for Stream {
     fn from(layer: Layer) -> Self {
-        Self { layer, permit: None }
+        Self { layer, permit: None, announced: None }
     }
 }
 

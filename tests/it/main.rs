@@ -24,5 +24,6 @@ mod routing;
 mod support;
 mod timeouts;
 mod tls;
+mod unix_sockets;
 mod upgrade;
 mod wire;

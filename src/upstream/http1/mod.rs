@@ -33,6 +33,7 @@ use super::origin::Origin;
 use super::stream::Stream;
 use crate::body::Body;
 use crate::error::{Error, Kind, Resend, cause_of};
+use crate::proxy_protocol::Announced;
 
 /// How much is read at once, to begin with and at the most.
 const READ: usize = 8 * 1024;
@@ -91,6 +92,11 @@ impl Http1 {
         }));
         let mut cx = Context::from_waker(Waker::noop());
         std::pin::pin!(look).poll(&mut cx).is_pending()
+    }
+
+    /// Whose connection the origin was told it is, if it was.
+    pub(super) fn announced(&self) -> Option<Announced> {
+        self.stream.announced.as_deref().copied()
     }
 
     /// Makes it fit for the runtime of another thread.
@@ -280,7 +286,7 @@ impl Stopped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::Tcp;
+    use crate::socket::Socket;
     use crate::upstream::stream::Layer;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::coop;
@@ -291,7 +297,7 @@ mod tests {
         let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         drop(listener.accept().await.unwrap());
         here.readable().await.unwrap();
-        let mut http1 = Http1::new(Layer::Plain(Tcp::new(here)).into());
+        let mut http1 = Http1::new(Layer::Plain(Socket::new(here)).into());
         let ready = std::future::poll_fn(|cx| {
             while coop::has_budget_remaining() {
                 let _done = std::pin::pin!(coop::consume_budget()).poll(cx);

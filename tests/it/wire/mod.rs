@@ -1,2 +1,5 @@
 //! What a hostile or unusual peer may put on the wire, sent to a running proxy
 //! in front of origins that record exactly what reaches them.
+
+mod proxy_protocol;
+mod proxy_protocol_out;
