@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -40,8 +40,29 @@ pub struct Downstream {
     /// What counts the connection as open for as long as anything knows it,
     /// such as a tunnel that it has become.
     pub open: Option<KeepOpen>,
+    /// Takes interim responses to a client that may have them.
+    pub interim: Option<Interim>,
     /// What is worked out from the above once for all requests.
     pub derived: Derived,
+}
+
+/// Interim responses (RFC 9110 §15.2) on their way to the client of a connection
+/// that carries one exchange at a time. Whoever waits for a response puts them
+/// in; the connection takes them out whenever it has polled that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Interim(Arc<Mutex<Vec<Response<()>>>>);
+
+impl Interim {
+    /// Has the client get this response before the final one.
+    pub fn put(&self, response: Response<()>) {
+        self.0.lock().push(response);
+    }
+
+    /// Takes those that came since the last time.
+    #[must_use]
+    pub fn take(&self) -> Vec<Response<()>> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 /// What every request of a connection has in common, worked out by the first
@@ -91,6 +112,16 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// The cipher suite's registered name.
     pub cipher: &'static str,
+    /// Which hosts the connection may be asked for; `None` where the listener
+    /// has one certificate for all.
+    pub hosts: Option<Arc<dyn Hosts>>,
+}
+
+/// Tells which hosts a listener serves alike.
+pub trait Hosts: fmt::Debug + Send + Sync {
+    /// Whether a client that asks for `host` (without a port) is shown the same
+    /// certificate as one that asks for `server_name`.
+    fn are_alike(&self, server_name: &str, host: &str) -> bool;
 }
 
 /// The record of one request and its response. Cheap to clone: all clones are
@@ -213,7 +244,7 @@ pub struct Record {
     pub response_head: Option<Duration>,
     /// Whether the response body reached its end.
     pub complete: bool,
-    /// Whether the connection became a tunnel (`101 Switching Protocols`).
+    /// Whether the connection, or the HTTP/2 stream, became a tunnel.
     pub upgraded: bool,
 }
 

@@ -61,6 +61,7 @@ pub mod context;
 pub mod drain;
 pub mod error;
 pub mod forward;
+mod http1;
 pub mod layers;
 pub mod observe;
 pub mod pem;
@@ -70,6 +71,7 @@ pub mod route;
 pub mod seat;
 pub mod serve;
 pub mod socket;
+pub mod switch;
 pub mod tls;
 pub mod upstream;
 

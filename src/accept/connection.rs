@@ -98,6 +98,7 @@ impl Admitted {
             tls: None,
             limits: door.acceptor.serve.head,
             open: Some(open),
+            interim: None,
             derived: Derived::default(),
         };
         if introduced {
@@ -121,7 +122,7 @@ fn begin<S: Answers>(
     if door.acceptor.tls.is_some() {
         tokio::spawn(secure(busy, socket, door, downstream, service, drain));
     } else {
-        let (downstream, settings) = (Arc::new(downstream), door.acceptor.serve.clone());
+        let settings = door.acceptor.serve.clone();
         let served =
             serve::connection(socket, Speaks::Either, downstream, settings, service, drain);
         tokio::spawn(Held { future: served, busy });
@@ -221,7 +222,6 @@ async fn secure<S: Answers>(
                     return;
                 }
             };
-            let downstream = Arc::new(downstream);
             let settings = serve.clone();
             serve::connection(stream, speaks, downstream, settings, service, drain).await;
         }

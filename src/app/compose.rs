@@ -17,8 +17,8 @@ use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
     ApiKeyLayer, BodyLimit, BodyLimitLayer, ClientAddress, ClientAddressLayer, Exchanges,
     ExchangesLayer, Forwarded, ForwardedLayer, HeaderRewrite, HeaderRewriteLayer, Identify,
-    InFlight, InFlightLayer, MakeRequestId, RateLimitLayer, RequestIdLayer, Rescue, RescueLayer,
-    StripIdentity, StripIdentityLayer,
+    InFlight, InFlightLayer, MakeRequestId, MethodsLayer, RateLimitLayer, RequestIdLayer, Rescue,
+    RescueLayer, StripIdentity, StripIdentityLayer,
 };
 use crate::observe::{AccessLog, Metrics};
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -31,8 +31,10 @@ pub type Gateway = Exchanges<
 >;
 
 /// What the exchanges of one route pass.
-pub type RouteStack =
-    Optional<RateLimitLayer, Optional<ApiKeyLayer, BodyLimit<Forwarded<HeaderRewrite<Terminus>>>>>;
+pub type RouteStack = Optional<
+    MethodsLayer,
+    Optional<RateLimitLayer, Optional<ApiKeyLayer, BodyLimit<Forwarded<HeaderRewrite<Terminus>>>>>,
+>;
 
 /// The service of a layer that a route may do without.
 pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
@@ -66,9 +68,12 @@ pub(super) fn gateway(
 
 /// Puts a route's layers around its end.
 pub(super) fn route(settings: &RouteSettings, all: &Settings, end: Terminus) -> RouteStack {
+    let methods = settings.methods.as_ref().map(MethodsLayer::new);
     let rate_limit = settings.rate_limit.as_ref().map(RateLimitLayer::new);
     let api_key = settings.api_key.as_ref().map(ApiKeyLayer::new);
     ServiceBuilder::new()
+        // What is not served at all needs no look at who asks.
+        .option_layer(methods)
         // Before anything that costs more than a look at the address.
         .option_layer(rate_limit)
         // Who asks; a stranger's body is never read.

@@ -156,6 +156,7 @@ fn h2_settings(mut table: Table<'_>) -> H2Settings {
     table.set("connection_window", &mut h2.connection_window, window);
     table.set("ping_interval", &mut h2.ping_interval, duration);
     table.set("ping_timeout", &mut h2.ping_timeout, duration);
+    table.set("extended_connect", &mut h2.extended_connect, Value::boolean);
     table.finish(&[]);
     h2
 }

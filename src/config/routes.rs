@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::RouteSettings;
 use super::listeners::unique;
@@ -14,14 +14,16 @@ use super::units::{
     api_key, duration, field_name, header_name, header_value, network, positive, size, status,
 };
 use crate::layers::{
-    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
+    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, MethodSettings, RateLimitSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,
     RedirectTo,
 };
 
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("method", "methods"),
+    ("limit_except", "methods"),
     ("host_names", "hosts"),
     ("domains", "hosts"),
     ("prefix", "path"),
@@ -110,6 +112,7 @@ fn route(
         matches,
         action.unwrap_or(placeholder),
     );
+    route.methods = methods(&mut table);
     route.rate_limit = table.table("rate_limit").and_then(rate_limit);
     route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
     if let Some(headers) = table.table("headers") {
@@ -139,6 +142,26 @@ fn matches(table: &mut Table<'_>) -> Match {
         (None, None) => PathPattern::default(),
     };
     Match { hosts: hosts.unwrap_or_default(), path }
+}
+
+/// None named are all.
+fn methods(table: &mut Table<'_>) -> Option<MethodSettings> {
+    let methods = table.list("methods", |v| {
+        let text = v.string("a method such as \"GET\"")?;
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(Method::CONNECT | Method::TRACE) => {
+                Err(Misfit::new(format!("{text} is never served"))
+                    .hint("a WebSocket over HTTP/2 is let through where GET is"))
+            }
+            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+                let hint = format!("write \"{}\"", text.to_ascii_uppercase());
+                Err(Misfit::new("methods are in capitals").hint(hint))
+            }
+            Ok(method) => Ok(method),
+            Err(_) => Err(Misfit::new(format!("`{text}` is not a method"))),
+        }
+    })?;
+    (!methods.is_empty()).then_some(MethodSettings { methods })
 }
 
 fn path(value: &Value<'_>) -> Fits<String> {

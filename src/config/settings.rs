@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::layers::{
-    ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, HeaderChanges, HeaderRewriteSettings, MethodSettings, RateLimitSettings,
+    TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::route::{Action, Match};
@@ -72,6 +73,8 @@ pub struct RouteSettings {
     pub matches: Match,
     /// What becomes of them.
     pub action: Action,
+    /// The methods it takes; `None`: all but CONNECT and TRACE.
+    pub methods: Option<MethodSettings>,
     /// How often a client address may ask; `None`: as often as it likes.
     pub rate_limit: Option<RateLimitSettings>,
     /// Who may ask; `None`: everyone.
@@ -131,6 +134,7 @@ impl RouteSettings {
             name: name.into(),
             matches,
             action,
+            methods: None,
             rate_limit: None,
             api_key: None,
             headers: HeaderRewriteSettings {

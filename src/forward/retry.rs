@@ -117,7 +117,9 @@ impl<'a> Attempts<'a> {
     ) -> Result<Response<Body>, Failure> {
         let upstream = self.balance.upstream();
         let now = self.now.take().unwrap_or_else(Instant::now);
-        let sent = origin.send(slot, fresh, self.announced, now).await;
+        let downstream = self.exchange.map(|exchange| exchange.downstream());
+        let interims = downstream.and_then(|downstream| downstream.interim.as_ref());
+        let sent = origin.send(slot, fresh, self.announced, now, interims).await;
         let connect = match &sent {
             Ok(sent) => sent.connect,
             Err(failure) => failure.connect,

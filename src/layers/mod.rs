@@ -10,6 +10,7 @@
 //! | [`RequestIdLayer`] | names the exchange for client, log and origin |
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
+//! | [`MethodsLayer`] | lets only a route's own methods in |
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
 //! | [`ApiKeyLayer`] | lets only known API keys in |
 //! | [`BodyLimitLayer`] | bounds the request's body |
@@ -32,11 +33,13 @@ mod exchanges;
 mod forwarded;
 mod header_rewrite;
 mod in_flight;
+mod methods;
 mod rate_limit;
 mod request_id;
 mod rescue;
 mod settings;
 mod short_circuit;
+mod twins;
 
 pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
@@ -46,11 +49,13 @@ pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
+pub use methods::{Methods, MethodsLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, RateLimitSettings,
-    TrustSettings,
+    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
+    RateLimitSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
+pub(crate) use twins::are_twins;

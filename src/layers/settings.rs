@@ -6,10 +6,19 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
+
+/// Which methods a route takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MethodSettings {
+    /// These, and HEAD where GET is one of them. Names are in capitals, as
+    /// registered methods are (RFC 9110 §9.1).
+    pub methods: Vec<Method>,
+}
 
 /// How often one client address may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,5 +1,5 @@
-//! The byte stream of a connection, as hyper sees it: it takes note of every
-//! read and write, and gives back first what was read before hyper was there.
+//! The byte stream of a connection, as who speaks HTTP on it sees it: it takes
+//! note of every read and write, and gives back first what was read ahead.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -38,15 +38,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Noted<IO> {
         Ok(self.first.starts_with(PREFACE))
     }
 
-    /// Waits until there is something to read, or the end of it.
-    pub(super) async fn readable(&mut self) -> io::Result<()> {
+    /// Ready once there is something to read, or the end of it.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            poll_fn(|cx| self.poll_more(cx)).await?;
+            ready!(self.poll_more(cx))?;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    /// Takes back what hyper had read ahead.
+    /// Takes back what was read ahead.
     pub(super) fn give_back(&mut self, read: &[u8]) {
         if !read.is_empty() {
             self.first = joined(read, &self.first);
@@ -128,11 +128,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pulse.is_parked() {
-            // hyper goes, and the connection stays.
-            return Poll::Ready(Ok(()));
-        }
-        self.pulse.never_park();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -1,22 +1,25 @@
-//! HTTP on one connection from a client: hyper, held to its limits.
+//! HTTP on one connection from a client, held to its limits: HTTP/1 by our own
+//! hand, HTTP/2 by hyper's.
 
+mod authority;
 mod http1;
 mod io;
+mod options;
 mod pulse;
 mod settings;
+mod target;
 mod validate;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
-use http_body::Body as _;
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
@@ -30,6 +33,7 @@ use crate::body::Body;
 use crate::context::Downstream;
 use crate::drain;
 use crate::layers::Ask;
+use crate::switch::OnSwitch;
 use io::Noted;
 use pulse::{Beat, Expired, FAREWELL, Pulse, Watch};
 
@@ -70,7 +74,7 @@ impl<S> Answers for S where
 pub fn connection<IO, S>(
     io: IO,
     speaks: Speaks,
-    downstream: Arc<Downstream>,
+    downstream: Downstream,
     settings: Arc<ServeSettings>,
     service: S,
     drain: drain::Watcher,
@@ -103,32 +107,60 @@ where
                 }
             }
         };
-        let service = Mutex::new(service);
-        let service = PerConnection { service, downstream, pulse: pulse.clone() };
         let mut watch = Watch::new(&pulse, &settings, http2);
         if http2 {
+            let (service, downstream) = (Mutex::new(service), Arc::new(downstream));
+            let service = PerConnection { service, downstream, pulse: pulse.clone() };
             // Boxed, so that a connection of one version has no room for the other.
             let connection = h2_builder(&settings).serve_connection(TokioIo::new(io), service);
-            let mut connection = Box::pin(connection);
-            let end = http2::Connection::graceful_shutdown;
-            run(connection.as_mut(), end, &mut watch, &drain).await;
+            run(Box::pin(connection).as_mut(), &mut watch, &drain).await;
         } else {
-            http1::serve(io, service, &settings, &mut watch, &drain).await;
+            let (pulse, watch) = (pulse.clone(), &mut watch);
+            http1::serve(io, service, downstream, &settings, (pulse, watch), &drain).await;
         }
     })
 }
 
+/// A connection that is served when it is polled.
+trait Served: Future<Output = Result<(), Self::Failed>> {
+    type Failed: fmt::Display;
+
+    /// Answers what is under way, and nothing that comes after that.
+    fn end(self: Pin<&mut Self>);
+
+    /// Answers that a request's head took too long; false if none has begun.
+    fn late(self: Pin<&mut Self>) -> bool {
+        false
+    }
+}
+
+impl<IO, S> Served for http2::Connection<TokioIo<IO>, PerConnection<S>, TokioExecutor>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answers,
+{
+    type Failed = hyper::Error;
+
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Why a connection is not polled any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pause {
+    Over,
+    /// Nothing happens at the moment: it may be parked.
+    Quiet,
+}
+
 /// Polls a connection beside its watch and the drain, until it has ended, or
-/// may be parked: then it returns true.
-async fn run<C>(
+/// may be parked.
+async fn run<C: Served>(
     mut connection: Pin<&mut C>,
-    graceful_shutdown: fn(Pin<&mut C>),
     watch: &mut Watch<'_>,
     drain: &drain::Watcher,
-) -> bool
-where
-    C: Future<Output = hyper::Result<()>>,
-{
+) -> Pause {
     let mut ending = false;
     loop {
         // The watch comes after the connection: it looks at what that noted.
@@ -138,17 +170,17 @@ where
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended");
                 }
-                return false;
+                return Pause::Over;
             }
-            () = drain.cut() => return false,
+            () = drain.cut() => return Pause::Over,
             () = drain.draining(), if !ending => {
                 ending = true;
                 watch.ending();
-                graceful_shutdown(connection.as_mut());
+                connection.as_mut().end();
             }
             expired = watch.expired() => {
                 if expired == Expired::Quiet {
-                    return true;
+                    return Pause::Quiet;
                 }
                 tracing::debug!(?expired, "a connection expired");
                 match expired {
@@ -156,26 +188,27 @@ where
                     Expired::Idle if !ending => {
                         ending = true;
                         watch.ending();
-                        graceful_shutdown(connection.as_mut());
+                        connection.as_mut().end();
                     }
+                    Expired::Head if connection.as_mut().late() => {}
                     Expired::Stalled => break,
                     Expired::Quiet
                     | Expired::Idle
                     | Expired::Head
                     | Expired::Send
-                    | Expired::Farewell => return false,
+                    | Expired::Farewell => return Pause::Over,
                 }
             }
         }
     }
     // No single stream can be reset from here. The client's other exchanges
     // have a little time left.
-    graceful_shutdown(connection.as_mut());
+    connection.as_mut().end();
     tokio::select! {
         _ended = tokio::time::timeout(FAREWELL, connection) => {}
         () = drain.cut() => {}
     }
-    false
+    Pause::Over
 }
 
 fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
@@ -190,10 +223,13 @@ fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
         .max_send_buf_size(h2.stream_window as usize)
         .keep_alive_interval(h2.ping_interval)
         .keep_alive_timeout(h2.ping_timeout);
+    if h2.extended_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
-/// Answers the requests of one connection.
+/// Answers the requests of one connection of HTTP/2.
 #[derive(Debug)]
 struct PerConnection<S> {
     /// Never waited for: one task asks.
@@ -210,15 +246,12 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
         let mut request = request.map(Body::from);
-        if request.version() < Version::HTTP_2 {
-            if request.extensions().get::<OnUpgrade>().is_some() {
-                // hyper gives the stream away when such a connection ends.
-                self.pulse.never_park();
-            }
-            if !request.body().is_end_stream() {
-                let upload = self.pulse.uploads();
-                request = request.map(|body| body.with_guard(upload));
-            }
+        if *request.method() == Method::CONNECT
+            && let Some(on_switch) = OnSwitch::take(request.extensions_mut())
+        {
+            // The exchange lasts as long as its tunnel does.
+            let on_switch = on_switch.holding(self.pulse.begin());
+            request.extensions_mut().insert(on_switch);
         }
         request.extensions_mut().insert(self.downstream.clone());
         let answer = Ask::new(&mut *self.service.lock(), request);

@@ -41,6 +41,9 @@ pub struct H2Settings {
     pub ping_interval: Duration,
     /// See [`H2Settings::ping_interval`].
     pub ping_timeout: Duration,
+    /// Offer the extended CONNECT (RFC 8441), by which a client opens a WebSocket
+    /// on one stream. Default true.
+    pub extended_connect: bool,
 }
 
 impl Default for ServeSettings {
@@ -66,6 +69,7 @@ impl Default for H2Settings {
             connection_window: 1024 * 1024,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(10),
+            extended_connect: true,
         }
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tower::Layer;
 
 pub(super) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
@@ -33,8 +34,8 @@ where
 {
     tokio::spawn(async move {
         let settings = Arc::new(ServeSettings::default());
-        let downstream = Arc::new(Downstream::default());
-        let service = tower::service_fn(answer);
+        let downstream = Downstream::default();
+        let service = ValidateLayer.layer(tower::service_fn(answer));
         connection(io, Speaks::Either, downstream, settings, service, drain).await;
     })
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ use super::origin::Origin;
 use super::pool::Http2;
 use super::upload::{Upload, classify};
 use crate::body::Body;
+use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
 use crate::proxy_protocol::Announced;
 
@@ -60,7 +61,8 @@ impl Origin {
     /// one that has just failed. After a failure the request is there again if
     /// its body is untouched; whether it may be sent again, the error says. `now`
     /// spares a look at the clock. `announced` is whose request it is, if the
-    /// origin is told so: then only a connection of the same is used.
+    /// origin is told so: then only a connection of the same is used. Interim
+    /// responses go to `interims`.
     ///
     /// # Errors
     ///
@@ -71,6 +73,7 @@ impl Origin {
         fresh: bool,
         announced: Option<Announced>,
         now: Instant,
+        interims: Option<&Interim>,
     ) -> Result<Sent, Failure> {
         let http1 = announced.is_some() || request.as_ref().is_some_and(switches);
         if http1 && self.speaks_only_http2() {
@@ -91,7 +94,7 @@ impl Origin {
         let reused = connect.is_none();
         // Connecting took its time.
         let now = connect.map_or(now, |_| Instant::now());
-        match self.exchange(lease, request, now).await {
+        match self.exchange(lease, request, now, interims).await {
             Ok(response) => Ok(Sent { response, connect }),
             Err(error) => Err(Failure { error, reused, connect }),
         }
@@ -193,13 +196,11 @@ impl Origin {
         lease: Lease,
         slot: &mut Option<Request<Body>>,
         now: Instant,
+        interims: Option<&Interim>,
     ) -> Result<Response<Body>, Error> {
         let deadline = self.timeouts().response_head;
         let response = match lease {
-            Lease::Http1(http1) if slot.as_ref().is_some_and(switches) => {
-                Box::pin(switch(*http1, slot, deadline)).await?.map(Body::from)
-            }
-            Lease::Http1(http1) => http1.send(self, slot, now, deadline).await?,
+            Lease::Http1(http1) => http1.send(self, slot, now, deadline, interims).await?,
             Lease::Http2(shared) => {
                 Box::pin(self.exchange_http2(shared, slot, deadline)).await?.map(Body::from)
             }
@@ -238,6 +239,8 @@ impl Origin {
     /// HTTP/2 carries the scheme and the authority in the target.
     pub(super) fn address(&self, request: &mut Request<Body>) {
         *request.version_mut() = Version::HTTP_2;
+        // What an origin says before its answer is not heard over HTTP/2.
+        request.headers_mut().remove(header::EXPECT);
         let host = request.headers_mut().remove(header::HOST);
         let authority = host
             .and_then(|host| host.to_str().ok()?.parse().ok())
@@ -261,32 +264,6 @@ fn switches(request: &Request<Body>) -> bool {
     request.headers().contains_key(header::UPGRADE)
 }
 
-/// Sends a request that asks to switch protocols, by way of hyper, which hands
-/// the stream out once both sides agree. The connection is driven by a task of
-/// its own, and not used again.
-async fn switch(
-    http1: Http1,
-    slot: &mut Option<Request<Body>>,
-    deadline: Duration,
-) -> Result<Response<Incoming>, Error> {
-    let io = TokioIo::new(http1.into_stream());
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(64 * 1024).handshake(io).await.map_err(classify)?;
-    tokio::spawn(connection.with_upgrades());
-    let Some(mut request) = slot.take() else { return Err(no_request()) };
-    let upload = Upload::watch(&mut request);
-    let spare = spare(&request);
-    *request.version_mut() = Version::HTTP_11;
-    frame(&mut request);
-    let sending = sender.try_send_request(request);
-    let timer = std::pin::pin!(tokio::time::sleep(deadline));
-    let answered = upload.or_timeout(deadline, timer, sending, slot).await;
-    if answered.is_err() {
-        *slot = slot.take().map(|request| restore(request, None)).or(spare);
-    }
-    answered
-}
-
 /// A copy of a request without a body, for sending it again: hyper keeps what it
 /// has begun to send.
 fn spare(request: &Request<Body>) -> Option<Request<Body>> {
@@ -300,24 +277,11 @@ fn spare(request: &Request<Body>) -> Option<Request<Body>> {
     })
 }
 
-/// Says that a body of unknown length follows: for methods that seldom have one,
-/// such as GET, hyper would otherwise leave it out without a word.
-fn frame(request: &mut Request<Body>) {
-    let unknown =
-        !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH);
-    if unknown {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
-    }
-}
-
 /// Makes a request that came back fit for any connection again: its target in
 /// origin form, and its host where it was.
 fn restore(mut request: Request<Body>, host: Option<HeaderValue>) -> Request<Body> {
-    let headers = request.headers_mut();
-    headers.remove(header::TRANSFER_ENCODING);
     if let Some(host) = host {
-        headers.insert(header::HOST, host);
+        request.headers_mut().insert(header::HOST, host);
     }
     let path = std::mem::take(request.uri_mut()).into_parts().path_and_query;
     *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 25] = [
+const FLOORS: [(&str, u32); 27] = [
     ("body", 0),
     ("context", 0),
     ("drain", 0),
     ("error", 0),
+    ("http1", 0),
     ("pem", 0),
     ("proxy_protocol", 0),
     ("seat", 0),
     ("socket", 0),
+    ("switch", 0),
     ("observe", 1),
     ("respond", 1),
     ("upstream", 2),
@@ -34,9 +36,11 @@ const FLOORS: [(&str, u32); 25] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 7] = [
+const BESIDE: [(&str, &str); 9] = [
     ("body", "error"),
     ("context", "error"),
+    ("http1", "body"),
+    ("http1", "error"),
     ("balance", "upstream"),
     ("forward", "balance"),
     ("forward", "upstream"),

@@ -40,7 +40,7 @@ async fn nothing_malformed_reaches_an_origin() {
             (head("/", &format!("{host}Transfer-Encoding: gzip, chunked\r\n")), 501),
             (head("/", &format!("{host}Transfer-Encoding: xchunked\r\n")), 400),
             ("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400),
-            ("GET / HTTP/3.0\r\nHost: a.test\r\n\r\n".to_owned(), 400),
+            ("GET / HTTP/3.0\r\nHost: a.test\r\n\r\n".to_owned(), 505),
             ("TRACE / HTTP/1.1\r\nHost: a.test\r\n\r\n".to_owned(), 405),
             ("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n".to_owned(), 405),
         ];

@@ -195,21 +195,6 @@ async fn an_expectation_of_100_continue_does_not_deadlock() {
 }
 
 #[tokio::test]
-async fn interim_responses_of_the_origin_do_not_disturb() {
-    within(async {
-        let origin = Origin::answering(
-            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n\
-             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        )
-        .await;
-        let proxy = Setup::forwarding_to(&origin).start();
-        let answer = get(proxy.address, "/", "").await;
-        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn bodies_stream_both_ways_before_they_are_whole() {
     within(async {
         let origin = Origin::scripted(|mut connection| async move {

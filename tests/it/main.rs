@@ -26,4 +26,5 @@ mod timeouts;
 mod tls;
 mod unix_sockets;
 mod upgrade;
+mod websocket;
 mod wire;

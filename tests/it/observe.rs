@@ -17,12 +17,19 @@ async fn every_exchange_is_one_line_that_tells_its_story() {
             "POST /x?token=secret HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n{agent}\r\nabc"
         );
         let answer = ask(proxy.address, post).await;
-        // hyper refuses control characters in a field; what is left is plain.
+        // Control characters in a field are refused; what is left is plain.
         assert_eq!(answer.status, 400);
+        let refused: serde_json::Value =
+            serde_json::from_str(&proxy.log_lines(1).await.remove(0)).unwrap();
+        assert_eq!((&refused["method"], &refused["status"]), (&"POST".into(), &400.into()));
+        assert_eq!(
+            (&refused["rejected"], &refused["client"]),
+            (&"head_malformed".into(), &"127.0.0.1".into())
+        );
         let post = "POST /x?token=secret HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\
                     User-Agent: evil\"\\\r\n\r\nabc";
         let answer = ask(proxy.address, post).await;
-        let line = proxy.log_lines(1).await.remove(0);
+        let line = proxy.log_lines(2).await.remove(1);
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["method"], "POST");
         assert_eq!(line["target"], "/x?token=***");

@@ -157,6 +157,10 @@ async fn a_request_that_can_be_read_in_two_ways_reaches_no_origin() {
             "X: y\r\n Transfer-Encoding: chunked",
             "X: a\rTransfer-Encoding: chunked",
             "X: a\0b",
+            "Content-Length: 30\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 30",
+            "Content-Length: 3\r\nContent-Length: 3",
+            "X: a\nTransfer-Encoding: chunked",
         ] {
             let body = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
             let post = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n{body}");
@@ -167,24 +171,6 @@ async fn a_request_that_can_be_read_in_two_ways_reaches_no_origin() {
             assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{fields:?}: {answers:?}");
         }
         assert!(origin.bytes().is_empty(), "{:?}", String::from_utf8_lossy(&origin.bytes()));
-        // RFC 9112 §6.1 lets a server go by the coding, if it closes the connection.
-        for (case, fields) in [
-            "Content-Length: 30\r\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: chunked\r\nContent-Length: 30",
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let body = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
-            let mut client = Raw::connect(proxy.address).await;
-            let post = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n{body}");
-            client.send(post).await;
-            let answers = String::from_utf8(client.read_to_end().await).unwrap();
-            assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{fields:?}: {answers:?}");
-            let seen = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
-            assert_eq!(framing(&origin.requests()[case]), seen);
-        }
-        assert_eq!(String::from_utf8(origin.bytes()).unwrap(), origin.requests().concat());
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::support::client::{Raw, get};
+use crate::support::client::{Raw, ask, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
 use crate::support::within;
@@ -199,18 +199,24 @@ async fn what_follows_a_response_poisons_nothing() {
 }
 
 #[tokio::test]
-async fn interim_responses_are_passed_over_but_not_without_end() {
+async fn interim_responses_are_passed_on_but_not_without_end() {
     within(async {
         let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n";
         let some = format!("HTTP/1.1 100 Continue\r\n\r\n{}{OK}", interim.repeat(31));
         let many = format!("{}{OK}", interim.repeat(33));
         let origin = answering(vec![some, many, interim.repeat(100_000)]).await;
         let proxy = Setup::forwarding_to(&origin).start();
-        let answer = get(proxy.address, "/0", "").await;
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET /0 HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        for _ in 0..31 {
+            assert_eq!(client.answer().await.status, 103);
+        }
+        let answer = client.answer().await;
         assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
         assert_eq!(answer.field("link"), None);
         for (case, connections) in [(1, 2), (2, 3)] {
-            assert_eq!(get(proxy.address, &format!("/{case}"), "").await.status, 502);
+            let old = format!("GET /{case} HTTP/1.0\r\nHost: a.test\r\n\r\n");
+            assert_eq!(ask(proxy.address, old).await.status, 502);
             assert_eq!(connections_after_ok(&proxy, &origin).await, connections);
         }
     })

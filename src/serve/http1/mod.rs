@@ -1,81 +1,84 @@
 //! HTTP/1 on one connection.
 //!
-//! hyper keeps a buffer to read into, one to write from and the room for an
-//! exchange for as long as a connection lives, some 30 KiB, although between
-//! two requests there is nothing in them. So a quiet connection is parked: hyper
-//! is taken apart, and only the stream and the service are kept. The next byte
-//! brings hyper back, and so does everything else that it may have to answer.
-//!
-//! That hyper is between two messages is proved twice. By the notes: every
-//! exchange is over, its response was taken, its request's body was read to the
-//! end, and nothing came after it. And by hyper itself: told to shut down, it is
-//! done at once only if it has nothing under way.
+//! Between two requests there is nothing to be kept but the stream and the
+//! service. So a connection that has been quiet for a moment is parked: its
+//! buffers, and the room for an exchange, are given back until the next byte.
+
+mod connection;
+mod head;
+mod response;
+mod wire;
 
 use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
+use std::sync::Arc;
 
-use hyper::server::conn::http1::{Builder, UpgradeableConnection};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::connection::{Base, Connection};
+use self::head::Limits;
+use self::wire::{Shared, Wire};
 use super::io::Noted;
-use super::pulse::Watch;
-use super::{Answers, PerConnection, ServeSettings, run};
+use super::pulse::{Pulse, Watch};
+use super::{Answers, Pause, ServeSettings, run};
+use crate::context::{Downstream, Interim};
 use crate::drain;
-
-type Connection<IO, S> = UpgradeableConnection<TokioIo<Noted<IO>>, PerConnection<S>>;
 
 /// Serves HTTP/1 until the connection ends, expires or is drained.
 pub(super) async fn serve<IO, S>(
-    mut io: Noted<IO>,
-    mut service: PerConnection<S>,
+    io: Noted<IO>,
+    service: S,
+    downstream: Downstream,
     settings: &ServeSettings,
-    watch: &mut Watch<'_>,
+    (pulse, watch): (Pulse, &mut Watch<'_>),
     drain: &drain::Watcher,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answers,
 {
-    while let Wake::Up = parked(&mut io, watch, drain).await {
-        service.pulse.park(false);
-        let connection = builder(settings).serve_connection(TokioIo::new(io), service);
-        let mut connection = Box::new(connection.with_upgrades());
+    let limits = Limits { head: settings.max_request_head, more: settings.head };
+    let downstream = Arc::new(Downstream { interim: Some(Interim::default()), ..downstream });
+    let mut base = Base { wire: Wire::new(io), service, downstream, pulse, limits };
+    loop {
+        match parked(&base.wire, watch, drain).await {
+            Wake::Up => watch.park(false),
+            // It is not to be parked again.
+            Wake::Expired => {}
+            Wake::Never => return,
+        }
+        let mut connection = Box::pin(Connection::new(&mut base));
         loop {
-            let end = UpgradeableConnection::graceful_shutdown;
-            if !run(Pin::new(&mut *connection), end, watch, drain).await {
-                return;
-            }
-            match told_to_go(&mut connection, watch).await {
-                Poll::Ready(Ok(())) => break,
-                Poll::Ready(Err(error)) => {
-                    tracing::debug!(%error, "a connection ended");
-                    return;
-                }
-                // Not what the notes say. It has been told to end, then.
-                Poll::Pending => watch.ending(),
+            match run(connection.as_mut(), watch, drain).await {
+                Pause::Quiet if connection.is_quiet() => break,
+                // Not for long: something is on its way.
+                Pause::Quiet => watch.park(true),
+                Pause::Over => return,
             }
         }
-        let Some(parts) = connection.into_parts() else { return };
-        (io, service) = (parts.io.into_inner(), parts.service);
-        io.give_back(&parts.read_buf);
+        watch.park(true);
+        drop(connection);
+        base.wire.lock().inbox.rest();
     }
 }
 
 enum Wake {
     Up,
+    Expired,
     /// There is nothing left to wake up for.
     Never,
 }
 
-/// Waits without hyper until there is something for it.
-async fn parked<IO>(io: &mut Noted<IO>, watch: &mut Watch<'_>, drain: &drain::Watcher) -> Wake
+/// Waits without buffers until there is something to do.
+async fn parked<IO>(wire: &Shared<IO>, watch: &mut Watch<'_>, drain: &drain::Watcher) -> Wake
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    let readable = poll_fn(|cx| match &mut wire.lock().io {
+        Some(io) => io.poll_readable(cx),
+        None => std::task::Poll::Ready(Ok(())),
+    });
     tokio::select! {
         biased;
-        readable = io.readable() => match readable {
+        readable = readable => match readable {
             Ok(()) => Wake::Up,
             Err(error) => {
                 tracing::debug!(%error, "an idle connection ended");
@@ -83,43 +86,10 @@ where
             }
         },
         () = drain.cut() => Wake::Never,
-        // hyper knows how to take leave.
+        // It is closed in all form.
         () = drain.draining() => Wake::Up,
-        _expired = watch.expired() => {
-            watch.never_park();
-            Wake::Up
-        }
+        _expired = watch.expired() => Wake::Expired,
     }
-}
-
-/// Whether hyper lets go of the connection at once, without touching the stream.
-async fn told_to_go<IO, S>(
-    connection: &mut Connection<IO, S>,
-    watch: &Watch<'_>,
-) -> Poll<hyper::Result<()>>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Answers,
-{
-    watch.park(true);
-    let mut connection = Pin::new(connection);
-    connection.as_mut().graceful_shutdown();
-    let polled = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await;
-    if polled.is_pending() {
-        watch.park(false);
-    }
-    polled
-}
-
-fn builder(settings: &ServeSettings) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        // The watch counts the head's time, without the pause before it.
-        .header_read_timeout(None)
-        .max_buf_size(settings.max_request_head.max(8 * 1024))
-        .max_header_size(settings.max_request_head)
-        .max_headers(settings.head.max_fields);
-    builder
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The signs of life of one connection, and the watch over them.
 //!
-//! hyper's own head timeout also counts the pause between two requests, and
-//! its version detection has none (hyper #3962); neither notices a client that
-//! takes no bytes, be it from the socket or, over HTTP/2, by opening no window.
-//! So the connection notes what happens, and one timer that follows the notes
+//! A client may send nothing, or a head that never ends, or take no bytes, be it
+//! from the socket or, over HTTP/2, by opening no window. So the connection notes what happens, and one timer that follows the notes
 //! ends it when nothing does.
 
 mod watch;
@@ -38,9 +36,6 @@ struct Notes {
     exchanges: AtomicUsize,
     /// How many exchanges have begun.
     served: AtomicUsize,
-    /// The exchange, counted from one, whose request's body was not yet read to
-    /// its end; zero if there is none. HTTP/1 only.
-    unread: AtomicUsize,
     /// When the last exchange ended, or the connection opened.
     idle_since: AtomicU64,
     /// When the first byte of the next request came.
@@ -51,8 +46,6 @@ struct Notes {
     ending_since: AtomicU64,
     /// Whether the connection is parked, or about to be.
     parked: AtomicBool,
-    /// Whether something is left to happen that a parked connection would miss.
-    unparkable: AtomicBool,
     /// Responses of which a part was handed over and not yet asked for more, by
     /// the span of time in which it was.
     owed: [AtomicUsize; SPANS],
@@ -71,13 +64,6 @@ pub(super) struct Beat {
     owed_since: Option<u64>,
 }
 
-/// The guard of a request's body, which notes when it was read to its end.
-#[derive(Debug)]
-pub(super) struct Upload {
-    pulse: Pulse,
-    exchange: usize,
-}
-
 impl Pulse {
     pub(super) fn new(settings: &ServeSettings) -> Self {
         let span = settings.send_timeout.as_millis() / 2;
@@ -86,13 +72,11 @@ impl Pulse {
             span: u64::try_from(span).unwrap_or(NEVER).max(1),
             exchanges: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
-            unread: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(NEVER),
             blocked_since: AtomicU64::new(NEVER),
             ending_since: AtomicU64::new(NEVER),
             parked: AtomicBool::new(false),
-            unparkable: AtomicBool::new(false),
             owed: std::array::from_fn(|_| AtomicUsize::new(0)),
         }))
     }
@@ -105,30 +89,13 @@ impl Pulse {
     pub(super) fn begin(&self) -> Beat {
         self.0.exchanges.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
-        self.0.unread.store(0, Ordering::Relaxed);
         self.0.head_since.store(NEVER, Ordering::Relaxed);
         Beat { pulse: self.clone(), owed_since: None }
     }
 
-    /// The exchange that has just begun has a request body.
-    pub(super) fn uploads(&self) -> Upload {
-        let exchange = self.0.served.load(Ordering::Relaxed);
-        self.0.unread.store(exchange, Ordering::Relaxed);
-        Upload { pulse: self.clone(), exchange }
-    }
-
-    /// From now on the connection is never parked.
-    pub(super) fn never_park(&self) {
-        self.0.unparkable.store(true, Ordering::Relaxed);
-    }
-
-    /// The connection is parked, or hyper has it again.
+    /// The connection is parked, or at work again.
     pub(super) fn park(&self, parked: bool) {
         self.0.parked.store(parked, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_parked(&self) -> bool {
-        self.0.parked.load(Ordering::Relaxed)
     }
 
     /// The client was told that the connection ends.
@@ -203,16 +170,5 @@ impl Drop for Beat {
         let notes = &*self.pulse.0;
         notes.idle_since.store(self.pulse.now(), Ordering::Relaxed);
         notes.exchanges.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Guard for Upload {
-    fn end(&mut self, end: End) {
-        if end == End::Complete {
-            // The next exchange may have begun meanwhile.
-            let unread = &self.pulse.0.unread;
-            let _other =
-                unread.compare_exchange(self.exchange, 0, Ordering::Relaxed, Ordering::Relaxed);
-        }
     }
 }

@@ -129,10 +129,8 @@ impl Pulse {
     /// request's head, is between two messages for all that was noted.
     fn may_park(&self) -> bool {
         let notes = &*self.0;
-        notes.unread.load(Ordering::Relaxed) == 0
-            && notes.blocked_since.load(Ordering::Relaxed) == NEVER
+        notes.blocked_since.load(Ordering::Relaxed) == NEVER
             && !notes.parked.load(Ordering::Relaxed)
-            && !notes.unparkable.load(Ordering::Relaxed)
     }
 }
 
@@ -167,11 +165,6 @@ impl<'a> Watch<'a> {
     /// See [`Pulse::park`].
     pub(in crate::serve) fn park(&self, parked: bool) {
         self.pulse.park(parked);
-    }
-
-    /// See [`Pulse::never_park`].
-    pub(in crate::serve) fn never_park(&self) {
-        self.pulse.never_park();
     }
 
     pub(in crate::serve) async fn expired(&mut self) -> Expired {
@@ -219,7 +212,7 @@ impl<'a> Watch<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::{End, Guard};
+    use crate::body::Guard;
     use tokio::time::Instant;
 
     async fn after(pulse: &Pulse, http2: bool) -> (u64, Expired) {
@@ -264,23 +257,6 @@ mod tests {
         assert_eq!(after(&pulse, false).await, (0, Expired::Quiet));
         pulse.park(true);
         assert_eq!(after(&pulse, false).await, (74, Expired::Idle));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_body_left_unread_keeps_the_connection_from_being_parked() {
-        let pulse = Pulse::new(&ServeSettings::default());
-        drop(pulse.begin());
-        let mut first = pulse.uploads();
-        drop(pulse.begin());
-        let mut second = pulse.uploads();
-        // What becomes of the body of a request before says nothing.
-        first.end(End::Complete);
-        assert!(!pulse.may_park());
-        second.end(End::Complete);
-        assert!(pulse.may_park());
-        drop(pulse.begin());
-        pulse.uploads().end(End::Dropped);
-        assert!(!pulse.may_park());
     }
 
     #[tokio::test(start_paused = true)]

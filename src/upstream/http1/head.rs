@@ -6,10 +6,11 @@ use std::mem::MaybeUninit;
 use bytes::BytesMut;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
-use super::framing::{Framing, Incoming};
 use crate::body::Body;
+use crate::http1::{self, Framing, Inbox, Incoming, announced, end_of_head, field, stays_open};
 
 /// The most fields of a response.
 const MAX_FIELDS: usize = 128;
@@ -35,26 +36,18 @@ pub(super) enum Invalid {
     Head(httparse::Error),
     #[error("the head has a field that is none")]
     Field,
-    #[error("`Content-Length` is not one number")]
-    Length,
-    #[error("the transfer coding is not `chunked` alone")]
-    Coding,
-    #[error("the response has both `Transfer-Encoding` and `Content-Length`")]
-    TwoFramings,
+    #[error(transparent)]
+    Message(#[from] http1::Invalid),
     #[error("the origin switched protocols without being asked")]
     Switched,
     #[error("the origin sent too many interim responses")]
     Interim,
-    #[error("a chunk is malformed")]
-    Chunk,
-    #[error("the trailer section is malformed or too long")]
-    Trailers,
 }
 
 /// Writes a request's head into `out`, and says how its body is framed.
 pub(super) fn write(request: &Request<Body>, out: &mut Vec<u8>) -> Framing {
     let headers = request.headers();
-    let framing = Framing::of(request);
+    let framing = framing(request);
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(
@@ -72,45 +65,36 @@ pub(super) fn write(request: &Request<Body>, out: &mut Vec<u8>) -> Framing {
     framing
 }
 
-pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+/// How a request's body is sent.
+fn framing(request: &Request<Body>) -> Framing {
+    let body = request.body();
+    if body.is_end_stream() {
+        // RFC 9110 §8.6: methods that usually have a body say that it is empty.
+        let says = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+            || request.headers().contains_key(header::CONTENT_LENGTH);
+        return if says { Framing::Length(0) } else { Framing::None };
+    }
+    match body.size_hint().exact() {
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked(announced(request.headers())),
+    }
 }
 
-/// Takes the head of a response to `method` out of `buffer`; `None` while it is
-/// not whole. `searched` remembers how far it was looked for. `room` gives a map
-/// for the fields, whose memory is used again.
+/// Takes the head of a response to `method` out of `inbox`; `None` while it is
+/// not whole. `room` gives a map for the fields, whose memory is used again.
 pub(super) fn take(
-    buffer: &mut BytesMut,
-    searched: &mut usize,
+    inbox: &mut Inbox,
     method: &Method,
     room: impl FnOnce() -> HeaderMap,
 ) -> Result<Option<Head>, Invalid> {
-    let Some(end) = end_of_head(buffer, searched) else {
-        return if buffer.len() > MAX_HEAD { Err(Invalid::HeadTooLong) } else { Ok(None) };
+    let Some(end) = end_of_head(&inbox.bytes, &mut inbox.searched) else {
+        return if inbox.bytes.len() > MAX_HEAD { Err(Invalid::HeadTooLong) } else { Ok(None) };
     };
     if end > MAX_HEAD {
         return Err(Invalid::HeadTooLong);
     }
-    *searched = 0;
-    parse(buffer, end, method, room()).map(Some)
-}
-
-/// Where the head ends: after the first empty line.
-fn end_of_head(buffer: &[u8], searched: &mut usize) -> Option<usize> {
-    for at in memchr::memchr_iter(b'\n', &buffer[*searched..]) {
-        let after = *searched + at + 1;
-        match &buffer[after..] {
-            [b'\n', ..] => return Some(after + 1),
-            [b'\r', b'\n', ..] => return Some(after + 2),
-            _ => {}
-        }
-    }
-    // An empty line may begin with the last two bytes.
-    *searched = buffer.len().saturating_sub(2);
-    None
+    inbox.searched = 0;
+    parse(&mut inbox.bytes, end, method, room()).map(Some)
 }
 
 fn parse(
@@ -156,82 +140,40 @@ fn parse(
         true => stays_open(response.version(), response.headers()),
         false => response.version() == Version::HTTP_11,
     };
-    let body = Incoming::of(&mut response, method, framed)?;
+    let body = incoming(&mut response, method, framed)?;
     let keep_alive = keep_alive && body != Incoming::UntilClose;
     Ok(Head { response, body, keep_alive })
 }
 
-/// RFC 9112 §9.3.
-fn stays_open(version: Version, headers: &HeaderMap) -> bool {
-    let mut stays = version == Version::HTTP_11;
-    for line in headers.get_all(header::CONNECTION) {
-        for token in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if token.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            stays |= token.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    stays
-}
-
-/// The trailer fields that end a chunked body, taken out of `buffer`; `None`
-/// while they are not whole. Fields that belong in a head are left out (RFC 9110
-/// §6.5.1).
-pub(super) fn take_trailers(
-    buffer: &mut BytesMut,
-    searched: &mut usize,
-) -> Result<Option<HeaderMap>, Invalid> {
-    let end = match &buffer[..] {
-        [b'\r', b'\n', ..] => 2,
-        [b'\n', ..] => 1,
-        _ => match end_of_head(buffer, searched) {
-            Some(end) => end,
-            None if buffer.len() > MAX_HEAD => return Err(Invalid::Trailers),
-            None => return Ok(None),
-        },
+/// How the body of a response to `method` is read (RFC 9112 §6.3). `framed` tells
+/// whether any field says so.
+fn incoming(
+    response: &mut Response<()>,
+    method: &Method,
+    framed: bool,
+) -> Result<Incoming, Invalid> {
+    let said = if framed {
+        one_length(response.headers_mut());
+        Incoming::said(response.version(), response.headers())?
+    } else {
+        None
     };
-    *searched = 0;
-    let section = buffer.split_to(end).freeze();
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let parsed = httparse::parse_headers(&section, &mut fields).map_err(|_| Invalid::Trailers)?;
-    let httparse::Status::Complete((_, parsed)) = parsed else { return Err(Invalid::Trailers) };
-    let mut trailers = HeaderMap::with_capacity(parsed.len());
-    for field in parsed {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Invalid::Trailers)?;
-        let value = HeaderValue::from_maybe_shared(section.slice_ref(field.value))
-            .map_err(|_| Invalid::Trailers)?;
-        if may_trail(&name) {
-            trailers.append(name, value);
-        }
-    }
-    Ok(Some(trailers))
+    let status = response.status();
+    let has_none = *method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(if has_none { Incoming::Length(0) } else { said.unwrap_or(Incoming::UntilClose) })
 }
 
-/// Whether a field may stand in a trailer section: it neither frames, routes nor
-/// authenticates a message, nor says how its content is to be read.
-pub(super) fn may_trail(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONNECTION
-            | header::CONTENT_ENCODING
-            | header::CONTENT_LENGTH
-            | header::CONTENT_RANGE
-            | header::CONTENT_TYPE
-            | header::COOKIE
-            | header::HOST
-            | header::MAX_FORWARDS
-            | header::PROXY_AUTHENTICATE
-            | header::PROXY_AUTHORIZATION
-            | header::SET_COOKIE
-            | header::TE
-            | header::TRAILER
-            | header::TRANSFER_ENCODING
-            | header::UPGRADE
-            | header::WWW_AUTHENTICATE
-    )
+/// Makes one of a length that a response says twice: that is no fault of the
+/// client's (RFC 9110 §8.6).
+fn one_length(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    if first == second && lines.all(|line| line == first) {
+        let first = first.clone();
+        headers.insert(header::CONTENT_LENGTH, first);
+    }
 }
 
 #[cfg(test)]
@@ -244,7 +186,9 @@ mod tests {
     }
 
     fn answer_to(method: &Method, text: &str) -> Result<Option<Head>, Invalid> {
-        take(&mut BytesMut::from(text), &mut 0, method, HeaderMap::new)
+        let mut inbox = Inbox::new();
+        inbox.bytes.extend_from_slice(text.as_bytes());
+        take(&mut inbox, method, HeaderMap::new)
     }
 
     #[test]
@@ -272,16 +216,15 @@ mod tests {
     #[test]
     fn a_head_is_taken_once_it_is_whole_however_it_arrives() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nhi";
-        let mut buffer = BytesMut::new();
-        let mut searched = 0;
+        let mut inbox = Inbox::new();
         for (at, byte) in text.bytes().enumerate() {
-            buffer.extend_from_slice(&[byte]);
-            let taken = take(&mut buffer, &mut searched, &Method::GET, HeaderMap::new).unwrap();
+            inbox.bytes.extend_from_slice(&[byte]);
+            let taken = take(&mut inbox, &Method::GET, HeaderMap::new).unwrap();
             assert_eq!(taken.is_some(), at + 3 == text.len(), "{at}");
             if let Some(head) = taken {
                 assert_eq!(head.body, Incoming::Length(2));
                 assert_eq!(head.response.headers()["x-a"], "b");
-                assert!(head.keep_alive && buffer.is_empty());
+                assert!(head.keep_alive && inbox.bytes.is_empty());
                 return;
             }
         }
@@ -337,10 +280,10 @@ mod tests {
         assert_eq!(framing(Method::GET, 204, length), Incoming::Length(0));
         assert_eq!(framing(Method::GET, 304, length), Incoming::Length(0));
         assert_eq!(framing(Method::GET, 200, ""), Incoming::UntilClose);
-        assert!(matches!(
+        assert_eq!(
             framing(Method::GET, 200, "Transfer-Encoding: Chunked\r\n"),
-            Incoming::Chunked(_)
-        ));
+            Incoming::chunked()
+        );
     }
 
     #[test]
@@ -362,17 +305,5 @@ mod tests {
         let head = head("HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n").unwrap().unwrap();
         let reason = head.response.extensions().get::<ReasonPhrase>().unwrap();
         assert_eq!(reason.as_bytes(), b"Fine");
-    }
-
-    #[test]
-    fn trailers_are_taken_without_what_belongs_in_a_head() {
-        let mut buffer = BytesMut::from("X-Sum: 1\r\nContent-Length: 5\r\n\r\nnext");
-        let trailers = take_trailers(&mut buffer, &mut 0).unwrap().unwrap();
-        assert_eq!((trailers.len(), &trailers["x-sum"]), (1, &HeaderValue::from_static("1")));
-        assert_eq!(buffer, "next");
-        let none = take_trailers(&mut BytesMut::from("\r\n"), &mut 0).unwrap().unwrap();
-        assert!(none.is_empty());
-        assert!(take_trailers(&mut BytesMut::from("X-A: 1\r\n"), &mut 0).unwrap().is_none());
-        assert!(take_trailers(&mut BytesMut::from("X A: 1\r\n\r\n"), &mut 0).is_err());
     }
 }

@@ -8,9 +8,7 @@
 //! The request stays where it is while it is sent, so that one of which not a
 //! byte was written can be sent elsewhere without a copy.
 
-mod framing;
 mod head;
-mod outgoing;
 mod received;
 
 use std::io;
@@ -19,41 +17,33 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::{HeaderMap, Request, Response};
-use tokio::io::{AsyncRead, ReadBuf};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
-use tokio_util::io::poll_read_buf;
 
 use self::head::{Head, Invalid};
-use self::outgoing::{Outgoing, Stopped};
 use self::received::Received;
 use super::client::no_request;
 use super::origin::Origin;
 use super::stream::Stream;
 use crate::body::Body;
+use crate::context::Interim;
 use crate::error::{Error, Kind, Resend, cause_of};
+use crate::http1::{Inbox, Outgoing, Stopped};
 use crate::proxy_protocol::Announced;
-
-/// How much is read at once, to begin with and at the most.
-const READ: usize = 8 * 1024;
-const MOST_READ: usize = 128 * 1024;
-
-/// With less room than this the buffer is made larger before it is read into.
-const LEAST_ROOM: usize = 2 * 1024;
+use crate::switch::{self, OnSwitch};
 
 /// Interim responses (RFC 9110 §15.2) that an origin may send before its answer.
 const MAX_INTERIM: u32 = 32;
 
+/// How long an origin has to say `100 Continue` before the body is sent without
+/// that: not every origin knows of it (RFC 9110 §10.1.1).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A connection that carries one exchange at a time.
 pub(super) struct Http1 {
     stream: Stream,
-    /// What was received and not yet looked at.
-    read: BytesMut,
-    /// How much to read at once.
-    reads: usize,
-    /// How far the end of a head was looked for.
-    searched: usize,
+    inbox: Inbox,
     outgoing: Outgoing,
     /// Kept from one exchange to the next: a timer is cheap to move and dear to
     /// set up.
@@ -61,8 +51,12 @@ pub(super) struct Http1 {
 }
 
 /// How far the wait for a response is.
-struct Wait {
+struct Wait<'a> {
     deadline: Duration,
+    /// Takes interim responses to the client.
+    interims: Option<&'a Interim>,
+    /// Whether the request asks to switch protocols.
+    switches: bool,
     sent: bool,
     /// Why the request could not be written to its end.
     lost: Option<io::Error>,
@@ -74,9 +68,7 @@ impl Http1 {
     pub(super) fn new(stream: Stream) -> Box<Self> {
         Box::new(Self {
             stream,
-            read: BytesMut::new(),
-            reads: READ,
-            searched: 0,
+            inbox: Inbox::new(),
             outgoing: Outgoing::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         })
@@ -106,32 +98,34 @@ impl Http1 {
 
     /// Gives buffers back while it is not needed.
     pub(super) fn rest(&mut self) {
-        self.read = BytesMut::new();
+        self.inbox.rest();
         self.outgoing.rest();
     }
 
-    /// The stream, for whoever speaks another protocol on it.
-    pub(super) fn into_stream(self) -> Stream {
-        self.stream
-    }
-
     /// Sends a request and waits for the head of the response. The request is
-    /// left in its slot if it failed and could be sent again.
+    /// left in its slot if it failed and could be sent again. A body that the
+    /// client holds back until it is told to go on is held back here too, until
+    /// the origin says so.
     pub(super) async fn send(
         mut self: Box<Self>,
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
         now: Instant,
         deadline: Duration,
+        interims: Option<&Interim>,
     ) -> Result<Response<Body>, Error> {
         let Some(request) = slot else {
             return Err(no_request());
         };
-        self.outgoing.begin(request);
-        // What the last response took says nothing of this one.
-        self.reads = READ;
-        self.timer.as_mut().reset(now + deadline);
-        let mut wait = Wait { deadline, sent: false, lost: None, interim: 0 };
+        self.outgoing.begin(|out| head::write(request, out));
+        self.outgoing.timed();
+        self.outgoing.hold(request.headers().contains_key(header::EXPECT));
+        self.inbox.begin();
+        let patience = if self.outgoing.is_held() { CONTINUE_PATIENCE } else { deadline };
+        self.timer.as_mut().reset(now + patience);
+        let switches = request.headers().contains_key(header::UPGRADE);
+        let (sent, lost, interim) = (false, None, 0);
+        let mut wait = Wait { deadline, interims, switches, sent, lost, interim };
         let answered = std::future::poll_fn(|cx| self.poll_answer(request, &mut wait, cx)).await;
         let head = match answered {
             Ok(head) => head,
@@ -142,9 +136,17 @@ impl Http1 {
                 return Err(error);
             }
         };
-        let upload = slot.take().filter(|_| !wait.sent).map(Request::into_body);
-        let keep_alive = head.keep_alive && wait.lost.is_none();
-        let (parts, ()) = head.response.into_parts();
+        // An origin that answers before it called for the body does not want it,
+        // unless all is well.
+        let refused = self.outgoing.is_held() && !head.response.status().is_success();
+        self.outgoing.hold(refused);
+        let upload = slot.take().filter(|_| !wait.sent && !refused).map(Request::into_body);
+        let keep_alive = head.keep_alive && wait.lost.is_none() && !refused;
+        let (mut parts, ()) = head.response.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            parts.extensions.insert(self.switched());
+            return Ok(Response::from_parts(parts, Body::empty()));
+        }
         let body = Received::body(self, head.body, keep_alive, upload, origin.clone());
         Ok(Response::from_parts(parts, body))
     }
@@ -152,7 +154,23 @@ impl Http1 {
     fn poll_answer(
         &mut self,
         request: &mut Request<Body>,
-        wait: &mut Wait,
+        wait: &mut Wait<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Head, Error>> {
+        loop {
+            let held = self.outgoing.is_held();
+            let polled = self.poll_once(request, wait, cx);
+            if polled.is_ready() || held == self.outgoing.is_held() {
+                return polled;
+            }
+            // The body was called for.
+        }
+    }
+
+    fn poll_once(
+        &mut self,
+        request: &mut Request<Body>,
+        wait: &mut Wait<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Head, Error>> {
         if !wait.sent {
@@ -163,7 +181,7 @@ impl Http1 {
                     // It may have answered before it closed the connection.
                     (wait.sent, wait.lost) = (true, Some(error));
                 }
-                Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped.into_error())),
+                Poll::Ready(Err(stopped)) => return Poll::Ready(Err(not_sent(stopped))),
             }
         }
         loop {
@@ -174,7 +192,7 @@ impl Http1 {
                     return Poll::Ready(Err(Error::new(Kind::ResponseInvalid).because(invalid)));
                 }
             }
-            match self.poll_fill(cx) {
+            match self.inbox.poll_fill(&mut self.stream, cx) {
                 Poll::Ready(Ok(0)) => {
                     let ended = wait.lost.take().unwrap_or_else(|| {
                         io::Error::new(io::ErrorKind::UnexpectedEof, "it was closed")
@@ -190,6 +208,10 @@ impl Http1 {
             }
         }
         while self.timer.as_mut().poll(cx).is_ready() {
+            if self.outgoing.is_held() {
+                self.go_on(wait);
+                return Poll::Pending;
+            }
             // Counted from the end of the request, and not while the client is
             // waited for: how slow that may be is for its own timeout to say.
             let since = self.outgoing.waits_since(Instant::now());
@@ -206,11 +228,29 @@ impl Http1 {
         Poll::Pending
     }
 
+    /// The stream, beginning with what came behind the head, for whoever speaks
+    /// another protocol on it.
+    fn switched(self: Box<Self>) -> OnSwitch {
+        let ahead = io::Cursor::new(self.inbox.bytes);
+        let (received, taken) = tokio::io::split(self.stream);
+        let (sender, on_switch) = switch::channel();
+        sender.complete(tokio::io::join(ahead.chain(received), taken));
+        on_switch
+    }
+
+    /// Calls for a body that is held back.
+    fn go_on(&mut self, wait: &Wait<'_>) {
+        if self.outgoing.is_held() {
+            self.outgoing.hold(false);
+            self.timer.as_mut().reset(Instant::now() + wait.deadline);
+        }
+    }
+
     /// The head of the final response, once it is there.
     fn take_head(
         &mut self,
         request: &mut Request<Body>,
-        wait: &mut Wait,
+        wait: &mut Wait<'_>,
     ) -> Result<Option<Head>, Invalid> {
         loop {
             // The fields of a request that is written are done with, unless it
@@ -220,43 +260,31 @@ impl Http1 {
                 true => std::mem::take(request.headers_mut()),
                 false => HeaderMap::new(),
             };
-            let (read, searched) = (&mut self.read, &mut self.searched);
-            let Some(head) = head::take(read, searched, &method, room)? else {
+            let Some(head) = head::take(&mut self.inbox, &method, room)? else {
                 return Ok(None);
             };
             let status = head.response.status();
-            if status == http::StatusCode::SWITCHING_PROTOCOLS {
-                return Err(Invalid::Switched);
-            }
-            if !status.is_informational() {
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+            if !status.is_informational() || (switched && wait.switches && wait.sent) {
                 return Ok(Some(head));
             }
             wait.interim += 1;
-            if wait.interim > MAX_INTERIM {
-                return Err(Invalid::Interim);
+            match status {
+                _ if switched => return Err(Invalid::Switched),
+                _ if wait.interim > MAX_INTERIM => return Err(Invalid::Interim),
+                StatusCode::CONTINUE => self.go_on(wait),
+                // RFC 9110 §15.2
+                _ => {
+                    if let Some(interims) = wait.interims {
+                        interims.put(head.response);
+                    }
+                }
             }
         }
     }
 
-    /// Reads what has come; zero at the end.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.read.capacity() - self.read.len() < LEAST_ROOM {
-            self.read.reserve(self.reads);
-        }
-        let room = self.read.capacity() - self.read.len();
-        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
-        if let Poll::Ready(Ok(read)) = &read
-            && *read == room
-            && room >= self.reads
-        {
-            // There is more where that came from.
-            self.reads = (self.reads * 2).min(MOST_READ);
-        }
-        read
-    }
-
     /// The connection ended before there was a response.
-    fn terminated(&self, wait: &Wait, error: io::Error) -> Error {
+    fn terminated(&self, wait: &Wait<'_>, error: io::Error) -> Error {
         let resend = match (self.outgoing.has_begun(), wait.interim) {
             (false, _) => Resend::Safe,
             (true, 0) => Resend::IfIdempotent,
@@ -267,18 +295,17 @@ impl Http1 {
     }
 }
 
-impl Stopped {
-    /// What it means for the exchange.
-    fn into_error(self) -> Error {
-        match self {
-            Self::Connection(error) => Error::new(Kind::ConnectionTerminated).because(error),
-            Self::Body(error) => {
-                // A client that breaks off leaves an error that is not ours.
-                let kind = cause_of::<Error>(&*error).map_or(Kind::RequestBodyAborted, Error::kind);
-                Error::new(kind).because(error)
-            }
-            Self::Length => Error::new(Kind::RequestBodyAborted)
-                .detail("the body is not as long as was announced"),
+/// What it means for an exchange that its request was not written to its end.
+fn not_sent(stopped: Stopped) -> Error {
+    match stopped {
+        Stopped::Connection(error) => Error::new(Kind::ConnectionTerminated).because(error),
+        Stopped::Body(error) => {
+            // A client that breaks off leaves an error that is not ours.
+            let kind = cause_of::<Error>(&*error).map_or(Kind::RequestBodyAborted, Error::kind);
+            Error::new(kind).because(error)
+        }
+        Stopped::Length => {
+            Error::new(Kind::RequestBodyAborted).detail("the body is not as long as was announced")
         }
     }
 }

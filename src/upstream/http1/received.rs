@@ -7,11 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::Http1;
-use super::framing::{Incoming, Read};
-use super::outgoing::Stopped;
+use super::{Http1, not_sent};
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
+use crate::http1::{Incoming, Read, Stopped};
 use crate::upstream::Origin;
 
 /// Reads the body, and sends what is left of the request beside that. The
@@ -37,14 +36,14 @@ impl Received {
     ) -> Body {
         let here = match &incoming {
             Incoming::Length(length) => {
-                usize::try_from(*length).ok().filter(|length| *length <= http1.read.len())
+                usize::try_from(*length).ok().filter(|length| *length <= http1.inbox.bytes.len())
             }
             Incoming::Chunked(_) | Incoming::UntilClose => None,
         };
         // A small body mostly comes with its head.
         let whole = here.map(|length| {
             incoming = Incoming::Length(0);
-            http1.read.split_to(length).freeze()
+            http1.inbox.bytes.split_to(length).freeze()
         });
         let mut received =
             Self { http1: Some(http1), incoming, upload, keep_alive, origin, failed: None };
@@ -61,7 +60,7 @@ impl Received {
     fn release(&mut self) {
         let Some(mut http1) = self.http1.take() else { return };
         // Bytes behind the response are nobody's.
-        if !self.keep_alive || !http1.read.is_empty() {
+        if !self.keep_alive || !http1.inbox.bytes.is_empty() {
             return;
         }
         let Some(mut upload) = self.upload.take() else {
@@ -91,7 +90,7 @@ impl Received {
             Poll::Ready(Ok(())) => {}
             // The origin need not take it all to answer.
             Poll::Ready(Err(Stopped::Connection(_))) => self.keep_alive = false,
-            Poll::Ready(Err(stopped)) => return Err(stopped.into_error()),
+            Poll::Ready(Err(stopped)) => return Err(not_sent(stopped)),
         }
         self.upload = None;
         Ok(())
@@ -101,7 +100,7 @@ impl Received {
         self.drive_upload(cx)?;
         let Some(http1) = &mut self.http1 else { return Poll::Ready(Ok(None)) };
         loop {
-            match self.incoming.read(&mut http1.read) {
+            match self.incoming.read(&mut http1.inbox.bytes) {
                 Ok(Read::Frame(frame)) => return Poll::Ready(Ok(Some(frame))),
                 Ok(Read::End) => return Poll::Ready(Ok(None)),
                 Ok(Read::More) => {}
@@ -109,7 +108,7 @@ impl Received {
                     return Poll::Ready(Err(Error::new(Kind::ResponseIncomplete).because(invalid)));
                 }
             }
-            let more = ready!(http1.poll_fill(cx));
+            let more = ready!(http1.inbox.poll_fill(&mut http1.stream, cx));
             let broken_off = || Error::new(Kind::ResponseIncomplete);
             match more {
                 Ok(0) if self.incoming.may_end() => return Poll::Ready(Ok(None)),

@@ -1,9 +1,11 @@
 //! The world that the tests put a proxy in.
 
+pub mod attack;
 pub mod certs;
 pub mod client;
 pub mod origin;
 pub mod proxy;
+pub mod websocket;
 
 use std::time::Duration;
 

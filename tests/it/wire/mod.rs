@@ -1,5 +1,17 @@
 //! What a hostile or unusual peer may put on the wire, sent to a running proxy
 //! in front of origins that record exactly what reaches them.
 
+mod chunks;
+mod fields;
+mod heads;
+mod hop_by_hop;
+mod interim;
+mod origin_answers;
+mod paths;
+mod pipelines;
 mod proxy_protocol;
 mod proxy_protocol_out;
+mod server_names;
+mod slow;
+mod smuggling;
+mod targets;

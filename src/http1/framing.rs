@@ -1,47 +1,38 @@
-//! Where a body ends: how a request's is sent, and how a response's is read
-//! (RFC 9112 §6, §7).
+//! Where a body ends: how it is sent, and how it is read (RFC 9112 §6, §7).
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderName};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use http_body::{Body as _, Frame};
+use http::{HeaderMap, Version};
+use http_body::Frame;
 
-use super::head::{Invalid, field, may_trail, take_trailers};
-use crate::body::Body;
+use super::Invalid;
+use super::fields::{field, may_trail, take_trailers};
 
 /// The longest line that announces a chunk, with its extensions.
 const MAX_CHUNK_LINE: usize = 1024;
 
-/// How a request's body is sent.
+/// The most that the extensions of all chunks of a body may take, in bytes: they
+/// are read for nothing.
+const MAX_EXTENSIONS: usize = 16 * 1024;
+
+/// How a body is sent.
 #[derive(Debug)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     /// There is none, and nothing has to be said about that.
     None,
     /// So many bytes are still to come.
     Length(u64),
     /// In chunks; these trailer fields were announced (RFC 9110 §6.6.2).
     Chunked(Vec<HeaderName>),
+    /// Until the connection is closed.
+    UntilClose,
 }
 
 impl Framing {
-    pub(super) fn of(request: &Request<Body>) -> Self {
-        let body = request.body();
-        if body.is_end_stream() {
-            // RFC 9110 §8.6: methods that usually have a body say that it is empty.
-            let says = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
-                || request.headers().contains_key(header::CONTENT_LENGTH);
-            return if says { Self::Length(0) } else { Self::None };
-        }
-        match body.size_hint().exact() {
-            Some(length) => Self::Length(length),
-            None => Self::Chunked(announced(request.headers())),
-        }
-    }
-
     /// Says it in a head.
-    pub(super) fn announce(&self, out: &mut Vec<u8>) {
+    pub(crate) fn announce(&self, out: &mut Vec<u8>) {
         match self {
-            Self::None => {}
+            Self::None | Self::UntilClose => {}
             Self::Length(length) => {
                 use std::io::Write as _;
                 // Writing to a vector does not fail.
@@ -52,7 +43,8 @@ impl Framing {
     }
 }
 
-fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+/// The trailer fields that a head announces.
+pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::TRAILER).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
@@ -67,20 +59,28 @@ pub(super) fn write_trailers(trailers: &HeaderMap, announced: &[HeaderName], out
     }
 }
 
-/// How a response's body is read.
+/// How a body is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     /// This many bytes are left.
     Length(u64),
     /// In chunks.
     Chunked(Chunked),
-    /// Whatever comes until the origin closes the connection.
+    /// Whatever comes until the peer closes the connection.
     UntilClose,
+}
+
+/// The reader of a chunked body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Chunked {
+    at: At,
+    /// How many bytes of extensions there were.
+    extensions: usize,
 }
 
 /// Where the reader of a chunked body is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Chunked {
+enum At {
     /// A line that announces a chunk is next.
     Size,
     /// So many bytes of a chunk are left.
@@ -95,7 +95,7 @@ pub(super) enum Chunked {
 
 /// What was read of a body.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     Frame(Frame<Bytes>),
     /// The body is over.
     End,
@@ -104,50 +104,47 @@ pub(super) enum Read {
 }
 
 impl Incoming {
-    /// RFC 9112 §6.3. `framed` tells whether any field says how the body is framed.
-    pub(super) fn of(
-        response: &mut Response<()>,
-        method: &Method,
-        framed: bool,
-    ) -> Result<Self, Invalid> {
-        let said = if framed { Self::said(response)? } else { Self::UntilClose };
-        let status = response.status();
-        let has_none = *method == Method::HEAD
-            || status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        Ok(if has_none { Self::Length(0) } else { said })
+    /// In chunks, of which none was read yet.
+    pub(crate) const fn chunked() -> Self {
+        Self::Chunked(Chunked { at: At::Size, extensions: 0 })
     }
 
-    /// The framing that a head says. A length that is said twice is made one.
-    fn said(response: &mut Response<()>) -> Result<Self, Invalid> {
-        let version = response.version();
-        let headers = response.headers_mut();
+    /// The framing that a head says, if it says any (RFC 9112 §6.3). A head that
+    /// says two things is refused, and so is a length said twice.
+    pub(crate) fn said(version: Version, headers: &HeaderMap) -> Result<Option<Self>, Invalid> {
         let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
         if let Some(coding) = codings.next() {
             let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-            if version == Version::HTTP_10 || !chunked || codings.next().is_some() {
+            if version != Version::HTTP_11 || !chunked || codings.next().is_some() {
                 return Err(Invalid::Coding);
             }
             if headers.contains_key(header::CONTENT_LENGTH) {
                 return Err(Invalid::TwoFramings);
             }
-            return Ok(Self::Chunked(Chunked::Size));
+            return Ok(Some(Self::chunked()));
         }
-        Ok(length(headers)?.map_or(Self::UntilClose, Self::Length))
+        let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => Ok(None),
+            (Some(length), None) => {
+                number(length.as_bytes()).map(|length| Some(Self::Length(length)))
+            }
+            (Some(_), Some(_)) => Err(Invalid::Length),
+        }
     }
 
     /// Whether nothing is left to read.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunked::Over))
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::Length(0) | Self::Chunked(Chunked { at: At::Over, .. }))
     }
 
     /// Whether the body is whole if the connection ends now.
-    pub(super) fn may_end(&self) -> bool {
+    pub(crate) fn may_end(&self) -> bool {
         self.is_over() || *self == Self::UntilClose
     }
 
     /// Takes what can be told from `buffer`.
-    pub(super) fn read(&mut self, buffer: &mut BytesMut) -> Result<Read, Invalid> {
+    pub(crate) fn read(&mut self, buffer: &mut BytesMut) -> Result<Read, Invalid> {
         match self {
             Self::Length(0) => Ok(Read::End),
             Self::Length(left) => Ok(some_of(buffer, left)),
@@ -160,24 +157,13 @@ impl Incoming {
     }
 }
 
-/// The one length that a head announces.
-fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Invalid> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(first) = lines.next() else { return Ok(None) };
-    let more = lines.next().is_some();
-    if lines.chain(headers.get_all(header::CONTENT_LENGTH)).any(|line| line != first) {
-        return Err(Invalid::Length);
-    }
-    let digits = first.as_bytes();
+/// A length is digits and nothing else.
+fn number(digits: &[u8]) -> Result<u64, Invalid> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Invalid::Length);
     }
-    let length = first.to_str().ok().and_then(|digits| digits.parse().ok());
-    if more {
-        let first = first.clone();
-        headers.insert(header::CONTENT_LENGTH, first);
-    }
-    length.ok_or(Invalid::Length).map(Some)
+    let digits = std::str::from_utf8(digits).map_err(|_| Invalid::Length)?;
+    digits.parse().map_err(|_| Invalid::Length)
 }
 
 /// Takes up to `left` bytes, without copying them.
@@ -190,61 +176,80 @@ fn some_of(buffer: &mut BytesMut, left: &mut u64) -> Read {
     Read::Frame(Frame::data(buffer.split_to(some).freeze()))
 }
 
-/// The length of the line that announces a chunk, and the chunk's size; `None`
-/// while the line is not whole.
-fn announced_chunk(buffer: &[u8]) -> Result<Option<(usize, u64)>, Invalid> {
-    // httparse takes a line without a digit for a size of zero, which would end
-    // the body, and lets a bare line feed stand in an extension.
-    if buffer.first().is_some_and(|first| !first.is_ascii_hexdigit()) {
+/// A line that announces a chunk.
+struct ChunkLine {
+    /// How long it is, with its end.
+    line: usize,
+    /// How long its extensions are.
+    extensions: usize,
+    /// The chunk's size.
+    size: u64,
+}
+
+/// The line at the start of `buffer`; `None` while it is not whole.
+fn chunk_line(buffer: &[u8]) -> Result<Option<ChunkLine>, Invalid> {
+    let Some(first) = buffer.first() else { return Ok(None) };
+    if !first.is_ascii_hexdigit() {
         return Err(Invalid::Chunk);
     }
-    match httparse::parse_chunk_size(buffer) {
-        Ok(httparse::Status::Complete((line, size)))
-            if line <= MAX_CHUNK_LINE && !buffer[..line - 1].contains(&b'\n') =>
-        {
-            Ok(Some((line, size)))
-        }
-        Ok(httparse::Status::Partial) if buffer.len() <= MAX_CHUNK_LINE => Ok(None),
-        _ => Err(Invalid::Chunk),
+    let searched = &buffer[..buffer.len().min(MAX_CHUNK_LINE)];
+    let Some(end) = memchr::memchr(b'\n', searched) else {
+        return if searched.len() < MAX_CHUNK_LINE { Ok(None) } else { Err(Invalid::Chunk) };
+    };
+    let text = searched[..end].strip_suffix(b"\r").ok_or(Invalid::Chunk)?;
+    let digits = text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (size, extensions) = text.split_at(digits);
+    let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
+    if !matches!(extensions.first(), None | Some(b';')) || !extensions.iter().all(is_text) {
+        return Err(Invalid::Chunk);
     }
+    let size = std::str::from_utf8(size).ok().filter(|digits| digits.len() <= 16);
+    let size = size.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let size = size.ok_or(Invalid::Chunk)?;
+    Ok(Some(ChunkLine { line: end + 1, extensions: extensions.len(), size }))
 }
 
 impl Chunked {
     fn read(&mut self, buffer: &mut BytesMut) -> Result<Read, Invalid> {
         loop {
-            match self {
-                Self::Size => {
-                    let Some((line, size)) = announced_chunk(buffer)? else {
-                        return Ok(Read::More);
+            match &mut self.at {
+                At::Size => {
+                    let Some(chunk) = chunk_line(buffer)? else { return Ok(Read::More) };
+                    self.extensions += chunk.extensions;
+                    if self.extensions > MAX_EXTENSIONS {
+                        return Err(Invalid::Chunk);
+                    }
+                    buffer.advance(chunk.line);
+                    self.at = match chunk.size {
+                        0 => At::Trailers(0),
+                        size => At::Data(size),
                     };
-                    buffer.advance(line);
-                    *self = if size == 0 { Self::Trailers(0) } else { Self::Data(size) };
                 }
-                Self::Data(left) => {
+                At::Data(left) => {
                     let read = some_of(buffer, left);
                     if *left == 0 {
-                        *self = Self::DataEnd;
+                        self.at = At::DataEnd;
                     }
                     return Ok(read);
                 }
-                Self::DataEnd => match &buffer[..] {
+                At::DataEnd => match &buffer[..] {
                     [b'\r', b'\n', ..] => {
                         buffer.advance(2);
-                        *self = Self::Size;
+                        self.at = At::Size;
                     }
                     [] | [b'\r'] => return Ok(Read::More),
                     _ => return Err(Invalid::Chunk),
                 },
-                Self::Trailers(searched) => {
+                At::Trailers(searched) => {
                     let Some(trailers) = take_trailers(buffer, searched)? else {
                         return Ok(Read::More);
                     };
-                    *self = Self::Over;
+                    self.at = At::Over;
                     if !trailers.is_empty() {
                         return Ok(Read::Frame(Frame::trailers(trailers)));
                     }
                 }
-                Self::Over => return Ok(Read::End),
+                At::Over => return Ok(Read::End),
             }
         }
     }
@@ -259,7 +264,7 @@ mod tests {
     /// What a reader makes of `bytes` that come in pieces of `step` bytes: the
     /// data, the trailers, and what was left in the buffer.
     fn read(bytes: &[u8], step: usize) -> Result<(Vec<u8>, HeaderMap, Vec<u8>), Invalid> {
-        let mut body = Incoming::Chunked(Chunked::Size);
+        let mut body = Incoming::chunked();
         let (mut buffer, mut data, mut trailers) = (BytesMut::new(), Vec::new(), HeaderMap::new());
         for piece in bytes.chunks(step) {
             buffer.extend_from_slice(piece);
@@ -309,6 +314,14 @@ mod tests {
     #[test]
     fn a_malformed_chunk_is_refused() {
         for text in [
+            "1 \r\na\r\n0\r\n\r\n",
+            "1\t;x\r\na\r\n0\r\n\r\n",
+            "1;x\0y\r\na\r\n0\r\n\r\n",
+            "1;x\ry\r\na\r\n0\r\n\r\n",
+            "00000000000000001\r\na\r\n0\r\n\r\n",
+            "1\r\na\n0\r\n\r\n",
+            "0\r\n\n",
+            "0\r\nX: y\n\r\n",
             "x\r\n",
             "-1\r\na\r\n0\r\n\r\n",
             "+1\r\na\r\n0\r\n\r\n",
@@ -333,6 +346,11 @@ mod tests {
         let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(MAX_CHUNK_LINE));
         assert!(read(long.as_bytes(), 7).is_err() && read(long.as_bytes(), 5_000).is_err());
         assert!(read(b"1\r\na\r\n", 100).is_err(), "it has no end");
+        let chunk = format!("1;{}\r\na\r\n", "x".repeat(MAX_CHUNK_LINE - 10));
+        let few = format!("{}0\r\n\r\n", chunk.repeat(MAX_EXTENSIONS / MAX_CHUNK_LINE));
+        assert!(read(few.as_bytes(), 100).is_ok());
+        let many = format!("{}0\r\n\r\n", chunk.repeat(MAX_EXTENSIONS / MAX_CHUNK_LINE + 1));
+        assert!(read(many.as_bytes(), 100).is_err(), "extensions without end");
     }
 
     #[test]

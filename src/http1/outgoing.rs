@@ -1,17 +1,15 @@
-//! A request on its way to the origin.
+//! A message on its way to the peer.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::Request;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::framing::{Framing, write_trailers};
-use super::head;
 use crate::body::Body;
 use crate::error::BoxError;
 
@@ -24,7 +22,7 @@ const KEPT: usize = 2 * 1024;
 
 /// What is to be written, and how far that is.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     /// Goes first: a head, a chunk's line, small data.
     first: Vec<u8>,
     /// How much of that is written.
@@ -39,13 +37,15 @@ pub(super) struct Outgoing {
     begun: bool,
     touched: bool,
     waiting: bool,
-    /// When the body last moved; `None` where there is none.
+    /// Whether the body is not to be asked for anything yet.
+    held: bool,
+    /// When the body last moved; `None` where there is none, or nobody asks.
     moved: Option<Instant>,
 }
 
-/// Why a request was not written to its end.
+/// Why a message was not written to its end.
 #[derive(Debug)]
-pub(super) enum Stopped {
+pub(crate) enum Stopped {
     /// The connection takes no more.
     Connection(io::Error),
     /// The body failed.
@@ -55,7 +55,7 @@ pub(super) enum Stopped {
 }
 
 impl Outgoing {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             first: Vec::new(),
             written: 0,
@@ -66,57 +66,104 @@ impl Outgoing {
             begun: false,
             touched: false,
             waiting: false,
+            held: false,
             moved: None,
         }
     }
 
-    /// Begins with the head of `request`.
-    pub(super) fn begin(&mut self, request: &Request<Body>) {
-        self.rest();
-        self.framing = head::write(request, &mut self.first);
+    /// Begins a message with the head that `write` writes. Interim responses that
+    /// are not out yet stay before it.
+    pub(crate) fn begin(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Framing) {
+        self.framing = write(&mut self.first);
         self.over = matches!(self.framing, Framing::None | Framing::Length(0));
+        (self.begun, self.touched, self.waiting, self.held) = (false, false, false, false);
+        self.moved = None;
+    }
+
+    /// Notes from now on when the body moves.
+    pub(crate) fn timed(&mut self) {
         self.moved = (!self.over).then(Instant::now);
-        (self.begun, self.touched, self.waiting) = (false, false, false);
+    }
+
+    /// Holds the body back until it is called for by `false`.
+    pub(crate) fn hold(&mut self, held: bool) {
+        self.held = held && !self.over;
+    }
+
+    /// Whether the body is held back.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Adds bytes that go out before the next message: an interim response.
+    pub(crate) fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.first);
+    }
+
+    /// How many bytes of heads wait to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.first.len() - self.written
+    }
+
+    /// Whether nothing waits to be written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.len() == self.written && self.data.is_empty() && self.last.is_empty()
+    }
+
+    /// Whether the message ends when the connection does.
+    pub(crate) fn ends_with_connection(&self) -> bool {
+        matches!(self.framing, Framing::UntilClose)
     }
 
     /// Lets go of what a large exchange needed.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.first.clear();
         self.first.shrink_to(KEPT);
         self.written = 0;
     }
 
     /// Whether any byte was written.
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.begun
     }
 
     /// Whether the body was asked for anything, so that it cannot be sent again.
-    pub(super) fn has_touched_body(&self) -> bool {
+    pub(crate) fn has_touched_body(&self) -> bool {
         self.touched
     }
 
     /// When the wait for the response begins, as far as that is known: not while
     /// it is the client that is waited for.
-    pub(super) fn waits_since(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn waits_since(&self, now: Instant) -> Option<Instant> {
         if self.waiting { Some(now) } else { self.moved }
     }
 
-    /// Writes as much as goes. Ready when the request is written, or cannot be.
-    pub(super) fn poll<S: AsyncWrite + Unpin>(
+    /// Writes what waits, and no more of the body.
+    pub(crate) fn poll_waiting<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_write(stream, cx))?;
+        Pin::new(stream).poll_flush(cx)
+    }
+
+    /// Writes as much as goes. Ready when the message is written, or cannot be.
+    pub(crate) fn poll<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
         body: &mut Body,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stopped>> {
         loop {
-            let mut wants_body = !self.over;
+            let mut wants_body = !self.over && !self.held;
             if wants_body && self.data.is_empty() && self.last.is_empty() {
                 self.touched = true;
                 match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Ready(frame) => {
                         self.stage(frame.transpose().map_err(Stopped::Body)?)?;
-                        (self.waiting, self.moved) = (false, Some(Instant::now()));
+                        self.waiting = false;
+                        self.moved = self.moved.map(|_| Instant::now());
                     }
                     Poll::Pending => {
                         self.waiting = true;
@@ -142,7 +189,7 @@ impl Outgoing {
         };
         self.over = true;
         match &self.framing {
-            Framing::None | Framing::Length(0) => Ok(()),
+            Framing::None | Framing::Length(0) | Framing::UntilClose => Ok(()),
             Framing::Length(_) => Err(Stopped::Length),
             Framing::Chunked(announced) => {
                 self.first.extend_from_slice(b"0\r\n");
@@ -158,6 +205,7 @@ impl Outgoing {
     fn stage_data(&mut self, data: Bytes) -> Result<(), Stopped> {
         match &mut self.framing {
             Framing::None => return Err(Stopped::Length),
+            Framing::UntilClose => {}
             Framing::Length(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(Stopped::Length)?;
                 self.over = *left == 0;
@@ -242,11 +290,13 @@ mod tests {
         }
     }
 
-    async fn sent(request: Request<Body>, narrow: usize) -> Result<String, Stopped> {
+    async fn sent(mut body: Body, framing: Framing, narrow: usize) -> Result<String, Stopped> {
         let mut stream = Narrow(Vec::new(), narrow);
         let mut outgoing = Outgoing::new();
-        outgoing.begin(&request);
-        let mut body = request.into_body();
+        outgoing.begin(|out| {
+            out.extend_from_slice(b"head ");
+            framing
+        });
         std::future::poll_fn(|cx| outgoing.poll(&mut stream, &mut body, cx)).await?;
         Ok(String::from_utf8(stream.0).unwrap())
     }
@@ -261,23 +311,25 @@ mod tests {
     async fn a_body_is_written_as_announced_however_little_goes_at_a_time() {
         let large = "x".repeat(SMALL + 1);
         for narrow in [1, 7, 100_000] {
-            let post = |body| Request::post("/").header("trailer", "x-sum").body(body).unwrap();
-            let of_length = sent(post(Body::from(large.clone())), narrow).await.unwrap();
-            let expected = format!("trailer: x-sum\r\ncontent-length: 4097\r\n\r\n{large}");
-            assert_eq!(of_length, format!("POST / HTTP/1.1\r\n{expected}"));
-            let trailers = HeaderMap::from_iter([(
-                http::HeaderName::from_static("x-sum"),
-                http::HeaderValue::from_static("1"),
-            )]);
+            let framing = Framing::Length(large.len() as u64);
+            let of_length = sent(Body::from(large.clone()), framing, narrow).await.unwrap();
+            assert_eq!(of_length, format!("head {large}"));
+            let until_close = sent("some".into(), Framing::UntilClose, narrow).await.unwrap();
+            assert_eq!(until_close, "head some");
+            let sum = http::HeaderName::from_static("x-sum");
+            let trailers =
+                HeaderMap::from_iter([(sum.clone(), http::HeaderValue::from_static("1"))]);
             let chunks = frames(vec![
                 Frame::data("ab".into()),
                 Frame::data(Bytes::new()),
                 Frame::data(large.clone().into()),
                 Frame::trailers(trailers),
             ]);
-            let chunked = sent(post(chunks), narrow).await.unwrap();
-            let body = chunked.split_once("\r\n\r\n").unwrap().1;
-            assert_eq!(body, format!("2\r\nab\r\n1001\r\n{large}\r\n0\r\nx-sum: 1\r\n\r\n"));
+            let chunked = sent(chunks, Framing::Chunked(vec![sum]), narrow).await.unwrap();
+            assert_eq!(
+                chunked,
+                format!("head 2\r\nab\r\n1001\r\n{large}\r\n0\r\nx-sum: 1\r\n\r\n")
+            );
         }
     }
 
@@ -286,7 +338,11 @@ mod tests {
         let parts: Vec<Result<Frame<Bytes>, BoxError>> =
             vec![Ok(Frame::data("ab".into())), Err("gone".into())];
         let body = Body::new(StreamBody::new(futures_util::stream::iter(parts)));
-        let request = Request::post("/").body(body).unwrap();
-        assert!(matches!(sent(request, 100).await, Err(Stopped::Body(_))));
+        let framing = Framing::Chunked(Vec::new());
+        assert!(matches!(sent(body, framing, 100).await, Err(Stopped::Body(_))));
+        let short = sent("ab".into(), Framing::Length(3), 100).await;
+        assert!(matches!(short, Err(Stopped::Length)));
+        let long = sent("abcd".into(), Framing::Length(3), 100).await;
+        assert!(matches!(long, Err(Stopped::Length)));
     }
 }
