@@ -41,7 +41,7 @@ impl<'a> Attempts<'a> {
         now: Instant,
     ) -> Self {
         let told = balance.upstream().settings().proxy_protocol.is_some();
-        let announced = told.then(|| exchange.map_or(Announced::Unknown, |e| announced(e)));
+        let announced = told.then(|| exchange.map_or(Announced::Unknown, announced));
         Self { balance, metrics, exchange, tried: Vec::new(), announced, now: Some(now) }
     }
 

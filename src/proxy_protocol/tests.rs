@@ -157,9 +157,9 @@ fn a_checksum_that_is_there_is_right() {
     let plain = v2(0x21, 0x11, &block);
     // The remainder, worked out here by division.
     let mut remainder = 0xffff_ffff_u32;
-    for bit in plain.iter().flat_map(|byte| (0..8).map(move |n| byte >> n & 1)) {
-        let top = remainder & 1 ^ u32::from(bit);
-        remainder = remainder >> 1 ^ top * 0x82f6_3b78;
+    for bit in plain.iter().flat_map(|byte| (0..8).map(move |n| (byte >> n) & 1)) {
+        let top = (remainder & 1) ^ u32::from(bit);
+        remainder = (remainder >> 1) ^ (top * 0x82f6_3b78);
     }
     block[at..at + 4].copy_from_slice(&(!remainder).to_be_bytes());
     assert_eq!(said(&v2(0x21, 0x11, &block)), Ok(client("192.0.2.1:258", "192.0.2.2:443")));

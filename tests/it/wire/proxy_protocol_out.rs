@@ -82,7 +82,7 @@ async fn header_v2(connection: &mut Connection) -> Vec<u8> {
     if connection.stream.read_exact(&mut header).await.is_err() {
         return Vec::new();
     }
-    let block = usize::from(header[14]) << 8 | usize::from(header[15]);
+    let block = usize::from(u16::from_be_bytes([header[14], header[15]]));
     header.resize(16 + block, 0);
     connection.stream.read_exact(&mut header[16..]).await.unwrap();
     header
