@@ -1,9 +1,10 @@
 //! The PROXY protocol: a header before everything else on a connection, in which
 //! a proxy says whose connection it passes on.
 //!
-//! Both versions of its specification (`proxy-protocol.txt`, 2020/03/05), read and written. Reading is a pure function of the bytes: however they are
-//! split, what is found is the same, and nothing is taken for a header that the
-//! specification does not describe.
+//! Both versions of its specification (`proxy-protocol.txt`, 2020/03/05), read and
+//! written. Reading is a pure function of the bytes: however they are split, what is
+//! found is the same, and nothing is taken for a header that the specification does
+//! not describe.
 
 mod v1;
 mod v2;

@@ -442,7 +442,9 @@ async fn every_worker_reads_headers_also_of_connections_that_were_handed_on() {
 async fn a_drain_does_not_wait_for_headers_longer_than_they_may_take() {
     within(async {
         let origin = Origin::answering(OK).await;
-        let mut proxy = setup(&origin).listener("timeout = \"300ms\"").start();
+        let mut proxy = setup(&origin).listener("timeout = \"2s\"").start();
+        let mut served = ask(proxy.address, &[LINE, CLOSE.as_bytes()]).await;
+        assert_eq!(served.answer().await.status, 200);
         let mut waiting = ask(proxy.address, &[&LINE[..9]]).await;
         let mut late = ask(proxy.address, &[&LINE[..9]]).await;
         proxy.begin_stop();
