@@ -3,6 +3,8 @@
 mod allowance;
 mod frame_watch;
 mod frames;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 pub(super) mod request;
 
 use std::convert::Infallible;
