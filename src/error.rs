@@ -65,6 +65,8 @@ pub enum Kind {
     NoOrigin,
     /// The origin's name did not resolve.
     DnsFailed,
+    /// The origin's name was not resolved in time.
+    DnsTimeout,
     /// The origin refused the connection, or none of its addresses was reachable.
     ConnectRefused,
     /// The origin did not accept the connection in time.
@@ -104,6 +106,7 @@ impl Kind {
             Self::Overloaded | Self::Internal => Side::Proxy,
             Self::NoOrigin
             | Self::DnsFailed
+            | Self::DnsTimeout
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::TlsCertificate
@@ -128,6 +131,7 @@ impl Kind {
             Self::Overloaded => "overloaded",
             Self::NoOrigin => "no_origin",
             Self::DnsFailed => "dns_failed",
+            Self::DnsTimeout => "dns_timeout",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsCertificate => "tls_certificate",

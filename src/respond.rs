@@ -323,6 +323,11 @@ fn describe(kind: Kind) -> (StatusCode, &'static str, &'static str) {
         Kind::DnsFailed => {
             (StatusCode::BAD_GATEWAY, "The server's name could not be resolved.", "dns_error")
         }
+        Kind::DnsTimeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "The server's name was not resolved in time.",
+            "dns_timeout",
+        ),
         Kind::ConnectRefused => {
             (StatusCode::BAD_GATEWAY, "The server could not be reached.", "connection_refused")
         }

@@ -32,7 +32,11 @@ pub struct OnSwitch {
     way: Arc<Mutex<Way>>,
     /// What lives until the stream is dropped.
     held: Option<Arc<dyn Any + Send + Sync>>,
+    told: Option<Told>,
 }
+
+/// Told of each part that is written to a client, how long it is.
+type Told = Arc<dyn Fn(usize) + Send + Sync>;
 
 enum Way {
     Own(oneshot::Receiver<Box<dyn Io>>),
@@ -46,6 +50,7 @@ pub struct Sender(oneshot::Sender<Box<dyn Io>>);
 pub struct Switched {
     io: Box<dyn Io>,
     held: Option<Arc<dyn Any + Send + Sync>>,
+    told: Option<Told>,
 }
 
 /// A switch to come, for a server that takes care of it by itself.
@@ -65,7 +70,7 @@ impl Sender {
 
 impl OnSwitch {
     fn new(way: Way) -> Self {
-        Self { way: Arc::new(Mutex::new(way)), held: None }
+        Self { way: Arc::new(Mutex::new(way)), held: None, told: None }
     }
 
     /// What the server that took the request put there, Tollgate's own or hyper's;
@@ -78,6 +83,13 @@ impl OnSwitch {
     #[must_use]
     pub fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
         self.held = Some(Arc::new((self.held.take(), guard)));
+        self
+    }
+
+    /// Tells `told` of each part that is written to the client, how long it is.
+    #[must_use]
+    pub fn telling(mut self, told: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.told = Some(Arc::new(told));
         self
     }
 }
@@ -102,8 +114,8 @@ impl Future for OnSwitch {
                 Err(error) => Err(io::Error::other(error)),
             },
         };
-        let held = self.held.take();
-        Poll::Ready(switched.map(|io| Switched { io, held }))
+        let (held, told) = (self.held.take(), self.told.take());
+        Poll::Ready(switched.map(|io| Switched { io, held, told }))
     }
 }
 
@@ -123,7 +135,11 @@ impl AsyncWrite for Switched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        if let Some(told) = &self.told {
+            told(written);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -156,6 +172,7 @@ impl fmt::Debug for Switched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
@@ -163,12 +180,19 @@ mod tests {
         let (sender, on_switch) = channel();
         let guard = Arc::new(());
         let mut extensions = Extensions::new();
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        let on_switch = on_switch.telling(move |bytes| {
+            count.fetch_add(bytes, Ordering::SeqCst);
+        });
         extensions.insert(on_switch.holding(guard.clone()));
         let on_switch = OnSwitch::take(&mut extensions).unwrap();
         assert!(OnSwitch::take(&mut extensions).is_none());
         let (mut here, there) = tokio::io::duplex(64);
         sender.complete(there);
         let mut switched = on_switch.await.unwrap();
+        switched.write_all(b"hello").await.unwrap();
+        assert_eq!(told.load(Ordering::SeqCst), 5);
         here.write_all(b"ping").await.unwrap();
         let mut word = [0; 4];
         switched.read_exact(&mut word).await.unwrap();

@@ -166,7 +166,7 @@ impl Bound {
             let thread = std::thread::Builder::new().name(name);
             threads.push(thread.spawn(move || {
                 runtime.block_on(work.run());
-                // A name that is being resolved is not waited for.
+                // What a layer may have put on a thread of its own is not waited for.
                 runtime.shutdown_background();
             })?);
         }

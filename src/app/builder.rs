@@ -5,7 +5,7 @@ use crate::config::{RouteSettings, Settings};
 use crate::layers::TrustSettings;
 use crate::observe::{AccessLogSettings, LogOutput};
 use crate::route::{Action, ForwardAction, Match, PathPattern};
-use crate::upstream::{OriginSettings, UpstreamSettings};
+use crate::upstream::{DnsSettings, OriginSettings, UpstreamSettings};
 
 /// Describes a proxy step by step; what is wrong is said by
 /// [`ProxyBuilder::build`], all at once.
@@ -66,6 +66,13 @@ impl ProxyBuilder {
     #[must_use]
     pub fn route(mut self, route: RouteSettings) -> Self {
         self.settings.routes.push(route);
+        self
+    }
+
+    /// Says how the names of origins are resolved.
+    #[must_use]
+    pub fn dns(mut self, dns: DnsSettings) -> Self {
+        self.settings.dns = dns;
         self
     }
 

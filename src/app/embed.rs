@@ -28,8 +28,9 @@ use crate::upstream::Upstream;
 /// application with `into_make_service_with_connect_info::<SocketAddr>()`;
 /// without it a rate limit by address has nothing to go by.
 ///
-/// Cheap to clone. Health checks start with the first request at the latest,
-/// and end when the last clone is dropped.
+/// Cheap to clone. Health checks and the resolution of names start with the first
+/// request at the latest, on the runtime that it is served by, and end when the
+/// last clone is dropped.
 #[derive(Clone)]
 pub struct ProxyService {
     gateway: Gateway,
@@ -97,7 +98,7 @@ where
             let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
             extensions.insert(Arc::new(Downstream { peer, ..Downstream::default() }));
         }
-        ProxyFuture { inner: self.gateway.call(request) }
+        ProxyFuture { inner: self.gateway.call(request), keepers: self.keepers.clone() }
     }
 }
 
@@ -106,6 +107,8 @@ pin_project! {
     pub struct ProxyFuture {
         #[pin]
         inner: <Gateway as Service<Request<Body>>>::Future,
+        // A request of a service that is gone may still wait for a name.
+        keepers: Arc<Keepers>,
     }
 }
 

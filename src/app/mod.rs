@@ -30,7 +30,7 @@ use crate::forward::Forward;
 use crate::observe::{AccessLog, Metrics};
 use crate::route::{Action, Reply, Table};
 use crate::tls::TlsAcceptor;
-use crate::upstream::Upstream;
+use crate::upstream::{Resolver, Upstream};
 use router::Entry;
 
 /// A proxy, built and checked, that neither listens nor serves yet.
@@ -212,12 +212,13 @@ fn upstreams(
     metrics: &Metrics,
     problems: &mut Vec<String>,
 ) -> HashMap<String, Arc<Upstream>> {
+    let resolver = Resolver::new(settings.dns.clone());
     let mut upstreams = HashMap::new();
     for upstream in &settings.upstreams {
         if upstream.origins.is_empty() {
             problems.push(format!("upstream `{}` has no origin", upstream.name));
         }
-        match Upstream::new(upstream.clone(), metrics.clone()) {
+        match Upstream::with_resolver(upstream.clone(), resolver.clone(), metrics.clone()) {
             Ok(built) => {
                 if upstreams.insert(upstream.name.clone(), built).is_some() {
                     problems.push(format!("there are two upstreams named `{}`", upstream.name));

@@ -163,7 +163,7 @@ mod tests {
         let balance = balance(&[1, 1]);
         let upstream = balance.upstream().clone();
         for origin in upstream.origins() {
-            upstream.report(origin, Verdict::ProbeFailed("test".into()));
+            upstream.report(&origin, Verdict::ProbeFailed("test".into()));
         }
         assert!(balance.pick(&[]).is_none());
     }

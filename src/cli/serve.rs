@@ -70,10 +70,11 @@ pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Sends the operational log to standard error; `RUST_LOG` overrules the
-/// configured level.
+/// configured level. h2 warns of what its peers do, which would let them write
+/// the log: that is left out unless the level asks for it.
 pub(super) fn start_log(settings: &LogSettings) {
     let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(&settings.level))
+        .or_else(|_| EnvFilter::try_new(format!("h2=error,{}", settings.level)))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     let started = if settings.json {

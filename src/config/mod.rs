@@ -3,6 +3,7 @@
 //! A file is read key by key with its spans, so that everything that is wrong
 //! with it is said at once, each with its place and what was expected there.
 
+mod dns;
 mod listeners;
 mod problem;
 mod reader;
@@ -61,6 +62,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let log = server::log(&mut root);
     let access_log = server::access_log(&mut root, base);
     let admin = server::admin(&mut root);
+    let dns = dns::read(&mut root);
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
@@ -70,6 +72,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         ("upstreams", "[[upstream]]"),
         ("routes", "[[route]]"),
         ("logging", "[log]"),
+        ("resolver", "[dns]"),
     ]);
-    Settings { listeners, upstreams, routes, server, trust, access_log, log, admin }
+    Settings { listeners, upstreams, routes, server, dns, trust, access_log, log, admin }
 }

@@ -11,7 +11,7 @@ use crate::layers::{
 };
 use crate::observe::AccessLogSettings;
 use crate::route::{Action, Match};
-use crate::upstream::UpstreamSettings;
+use crate::upstream::{DnsSettings, UpstreamSettings};
 
 /// Everything a proxy is told.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Settings {
     pub routes: Vec<RouteSettings>,
     /// Limits that hold for the whole proxy.
     pub server: ServerSettings,
+    /// How the names of origins are resolved.
+    pub dns: DnsSettings,
     /// Who is believed about where requests come from.
     pub trust: TrustSettings,
     /// The access log.
@@ -97,6 +99,7 @@ impl Default for Settings {
             upstreams: Vec::new(),
             routes: Vec::new(),
             server: ServerSettings::default(),
+            dns: DnsSettings::default(),
             trust: TrustSettings::default(),
             access_log: AccessLogSettings::default(),
             log: LogSettings::default(),

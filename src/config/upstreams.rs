@@ -69,6 +69,7 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
             .hint("raise `max_idle` or `max_connections`, or lower `warm`")),
     });
     table.set("max_attempts", &mut settings.max_attempts, |v| positive(v).map(u32::from));
+    table.set("each_address", &mut settings.each_address, Value::boolean);
     if let Some(h2) = table.table("h2") {
         settings.h2 = h2_settings(h2);
     }
@@ -95,7 +96,11 @@ fn origin(value: &Value<'_>) -> Fits<OriginSettings> {
         return Err(Misfit::new(format!("expected {WHAT}")));
     };
     let url = table.require("url", WHAT, |v| v.parsed::<OriginUrl>(WHAT));
-    let weight = table.read("weight", |v| v.integer("a weight", 1, 1_000));
+    let service = url.as_ref().is_some_and(|url| url.service);
+    let weight = table.read("weight", |v| match v.integer("a weight", 1, 1_000)? {
+        _ if service => Err(Misfit::new("the records of a service give its targets their weights")),
+        weight => Ok(weight),
+    });
     table.finish(&[("address", "url"), ("host", "url")]);
     let weight = weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1);
     url.map(|url| OriginSettings { url, weight })

@@ -5,6 +5,8 @@
 //! after another as far as that is safe, and streams what comes back.
 
 mod cookie;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod hop_by_hop;
 mod retry;
 mod target;

@@ -159,6 +159,7 @@ fn is_connect_failure(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::DnsFailed
+            | Kind::DnsTimeout
             | Kind::ConnectRefused
             | Kind::ConnectTimeout
             | Kind::TlsCertificate

@@ -24,6 +24,8 @@ pub(crate) struct Inbox {
     pub(crate) bytes: BytesMut,
     /// How far the end of a head was looked for.
     pub(crate) searched: usize,
+    /// Whether an empty line before the head was passed over.
+    pub(crate) passed_over: bool,
     /// How much to read at once.
     reads: usize,
     /// Whether a read of this message filled all the room there was.
@@ -32,7 +34,7 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new() -> Self {
-        Self { bytes: BytesMut::new(), searched: 0, reads: READ, filled: false }
+        Self { bytes: BytesMut::new(), searched: 0, passed_over: false, reads: READ, filled: false }
     }
 
     /// A new message is expected, of which the size of the last says nothing.

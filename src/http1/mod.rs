@@ -6,6 +6,8 @@
 
 mod fields;
 mod framing;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod inbox;
 mod outgoing;
 

@@ -104,6 +104,46 @@ struct OriginResult {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Name {
+    upstream: Label,
+    name: Label,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct NameResult {
+    upstream: Label,
+    name: Label,
+    result: &'static str,
+}
+
+/// Counts what becomes of one name of an upstream's origins.
+#[derive(Clone, Debug)]
+pub struct NameCounts {
+    metrics: Metrics,
+    upstream: Arc<str>,
+    name: Arc<str>,
+}
+
+impl NameCounts {
+    /// It was asked for: `ok`, or why there was no answer.
+    pub fn resolved(&self, result: &'static str) {
+        let Name { upstream, name } = self.labels();
+        let labels = NameResult { upstream, name, result };
+        self.metrics.0.resolutions.get_or_create(&labels).inc();
+    }
+
+    /// It has so many addresses now, or as a service so many targets.
+    pub fn addresses(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.0.addresses.get_or_create(&self.labels()).set(count);
+    }
+
+    fn labels(&self) -> Name {
+        Name { upstream: Label(self.upstream.clone()), name: Label(self.name.clone()) }
+    }
+}
+
 struct Families {
     registry: Registry,
     routes: RouteCounts,
@@ -119,6 +159,8 @@ struct Families {
     connects: Family<OriginResult, Counter>,
     probes: Family<OriginResult, Counter>,
     healthy: Family<Origin, Gauge>,
+    resolutions: Family<NameResult, Counter>,
+    addresses: Family<Name, Gauge>,
     log_dropped: Counter,
 }
 
@@ -139,6 +181,8 @@ impl Default for Families {
             connects: Family::default(),
             probes: Family::default(),
             healthy: Family::default(),
+            resolutions: Family::default(),
+            addresses: Family::default(),
             log_dropped: Counter::default(),
         };
         families.register();
@@ -176,8 +220,12 @@ impl Families {
         let help = "Connections made to origins, by result";
         registry.register("origin_connects", help, self.connects.clone());
         registry.register("probes", "Health probes, by result", self.probes.clone());
-        let help = "Whether an origin is in the rotation";
+        let help = "Whether an origin is fit to be asked";
         registry.register("origin_healthy", help, self.healthy.clone());
+        let help = "Questions to name servers for the names of origins, by result";
+        registry.register("dns_resolutions", help, self.resolutions.clone());
+        let help = "Addresses that the name of an origin has; targets, of a service";
+        registry.register("dns_addresses", help, self.addresses.clone());
         let help = "Access-log lines dropped because nobody took them";
         registry.register("access_log_dropped", help, self.log_dropped.clone());
     }
@@ -262,6 +310,24 @@ impl Metrics {
     pub fn origin_healthy(&self, upstream: &Arc<str>, origin: &Arc<str>, healthy: bool) {
         let (upstream, origin) = (Label(upstream.clone()), Label(origin.clone()));
         self.0.healthy.get_or_create(&Origin { upstream, origin }).set(i64::from(healthy));
+    }
+
+    /// An origin is not part of the upstream any more: what was counted of it is
+    /// forgotten, for there is no end to how many may come and go.
+    pub fn origin_left(&self, upstream: &Arc<str>, origin: &Arc<str>) {
+        for ok in [true, false] {
+            let labels = origin_result(upstream, origin, ok);
+            self.0.connects.remove(&labels);
+            self.0.probes.remove(&labels);
+        }
+        let (upstream, origin) = (Label(upstream.clone()), Label(origin.clone()));
+        self.0.healthy.remove(&Origin { upstream, origin });
+    }
+
+    /// What becomes of this name of an origin.
+    #[must_use]
+    pub fn name(&self, upstream: &Arc<str>, name: &str) -> NameCounts {
+        NameCounts { metrics: self.clone(), upstream: upstream.clone(), name: name.into() }
     }
 
     /// A probe of an origin ended.

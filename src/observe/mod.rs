@@ -1,6 +1,8 @@
 //! What can be seen from outside: the access log, metrics.
 
 mod access_log;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod line;
 mod metrics;
 mod routes;
@@ -8,6 +10,6 @@ mod settings;
 mod workers;
 
 pub use access_log::AccessLog;
-pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};
+pub use metrics::{ConnectionGauge, ListenerConnections, Metrics, NameCounts};
 pub use settings::{AccessLogFormat, AccessLogSettings, LogOutput};
 pub use workers::{OpenOnWorker, WorkerConnections};

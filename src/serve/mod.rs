@@ -23,6 +23,8 @@ use tower::Service;
 
 pub use settings::{H2Settings, ServeSettings};
 pub use validate::{Validate, ValidateLayer};
+#[cfg(fuzzing)]
+pub(crate) use {http1::fuzz as http1_fuzz, http2::fuzz as http2_fuzz};
 
 use crate::body::Body;
 use crate::context::Downstream;

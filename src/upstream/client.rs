@@ -57,9 +57,10 @@ pub enum Reuse {
 
 impl Origin {
     /// Takes `request`, whose URI is in origin form, sends it and waits for the
-    /// head of the response. `reuse` says on which connections. After a failure the request is there again if
-    /// its body is untouched; whether it may be sent again, the error says. `now`
-    /// spares a look at the clock. Interim responses go to `interims`.
+    /// head of the response. `reuse` says on which connections. After a failure
+    /// the request is there again if its body is whole; whether it may be sent
+    /// again, the error says. `now` spares a look at the clock. Interim responses
+    /// go to `interims`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Dialling an origin: resolve, connect, handshake, all under one deadline.
+//! Dialling an origin: connect, handshake, all under one deadline.
 //!
 //! Where a name has several addresses they are tried one after another, each
 //! with a short head start over the next (RFC 8305 §5), so that one that
@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,18 +16,29 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use super::dns::{Address, HEAD_START, Name, Service};
 use super::stream::{Layer, Stream};
 use super::tls::{ClientTls, Configs};
 use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings};
 use crate::error::{Error, Kind, Resend, cause_of};
 use crate::socket::Tcp;
 
-/// How long an address is tried before the next one is, too.
-const HEAD_START: Duration = Duration::from_millis(250);
+/// Where an origin's address comes from.
+pub(super) enum Place {
+    /// It stands in the settings.
+    Literal(IpAddr),
+    /// It is one of those that a name has.
+    Address(Arc<Address>),
+    /// Whichever of those that a name has.
+    Name(Arc<Name>),
+    /// Nobody knows yet which origins the service has.
+    Service(Arc<Service>),
+}
 
 /// Dials one origin.
 pub(super) struct Connector {
     url: OriginUrl,
+    place: Place,
     tls: Option<(Configs, String)>,
     /// Whether an origin that does not agree to HTTP/2 is not to be used.
     only_http2: bool,
@@ -41,14 +53,29 @@ pub(super) struct Dialled {
 }
 
 impl Connector {
-    pub(super) fn new(url: OriginUrl, tls: &ClientTls, settings: &UpstreamSettings) -> Self {
-        let name = settings.tls.server_name.clone().unwrap_or_else(|| url.host.clone());
+    /// Dials `url` at `place`; `host` is who the origin has to be.
+    pub(super) fn new(
+        url: OriginUrl,
+        host: &str,
+        place: Place,
+        tls: &ClientTls,
+        settings: &UpstreamSettings,
+    ) -> Self {
+        let name = settings.tls.server_name.clone().unwrap_or_else(|| host.to_owned());
         let tls = match url.scheme {
             OriginScheme::Https => tls.configs.clone().map(|configs| (configs, name)),
             OriginScheme::Http | OriginScheme::H2c => None,
         };
         let only_http2 = settings.protocol == Protocol::Http2;
-        Self { url, tls, only_http2, timeout: settings.timeouts.connect }
+        Self { url, place, tls, only_http2, timeout: settings.timeouts.connect }
+    }
+
+    /// The address of the name that it always dials, if there is such a one.
+    pub(super) fn address(&self) -> Option<&Arc<Address>> {
+        match &self.place {
+            Place::Address(address) => Some(address),
+            Place::Literal(_) | Place::Name(_) | Place::Service(_) => None,
+        }
     }
 
     /// The end of the time that connecting may take if it begins now.
@@ -58,6 +85,15 @@ impl Connector {
 
     /// That no connection was there at the deadline.
     pub(super) fn too_late(&self) -> Error {
+        let unknown = match &self.place {
+            Place::Name(name) => name.is_unknown(),
+            Place::Service(service) => service.is_unknown(),
+            Place::Literal(_) | Place::Address(_) => false,
+        };
+        if unknown {
+            let detail = format!("{} was not resolved within {:?}", self.url, self.timeout);
+            return Error::new(Kind::DnsTimeout).detail(detail).resend(Resend::Safe);
+        }
         let detail = format!("{} did not accept within {:?}", self.url, self.timeout);
         Error::new(Kind::ConnectTimeout).detail(detail).resend(Resend::Safe)
     }
@@ -74,12 +110,12 @@ impl Connector {
     }
 
     async fn connect(&self, http1: bool) -> Result<Dialled, Error> {
-        let tcp = self.connect_tcp().await?;
+        let (tcp, address) = self.connect_tcp().await?;
         let _best_effort = crate::socket::tune(&tcp);
         let tcp = Tcp::new(tcp);
         let Some((configs, name)) = &self.tls else {
             let http2 = self.url.scheme == OriginScheme::H2c;
-            return Ok(Dialled { stream: Layer::Plain(tcp).into(), http2 });
+            return Ok(Dialled { stream: Stream::new(Layer::Plain(tcp), address), http2 });
         };
         let name = ServerName::try_from(name.clone()).map_err(|error| {
             Error::new(Kind::TlsProtocol)
@@ -96,22 +132,22 @@ impl Connector {
             return Err(Error::new(Kind::TlsProtocol)
                 .detail(format!("{} does not agree to HTTP/2", self.url)));
         }
-        Ok(Dialled { stream: Layer::Tls(Box::new(stream)).into(), http2 })
+        Ok(Dialled { stream: Stream::new(Layer::Tls(Box::new(stream)), address), http2 })
     }
 
-    async fn connect_tcp(&self) -> Result<TcpStream, Error> {
-        let OriginUrl { host, port, .. } = &self.url;
-        if let Ok(address) = host.parse::<IpAddr>() {
-            let address = SocketAddr::new(address, *port);
-            return connect_to(address).await;
+    async fn connect_tcp(&self) -> Result<(TcpStream, Option<Arc<Address>>), Error> {
+        let port = self.url.port;
+        match &self.place {
+            Place::Literal(ip) => {
+                connect_to(SocketAddr::new(*ip, port)).await.map(|tcp| (tcp, None))
+            }
+            Place::Address(address) => connect_to_address(address.clone(), port).await,
+            Place::Name(name) => connect_to_name(name, port).await,
+            Place::Service(service) => {
+                let (name, port) = service.first_target().await?;
+                connect_to_name(&name, port).await
+            }
         }
-        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| {
-            Error::new(Kind::DnsFailed).detail(format!("`{host}` did not resolve")).because(error)
-        })?;
-        let first = first_of(addresses.collect(), connect_to).await;
-        first.unwrap_or_else(|| {
-            Err(Error::new(Kind::DnsFailed).detail(format!("`{host}` has no address")))
-        })
     }
 
     fn handshake_error(&self, error: io::Error) -> Error {
@@ -129,16 +165,30 @@ async fn connect_to(address: SocketAddr) -> Result<TcpStream, Error> {
         .map_err(|error| Error::new(kind_of(&error)).detail(address.to_string()).because(error))
 }
 
+async fn connect_to_address(
+    address: Arc<Address>,
+    port: u16,
+) -> Result<(TcpStream, Option<Arc<Address>>), Error> {
+    let tcp = address.tried(connect_to(SocketAddr::new(address.ip(), port))).await?;
+    Ok((tcp, Some(address)))
+}
+
+async fn connect_to_name(
+    name: &Name,
+    port: u16,
+) -> Result<(TcpStream, Option<Arc<Address>>), Error> {
+    let dial = |address| connect_to_address(address, port);
+    let none = || Err(Error::new(Kind::DnsFailed).detail("the name has no address"));
+    first_of(name.addresses().await?, dial).await.unwrap_or_else(none)
+}
+
 /// What `dial` makes of the first address that it succeeds with, or of the last
 /// that failed; `None` without an address.
-async fn first_of<T, F>(
-    addresses: Vec<SocketAddr>,
-    dial: impl Fn(SocketAddr) -> F,
-) -> Option<Result<T, Error>>
+async fn first_of<A, T, F>(addresses: Vec<A>, dial: impl Fn(A) -> F) -> Option<Result<T, Error>>
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let mut waiting = alternating(addresses).into_iter();
+    let mut waiting = addresses.into_iter();
     let mut dialling: FuturesUnordered<F> = waiting.next().map(&dial).into_iter().collect();
     loop {
         let ended = if waiting.len() == 0 {
@@ -164,20 +214,6 @@ where
     }
 }
 
-/// The addresses with the families in turn, the first one's first (RFC 8305 §4).
-fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let Some(first) = addresses.first().map(SocketAddr::is_ipv6) else { return addresses };
-    let (these, those): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv6() == first);
-    let (mut these, mut those) = (these.into_iter(), those.into_iter());
-    let mut mixed = Vec::new();
-    while these.len() + those.len() > 0 {
-        mixed.extend(these.next());
-        mixed.extend(those.next());
-    }
-    mixed
-}
-
 /// Whether the origin, or the way to it, is at fault, or this machine, which is
 /// out of file descriptors, ports or memory.
 fn kind_of(error: &io::Error) -> Kind {
@@ -198,8 +234,6 @@ fn kind_of(error: &io::Error) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const V6: &str = "[2001:db8::1]:80";
 
     /// The fate of a dial is in its port: 1 answers nothing, 2 refuses, others
     /// accept after a second.
@@ -235,14 +269,6 @@ mod tests {
         let refused = "connect_refused: 192.0.2.1:2".to_owned();
         assert_eq!(first(&[2, 2]).await, (Some(Err(refused)), 0));
         assert_eq!(first(&[]).await, (None, 0));
-    }
-
-    #[test]
-    fn the_families_take_turns() {
-        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let (a, b, c) = (parse("192.0.2.1:80"), parse("192.0.2.2:80"), parse(V6));
-        assert_eq!(alternating(vec![a, b, c]), [a, c, b]);
-        assert_eq!(alternating(vec![c, a, b]), [c, a, b]);
     }
 
     #[test]

@@ -6,12 +6,14 @@
 
 mod client;
 mod connect;
+mod dns;
 mod http1;
 mod http2;
 mod origin;
 mod pool;
 mod probe;
 mod settings;
+mod sources;
 mod stream;
 mod tls;
 
@@ -19,11 +21,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use client::{Failure, Reuse, Sent};
+pub use dns::{AddressFamily, DnsSettings, Resolver};
+#[cfg(fuzzing)]
+pub(crate) use http1::fuzz;
 pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
@@ -32,12 +37,19 @@ pub use settings::{
 pub use tls::ClientTlsError;
 
 use crate::observe::Metrics;
+use sources::{Maker, Member, Source, best};
 
 /// A named group of origins that serve the same thing.
 #[derive(Debug)]
 pub struct Upstream {
     name: Arc<str>,
-    origins: Vec<Arc<Origin>>,
+    /// What the settings name, each with its index.
+    sources: Vec<Source>,
+    /// The origins there are, fit or not, by source and priority.
+    members: ArcSwap<Vec<Member>>,
+    /// Tells that there are others.
+    changes: watch::Sender<u64>,
+    maker: Maker,
     settings: UpstreamSettings,
     rotation: ArcSwap<Rotation>,
     generation: AtomicU64,
@@ -66,20 +78,33 @@ impl Upstream {
     ///
     /// The certificates to trust cannot be read.
     pub fn new(settings: UpstreamSettings, metrics: Metrics) -> Result<Arc<Self>, ClientTlsError> {
+        Self::with_resolver(settings, Resolver::new(DnsSettings::default()), metrics)
+    }
+
+    /// Sets up an upstream whose origins' names `resolver` resolves.
+    ///
+    /// # Errors
+    ///
+    /// The certificates to trust cannot be read.
+    pub fn with_resolver(
+        settings: UpstreamSettings,
+        resolver: Arc<Resolver>,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>, ClientTlsError> {
         let name: Arc<str> = settings.name.as_str().into();
         let tls = tls::ClientTls::new(&settings)?;
-        let origins: Vec<_> = settings
-            .origins
-            .iter()
-            .map(|origin| Arc::new(Origin::new(&name, origin, &settings, &tls, &metrics)))
-            .collect();
-        for origin in &origins {
-            metrics.origin_healthy(&name, origin.shared_name(), true);
-        }
-        let rotation = Rotation { generation: 0, origins: origins.clone() };
+        let maker = Maker::new(&settings, tls, resolver, metrics.clone());
+        let make = |(index, origin)| maker.source(index, origin, &settings);
+        let (sources, members): (Vec<_>, Vec<_>) =
+            settings.origins.iter().enumerate().map(make).unzip();
+        let origins = members.iter().map(|member| member.origin.clone()).collect();
+        let rotation = Rotation { generation: 0, origins };
         Ok(Arc::new(Self {
             name,
-            origins,
+            sources,
+            members: ArcSwap::from_pointee(members),
+            changes: watch::Sender::new(0),
+            maker,
             settings,
             rotation: ArcSwap::from_pointee(rotation),
             generation: AtomicU64::new(0),
@@ -96,10 +121,15 @@ impl Upstream {
         &self.name
     }
 
-    /// Every origin, fit or not.
+    /// Every origin there is now, fit or not.
     #[must_use]
-    pub fn origins(&self) -> &[Arc<Origin>] {
-        &self.origins
+    pub fn origins(&self) -> Vec<Arc<Origin>> {
+        self.members.load().iter().map(|member| member.origin.clone()).collect()
+    }
+
+    /// Tells whenever there are other origins.
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// What it was told.
@@ -115,6 +145,9 @@ impl Upstream {
 
     /// Takes in what a request or a probe learnt of `origin`.
     pub fn report(&self, origin: &Origin, verdict: Verdict) {
+        if origin.is_retired() {
+            return;
+        }
         let Some(change) = origin.judge(verdict, &self.settings) else { return };
         let (upstream, name) = (&*self.name, origin.name());
         match change {
@@ -138,19 +171,23 @@ impl Upstream {
 
     /// Publishes the rotation anew from what is known of each origin.
     fn publish(&self) {
-        let _one_at_a_time = self.publishing.lock();
+        self.publish_in(&self.publishing.lock());
+    }
+
+    fn publish_in(&self, _one_at_a_time: &MutexGuard<'_, ()>) {
         let now = Instant::now();
         *self.looked_at.lock() = now;
-        let mut fit: Vec<_> = self.origins.iter().filter(|o| o.is_fit(now)).cloned().collect();
-        for origin in &self.origins {
-            let healthy = fit.iter().any(|other| Arc::ptr_eq(origin, other));
+        let members = self.members.load();
+        for Member { origin, .. } in members.iter() {
+            let healthy = origin.is_fit(now);
             self.metrics.origin_healthy(&self.name, origin.shared_name(), healthy);
         }
+        let mut fit = best(&members, |origin| origin.is_fit(now));
         if fit.is_empty() {
             // Being set aside is a guess from a few requests. When it would
             // leave nobody to ask, an origin that no probe has condemned is
             // still worth a try.
-            fit = self.origins.iter().filter(|origin| !origin.is_condemned()).cloned().collect();
+            fit = best(&members, |origin| !origin.is_condemned());
         }
         if fit.is_empty() {
             tracing::error!(upstream = &*self.name, "no origin is left: requests are answered 503");
@@ -159,8 +196,8 @@ impl Upstream {
         self.rotation.store(Arc::new(Rotation { generation, origins: fit }));
     }
 
-    /// Probes the origins, brings back those set aside, and closes connections
-    /// that idled too long. Runs until dropped.
+    /// Keeps names resolved, probes the origins, brings back those set aside, and
+    /// closes connections that idled too long. Runs until dropped.
     pub async fn keep(self: Arc<Self>) {
         let probes = async {
             match &self.settings.health {
@@ -168,15 +205,30 @@ impl Upstream {
                 None => std::future::pending().await,
             }
         };
-        tokio::join!(probes, self.bring_back(), self.sweep());
+        tokio::join!(probes, self.bring_back(), self.sweep(), self.follow());
     }
 
     /// Makes the connections that the settings want made ahead, for the calling
-    /// thread's requests.
+    /// thread's requests, and again to each origin that appears. Runs until
+    /// dropped if there can be such.
     pub async fn warm(self: Arc<Self>) {
         let count = self.settings.warm;
-        if count > 0 {
-            futures_util::future::join_all(self.origins.iter().map(|o| o.warm(count))).await;
+        if count == 0 {
+            return;
+        }
+        let mut changes = self.changes();
+        let mut known: Vec<Arc<Origin>> = Vec::new();
+        loop {
+            let origins = self.origins();
+            let new = |origin: &&Arc<Origin>| !known.iter().any(|old| Arc::ptr_eq(old, origin));
+            let new = origins.iter().filter(new).map(|origin| origin.warm(count));
+            futures_util::future::join_all(new).await;
+            known = origins;
+            if !self.sources.iter().any(Source::has_changing_origins)
+                || changes.changed().await.is_err()
+            {
+                return;
+            }
         }
     }
 
@@ -185,7 +237,9 @@ impl Upstream {
             // Whoever's time has passed since the rotation was published is in
             // the past by now, and still to be brought back.
             let now = *self.looked_at.lock();
-            let next = self.origins.iter().filter_map(|origin| origin.set_aside_until(now)).min();
+            let members = self.members.load_full();
+            let until = |member: &Member| member.origin.set_aside_until(now);
+            let next = members.iter().filter_map(until).min();
             match next {
                 // A timer's resolution is a millisecond: a little later, so
                 // that the origin is past its time when it is looked at.
@@ -203,7 +257,7 @@ impl Upstream {
         loop {
             tokio::time::sleep(every.max(std::time::Duration::from_millis(100))).await;
             let now = Instant::now();
-            for origin in &self.origins {
+            for origin in self.origins() {
                 origin.pool().sweep(now);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -10,13 +10,11 @@ use http::uri::Authority;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::connect::Connector;
+use super::connect::{Connector, Place};
+use super::dns::Address;
 use super::pool::Pool;
 use super::tls::ClientTls;
-use super::{
-    OriginScheme, OriginSettings, OriginUrl, Protocol, UpstreamH2, UpstreamSettings,
-    UpstreamTimeouts,
-};
+use super::{OriginScheme, OriginUrl, Protocol, UpstreamH2, UpstreamSettings, UpstreamTimeouts};
 use crate::context::Permit;
 use crate::error::{Error, Kind, Resend};
 use crate::observe::Metrics;
@@ -26,7 +24,7 @@ pub struct Origin {
     upstream: Arc<str>,
     name: Arc<str>,
     url: OriginUrl,
-    weight: u32,
+    weight: AtomicU32,
     only_http2: bool,
     authority: Option<Authority>,
     host: Option<HeaderValue>,
@@ -39,6 +37,20 @@ pub struct Origin {
     timeouts: UpstreamTimeouts,
     h2: UpstreamH2,
     metrics: Metrics,
+}
+
+/// Where an origin is, and by which names it goes.
+pub(super) struct Spot {
+    /// What is dialled.
+    pub(super) url: OriginUrl,
+    /// Where that is.
+    pub(super) place: Place,
+    /// Its name in logs and metrics.
+    pub(super) name: String,
+    /// As whom it is asked: for `Host` and, without a port, for TLS.
+    pub(super) asked_as: OriginUrl,
+    /// Its share of the requests.
+    pub(super) weight: u32,
 }
 
 /// What is known of an origin's health.
@@ -80,18 +92,18 @@ pub(super) enum Change {
 impl Origin {
     pub(super) fn new(
         upstream: &Arc<str>,
-        origin: &OriginSettings,
+        spot: Spot,
         settings: &UpstreamSettings,
         tls: &ClientTls,
         metrics: &Metrics,
     ) -> Self {
-        let authority = origin.url.authority();
+        let Spot { url, place, name, asked_as, weight } = spot;
+        let authority = asked_as.authority();
         Self {
             upstream: upstream.clone(),
-            name: format!("{}:{}", bracketed(&origin.url.host), origin.url.port).into(),
-            url: origin.url.clone(),
-            weight: origin.weight.max(1),
-            only_http2: match origin.url.scheme {
+            name: name.into(),
+            weight: AtomicU32::new(weight.max(1)),
+            only_http2: match url.scheme {
                 OriginScheme::H2c => true,
                 OriginScheme::Https => settings.protocol == Protocol::Http2,
                 OriginScheme::Http => false,
@@ -99,16 +111,17 @@ impl Origin {
             host: HeaderValue::try_from(authority.as_str()).ok(),
             authority: authority.parse().ok(),
             health: Mutex::default(),
-            connector: Connector::new(origin.url.clone(), tls, settings),
             pool: Pool::new(
                 settings.max_idle,
                 settings.timeouts.pool_idle,
-                match (origin.url.scheme, settings.protocol) {
+                match (url.scheme, settings.protocol) {
                     (OriginScheme::H2c, _) | (OriginScheme::Https, Protocol::Http2) => Some(true),
                     (OriginScheme::Http, _) | (OriginScheme::Https, Protocol::Http1) => Some(false),
                     (OriginScheme::Https, Protocol::Auto) => None,
                 },
             ),
+            connector: Connector::new(url.clone(), asked_as.domain(), place, tls, settings),
+            url,
             open: Arc::default(),
             max_connections: settings.max_connections,
             timeouts: settings.timeouts,
@@ -144,7 +157,29 @@ impl Origin {
     /// Its share of the requests.
     #[must_use]
     pub fn weight(&self) -> u32 {
-        self.weight
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Gives it another share, from the next rotation on.
+    pub(super) fn set_weight(&self, weight: u32) {
+        self.weight.store(weight.max(1), Ordering::Relaxed);
+    }
+
+    /// It has left the upstream. What is under way ends as it would have;
+    /// connections are not kept.
+    pub(super) fn retire(&self) {
+        self.pool.retire();
+        self.metrics.origin_left(&self.upstream, &self.name);
+    }
+
+    /// Whether it has left the upstream.
+    pub(super) fn is_retired(&self) -> bool {
+        self.pool.is_retired()
+    }
+
+    /// The address of a name that it stands for, if it does for one.
+    pub(super) fn stands_for(&self) -> Option<&Arc<Address>> {
+        self.connector.address()
     }
 
     /// Its authority, for `:authority`.
@@ -272,15 +307,24 @@ impl Health {
     }
 }
 
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+impl Spot {
+    /// What the settings say, where `place` is.
+    pub(super) fn of(url: &OriginUrl, place: Place, weight: u32) -> Self {
+        let host = &url.host;
+        let name = match (url.service, host.contains(':')) {
+            (true, _) => host.clone(),
+            (false, true) => format!("[{host}]:{}", url.port),
+            (false, false) => format!("{host}:{}", url.port),
+        };
+        Self { url: url.clone(), place, name, asked_as: url.clone(), weight }
+    }
 }
 
 impl fmt::Debug for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Origin")
             .field("url", &self.url)
-            .field("weight", &self.weight)
+            .field("weight", &self.weight())
             .field("health", &self.health)
             .finish_non_exhaustive()
     }

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,6 +28,8 @@ pub(super) struct Pool {
     /// Whether the origin speaks HTTP/2: then connections are shared, and one
     /// that is being made is worth waiting for.
     speaks: AtomicU8,
+    /// Whether its origin has left the upstream: nothing is kept any more.
+    retired: AtomicBool,
 }
 
 const UNKNOWN: u8 = 0;
@@ -54,6 +56,7 @@ impl Pool {
             max_idle,
             idle_timeout,
             speaks: AtomicU8::new(http2.map_or(UNKNOWN, says)),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -77,7 +80,9 @@ impl Pool {
     /// Keeps a connection that is ready for the next request.
     pub(super) fn put(&self, http1: Box<Http1>) {
         let mut idle = self.shards[self.mine()].idle.lock();
-        if idle.len() < self.max_idle {
+        // Looked at under the lock: whoever closes what must go comes before or
+        // after.
+        if idle.len() < self.max_idle && !http1.is_astray() && !self.is_retired() {
             idle.push(Idle { http1, since: Instant::now() });
         }
     }
@@ -116,7 +121,22 @@ impl Pool {
         self.shards[self.mine()].http2.dial()
     }
 
-    /// Closes what has been idle for too long, or was closed by the origin.
+    /// Keeps nothing any more: its origin has left the upstream.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        for shard in &self.shards {
+            let idle = std::mem::take(&mut *shard.idle.lock());
+            drop(idle);
+            shard.http2.clear();
+        }
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Closes what has been idle for too long, was closed by the origin, or leads
+    /// to where its name does not point any more.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.idle_timeout;
         for shard in &self.shards {
@@ -147,7 +167,9 @@ impl Shard {
 
 impl Idle {
     fn is_stale(&mut self, now: Instant, timeout: Duration) -> bool {
-        now.saturating_duration_since(self.since) >= timeout || !self.http1.is_ready()
+        now.saturating_duration_since(self.since) >= timeout
+            || self.http1.is_astray()
+            || !self.http1.is_ready()
     }
 }
 

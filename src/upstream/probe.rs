@@ -17,18 +17,39 @@ use crate::error::{Error, Side};
 
 /// Probes every origin, again and again. Runs until dropped.
 pub(super) async fn run(upstream: &Upstream, check: &HealthCheck) {
-    let mut loops: FuturesUnordered<_> =
-        upstream.origins().iter().map(|origin| watch(upstream, origin, check)).collect();
-    while loops.next().await.is_some() {}
+    let mut changes = upstream.changes();
+    let mut watched: Vec<Arc<Origin>> = Vec::new();
+    let mut loops = FuturesUnordered::new();
+    loop {
+        watched.retain(|origin| !origin.is_retired());
+        for origin in upstream.origins() {
+            if !watched.iter().any(|known| Arc::ptr_eq(known, &origin)) {
+                watched.push(origin.clone());
+                loops.push(watch(upstream, origin, check));
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            Some(()) = loops.next(), if !loops.is_empty() => {}
+        }
+    }
 }
 
-async fn watch(upstream: &Upstream, origin: &Arc<Origin>, check: &HealthCheck) {
+/// Probes one origin until it leaves the upstream.
+async fn watch(upstream: &Upstream, origin: Arc<Origin>, check: &HealthCheck) {
+    let origin = &origin;
     let random = RandomState::new();
     for round in 0_u64.. {
+        if origin.is_retired() {
+            return;
+        }
         let outcome = match tokio::time::timeout(check.timeout, probe(origin, &check.probe)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Fault::Origin(format!("no answer within {:?}", check.timeout))),
         };
+        if origin.is_retired() {
+            return;
+        }
         upstream.metrics.probe_finished(upstream.name(), origin.shared_name(), outcome.is_ok());
         match outcome {
             Ok(()) => upstream.report(origin, Verdict::ProbeOk),

@@ -34,6 +34,10 @@ pub struct UpstreamSettings {
     /// How many origins one request may be offered to in all, the first
     /// included. Default 3.
     pub max_attempts: u32,
+    /// Whether each address of an origin's name is an origin of its own, with
+    /// its own turns, health and connections. Default false: connections to the
+    /// one origin are spread over its addresses.
+    pub each_address: bool,
     /// Active probing; `None` leaves it to what requests meet.
     pub health: Option<HealthCheck>,
     /// What a failing request means for its origin.
@@ -46,18 +50,23 @@ pub struct OriginSettings {
     /// `http`, `https` or `h2c`, a host, and a port if it is not the scheme's own.
     pub url: OriginUrl,
     /// Its share of the requests, relative to the others'. 1 to 1,000; default 1.
+    /// The targets of a service have those of their records instead.
     pub weight: u32,
 }
 
-/// Where an origin is and how it is spoken to; parses from `http://host:port`.
+/// Where an origin is and how it is spoken to; parses from `http://host:port`, or
+/// from `srv+http://_service._tcp.domain`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct OriginUrl {
     /// The scheme.
     pub scheme: OriginScheme,
     /// A name or an address; an IPv6 address without its brackets.
     pub host: String,
-    /// The port.
+    /// The port; of no meaning for a service.
     pub port: u16,
+    /// Whether the host is a service (RFC 2782), whose SRV records say which hosts
+    /// and ports are the origins.
+    pub service: bool,
 }
 
 /// An origin's scheme.
@@ -196,6 +205,7 @@ impl UpstreamSettings {
             max_connections: None,
             warm: 0,
             max_attempts: 3,
+            each_address: false,
             health: None,
             passive: PassiveHealth::default(),
         }
@@ -293,11 +303,21 @@ impl OriginScheme {
 }
 
 impl OriginUrl {
+    /// Whom a certificate has to be for: the host, or the domain that a service
+    /// is of, for its records could name anybody (RFC 6125 §1.7.2).
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        let whole = self.host.strip_suffix('.').unwrap_or(&self.host);
+        let labels = whole.split('.').take_while(|label| self.service && label.starts_with('_'));
+        let skipped: usize = labels.map(|label| label.len() + 1).sum();
+        whole.get(skipped..).unwrap_or(whole)
+    }
+
     /// `host:port`, an IPv6 address in brackets; without the port where it is
-    /// the scheme's own, as `Host` has it.
+    /// the scheme's own, as `Host` has it. Of a service, the domain.
     #[must_use]
     pub fn authority(&self) -> String {
-        let host: &str = &self.host;
+        let host = self.domain();
         let bracketed = host.contains(':');
         let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
         if self.port == self.scheme.default_port() {
@@ -315,6 +335,9 @@ impl fmt::Display for OriginUrl {
             OriginScheme::Https => "https",
             OriginScheme::H2c => "h2c",
         };
+        if self.service {
+            return write!(f, "srv+{scheme}://{}", self.host);
+        }
         write!(f, "{scheme}://{}", self.authority())
     }
 }
@@ -323,6 +346,10 @@ impl FromStr for OriginUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let (service, text) = match text.strip_prefix("srv+") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
         let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
         let scheme = match uri.scheme_str() {
             Some("http") => OriginScheme::Http,
@@ -345,13 +372,26 @@ impl FromStr for OriginUrl {
         if host.is_empty() {
             return Err("a host is missing".to_owned());
         }
+        if service && authority.port().is_some() {
+            return Err("the records of a service say its ports".to_owned());
+        }
+        if service && !is_service(host) {
+            return Err("a service is written `_http._tcp.example.com`".to_owned());
+        }
         let port = match authority.port() {
             Some(_) => authority.port_u16().filter(|port| *port > 0),
             None => Some(scheme.default_port()),
         };
         let port = port.ok_or("the port is not a number from 1 to 65535")?;
-        Ok(Self { scheme, host: host.to_ascii_lowercase(), port })
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port, service })
     }
+}
+
+/// `_service._protocol.domain` (RFC 2782).
+fn is_service(host: &str) -> bool {
+    let mut labels = host.trim_end_matches('.').split('.');
+    let mut marked = || labels.next().is_some_and(|l| l.len() > 1 && l.starts_with('_'));
+    marked() && marked() && labels.next().is_some_and(|l| !l.is_empty() && !l.starts_with('_'))
 }
 
 #[cfg(test)]
@@ -363,6 +403,12 @@ mod tests {
         for url in ["http://127.0.0.1:6201", "https://example.com", "h2c://[::1]:50051"] {
             assert_eq!(url.parse::<OriginUrl>().unwrap().to_string(), url);
         }
+        let service: OriginUrl = "srv+https://_Http._tcp.App.example.com.".parse().unwrap();
+        assert_eq!(service.to_string(), "srv+https://_http._tcp.app.example.com.");
+        assert_eq!(service.authority(), "app.example.com");
+        let whole: OriginUrl = "http://app.example.com.:8080".parse().unwrap();
+        assert_eq!((whole.host.as_str(), whole.domain()), ("app.example.com.", "app.example.com"));
+        assert_eq!(whole.authority(), "app.example.com:8080");
         let explicit: OriginUrl = "http://example.com:80/".parse().unwrap();
         assert_eq!(explicit.authority(), "example.com");
     }
@@ -375,5 +421,9 @@ mod tests {
         assert!(error("http://host/path").contains("path"));
         assert!(error("http://user@host").contains("user name"));
         assert!(error("http://host:0").contains("port"));
+        assert!(error("srv+http://_http._tcp.host:80").contains("port"));
+        assert!(error("srv+http://app.example.com").contains("_tcp"));
+        assert!(error("srv+http://_http._tcp").contains("_tcp"));
+        assert!(error("srv+ftp://_ftp._tcp.host").contains("ftp"));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
+use super::dns::Address;
 use crate::context::Permit;
 use crate::socket::Tcp;
 
@@ -17,6 +19,19 @@ pub(super) struct Stream {
     pub(super) layer: Layer,
     #[allow(dead_code, reason = "held for its drop")]
     pub(super) permit: Option<Permit>,
+    /// Which of a name's addresses it leads to, if a name it was.
+    pub(super) address: Option<Arc<Address>>,
+}
+
+impl Stream {
+    pub(super) fn new(layer: Layer, address: Option<Arc<Address>>) -> Self {
+        Self { layer, permit: None, address }
+    }
+
+    /// Whether it leads to where the origin's name does not point any more.
+    pub(super) fn is_astray(&self) -> bool {
+        self.address.as_ref().is_some_and(|address| address.is_gone())
+    }
 }
 
 /// What lies between the bytes and the wire.
@@ -24,12 +39,6 @@ pub(super) struct Stream {
 pub(super) enum Layer {
     Plain(Tcp),
     Tls(Box<TlsStream<Tcp>>),
-}
-
-impl From<Layer> for Stream {
-    fn from(layer: Layer) -> Self {
-        Self { layer, permit: None }
-    }
 }
 
 impl AsyncRead for Stream {

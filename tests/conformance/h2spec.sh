@@ -34,9 +34,14 @@ finish() {
 }
 trap finish EXIT
 
-# Three ports that nobody has at the moment, and one for the admin listener.
-port() { echo $((BASE + $1)); }
-BASE=$((20000 + RANDOM % 10000))
+# Four ports in a row on which nobody listens at the moment.
+is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+base=0
+until [ "$base" -gt 0 ] && is_free "$base" && is_free $((base + 1)) &&
+    is_free $((base + 2)) && is_free $((base + 3)); do
+    base=$((20000 + RANDOM % 10000))
+done
+port() { echo $((base + $1)); }
 
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
     -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
@@ -85,15 +90,14 @@ failed=0
 spec() {
     local name=$1 status=0 summary total passed
     shift
-    timeout 300 "$H2SPEC" -h 127.0.0.1 -o "${H2SPEC_TIMEOUT:-2}" "$@" >"$dir/report" 2>&1 || status=$?
+    timeout 300 "$H2SPEC" -h 127.0.0.1 -o 2 "$@" >"$dir/report" 2>&1 || status=$?
     summary=$(grep -E '^[0-9]+ tests, ' "$dir/report" | tail -1)
     total=${summary%% tests*}
     passed=$(sed -E 's/.* ([0-9]+) passed.*/\1/' <<<"$summary")
     if [ "$status" -ne 0 ] || [ -z "$total" ] || [ "$passed" != "$total" ]; then
         failed=1
-        sed -n '/^Failures:/,$p' "$dir/report"
-        [ -n "$summary" ] || tail -20 "$dir/report"
-        grep -n -B1 -A3 'skipped' "$dir/report" | head -20 || true
+        # Its report ends with the failures; one that is cut short with whatever it did.
+        if [ -n "$summary" ]; then sed -n '/^Failures:/,$p' "$dir/report"; else tail -20 "$dir/report"; fi
     fi
     echo "h2spec over $name: ${passed:-0}/${total:-146}"
 }

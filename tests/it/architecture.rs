@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 26] = [
+const FLOORS: [(&str, u32); 27] = [
     ("body", 0),
     ("context", 0),
     ("drain", 0),
@@ -29,6 +29,7 @@ const FLOORS: [(&str, u32); 26] = [
     ("admin", 5),
     ("app", 6),
     ("cli", 7),
+    ("fuzz", 8),
     ("lib", 8),
     ("main", 8),
     ("tests", 8),

@@ -12,6 +12,8 @@ mod handshake;
 mod relay;
 mod tunnel;
 
+use std::time::Duration;
+
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
@@ -24,7 +26,6 @@ use crate::drain;
 use crate::error::{Error, Kind};
 use crate::respond::Answer;
 use crate::switch::OnSwitch;
-use std::time::Duration;
 
 /// The one protocol whose handshake and frames are known here.
 const WEBSOCKET: &str = "websocket";
@@ -58,7 +59,8 @@ impl Switch {
         request: &mut Request<Body>,
         allowed: &[String],
     ) -> Result<Option<Self>, Answer> {
-        if request.extensions().get::<Protocol>().is_some() {
+        if request.version() > Version::HTTP_11 && request.extensions().get::<Protocol>().is_some()
+        {
             return Self::connect(request, allowed).map(Some);
         }
         Ok(Self::upgrade(request, allowed))
@@ -149,6 +151,7 @@ impl Switch {
         tokio::spawn(tunnel::run(downstream, upstream, exchange, idle, websocket, drain));
         let headers = response.headers_mut();
         hop_by_hop::strip(headers, &[]);
+        headers.remove(header::CONTENT_LENGTH);
         match asked {
             Asked::Upgrade => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -156,7 +159,6 @@ impl Switch {
             }
             Asked::Connect(_) => {
                 headers.remove(header::SEC_WEBSOCKET_ACCEPT);
-                headers.remove(header::CONTENT_LENGTH);
                 *response.status_mut() = StatusCode::OK;
             }
         }

@@ -32,7 +32,7 @@ pub(super) fn format(time: Duration) -> String {
     let seconds = u128::from(time.as_secs());
     let units = units.into_iter().chain([(seconds, 'S'), (seconds / 60, 'M')]);
     let fits = units.into_iter().find(|(value, _)| *value <= MOST);
-    let (value, unit) = fits.unwrap_or(((seconds / 3600).min(MOST), 'H'));
+    let (value, unit) = fits.unwrap_or_else(|| ((seconds / 3600).min(MOST), 'H'));
     format!("{value}{unit}")
 }
 

@@ -3,6 +3,8 @@
 mod allowance;
 mod frame_watch;
 mod frames;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 pub(super) mod request;
 
 use std::convert::Infallible;
@@ -103,7 +105,9 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
             && let Some(on_switch) = OnSwitch::take(request.extensions_mut())
         {
             // The exchange lasts as long as its tunnel does.
-            let on_switch = on_switch.holding(self.pulse.begin());
+            let pulse = self.pulse.clone();
+            let on_switch =
+                on_switch.holding(self.pulse.begin()).telling(move |bytes| pulse.earn(bytes));
             request.extensions_mut().insert(on_switch);
         }
         request.extensions_mut().insert(self.downstream.clone());

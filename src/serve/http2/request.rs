@@ -57,6 +57,8 @@ mod tests {
     use http::uri::Parts;
 
     fn code(uri: &str, name: &str, value: &str) -> Option<&'static str> {
+        // As h2 makes it.
+        let name = HeaderName::from_lowercase(name.as_bytes()).unwrap();
         let request = Request::get(uri).header(name, value).body(()).unwrap();
         check(&request).err().map(|(code, _)| code)
     }

@@ -118,7 +118,7 @@ impl Pulse {
 
     /// A message, or a part of one with so many bytes, went its way: the client
     /// may answer with a few frames that carry nothing.
-    fn earn(&self, bytes: usize) {
+    pub(super) fn earn(&self, bytes: usize) {
         let frames = u32::try_from(bytes / BYTES_PER_FRAME).unwrap_or(u32::MAX);
         add(&self.0.earned, FRAMES_PER_PART.saturating_add(frames));
     }

@@ -8,6 +8,8 @@
 //! The request stays where it is while it is sent, so that one of which not a
 //! byte was written can be sent elsewhere without a copy.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod head;
 mod received;
 
@@ -84,6 +86,11 @@ impl Http1 {
         }));
         let mut cx = Context::from_waker(Waker::noop());
         std::pin::pin!(look).poll(&mut cx).is_pending()
+    }
+
+    /// Whether it leads to where the origin's name does not point any more.
+    pub(super) fn is_astray(&self) -> bool {
+        self.stream.is_astray()
     }
 
     /// Makes it fit for the runtime of another thread.
@@ -319,7 +326,7 @@ mod tests {
         let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         drop(listener.accept().await.unwrap());
         here.readable().await.unwrap();
-        let mut http1 = Http1::new(Layer::Plain(Tcp::new(here)).into());
+        let mut http1 = Http1::new(Stream::new(Layer::Plain(Tcp::new(here)), None));
         let ready = std::future::poll_fn(|cx| {
             while coop::has_budget_remaining() {
                 let _done = std::pin::pin!(coop::consume_budget()).poll(cx);

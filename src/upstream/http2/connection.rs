@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::set::Dialling;
 use crate::error::{Error, Kind, Resend};
 use crate::upstream::UpstreamH2;
+use crate::upstream::dns::Address;
 use crate::upstream::http1::MAX_HEAD;
 use crate::upstream::stream::Stream;
 
@@ -35,6 +36,8 @@ pub(super) struct Connection {
     settled: AtomicBool,
     /// Whether it takes no new stream: it is broken, or was told to go away.
     retired: AtomicBool,
+    /// Which of a name's addresses it leads to, if a name it was.
+    address: Option<Arc<Address>>,
 }
 
 /// Room for one stream, taken until the last clone is dropped.
@@ -48,7 +51,8 @@ impl Connection {
             let mut cx = Context::from_waker(Waker::noop());
             matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
         };
-        self.retired.load(Ordering::Relaxed) || closing()
+        let astray = || self.address.as_ref().is_some_and(|address| address.is_gone());
+        self.retired.load(Ordering::Relaxed) || astray() || closing()
     }
 
     /// The streams that it may carry at once.
@@ -117,6 +121,7 @@ pub(in crate::upstream) async fn connect(
     settings: &UpstreamH2,
     dialling: Dialling,
 ) -> Result<Lease, Error> {
+    let address = stream.address.clone();
     let (sender, connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(settings.stream_window)
@@ -139,6 +144,7 @@ pub(in crate::upstream) async fn connect(
         used: Mutex::new(Instant::now()),
         settled: AtomicBool::new(false),
         retired: AtomicBool::new(false),
+        address,
     });
     dialling.connected(shared.clone());
     tokio::spawn(drive(connection, Arc::downgrade(&shared), dialling, *settings));

@@ -76,7 +76,7 @@ impl Set {
     pub(in crate::upstream) fn claim(self: &Arc<Self>, most: usize) -> Claim {
         let mut inner = self.0.lock();
         // Whoever comes here has looked for idle ones already.
-        if let Some(lease) = inner.lease(|connection| connection.is_retired()) {
+        if let Some(lease) = inner.lease(Connection::is_retired) {
             return Claim::Lease(lease);
         }
         let carries = inner.typical.unwrap_or(most);
@@ -98,6 +98,12 @@ impl Set {
         inner.next += 1;
         inner.dials.push(Dial { id, wanted: 1, outcome: receiver });
         Dialling { set: self.clone(), id, outcome }
+    }
+
+    /// Lets go of all; what is under way on them is finished first.
+    pub(in crate::upstream) fn clear(&self) {
+        let dropped = std::mem::take(&mut self.0.lock().connections);
+        drop(dropped);
     }
 
     /// Lets go of what is broken, or carried nothing for `timeout`.

@@ -90,7 +90,9 @@ impl H2 {
 
     /// Connects with these SETTINGS.
     pub async fn with(address: SocketAddr, own: &[(u16, u32)]) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap(), own).await
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::over(stream, own).await
     }
 
     pub async fn over(stream: impl Io + 'static, own: &[(u16, u32)]) -> Self {

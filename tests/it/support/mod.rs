@@ -3,11 +3,14 @@
 pub mod attack;
 pub mod certs;
 pub mod client;
+pub mod dns;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
 pub mod origin;
 pub mod proxy;
+pub mod recorder;
+pub mod strict;
 pub mod websocket;
 
 use std::time::Duration;

@@ -24,7 +24,11 @@ async fn got(proxy: &Running) -> Got {
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
     let all = String::from_utf8(client.read_to_end().await).unwrap();
-    let (head, body) = all.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {all:?}"));
+    let mut rest = all.as_str();
+    while rest.starts_with("HTTP/1.1 1") {
+        rest = rest.split_once("\r\n\r\n").unwrap().1;
+    }
+    let (head, body) = rest.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {all:?}"));
     let status = head[9..12].parse().unwrap();
     let head = head.to_ascii_lowercase();
     let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());

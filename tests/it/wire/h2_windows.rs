@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use crate::support::h2::*;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
-use crate::support::{client, eventually, within};
+use crate::support::websocket::switching;
+use crate::support::{client, within};
 
 const BIG: usize = 1_000_000;
 
@@ -65,7 +66,7 @@ async fn a_window_that_is_never_opened_ends_the_connection_in_time() {
     within(async {
         let origin = origin().await;
         let proxy = Setup::forwarding_to(&origin).listener("send_timeout = \"300ms\"").start();
-        for window in [0, 1] {
+        let tries = [0, 1].map(async |window| {
             let mut client = H2::with(proxy.address, &[(INITIAL_WINDOW_SIZE, window)]).await;
             // Many streams, each with a response that waits.
             for number in 0..50 {
@@ -81,7 +82,8 @@ async fn a_window_that_is_never_opened_ends_the_connection_in_time() {
             }
             assert!(taken <= 50 * window as usize, "{taken} bytes");
             serves_others(&proxy).await;
-        }
+        });
+        futures_util::future::join_all(tries).await;
     })
     .await;
 }
@@ -104,6 +106,74 @@ async fn a_window_opened_byte_by_byte_is_a_flood() {
     .await;
 }
 
+/// Reads so many bytes of a stream, and opens both windows anew for each frame.
+async fn taken(client: &mut H2, stream: u32, wanted: usize) {
+    let mut taken = 0;
+    while taken < wanted {
+        let frame = client.next().await.unwrap_or_else(|| panic!("ended after {taken}"));
+        assert!(!matches!(frame.kind, RST_STREAM | GOAWAY), "after {taken}: {frame:?}");
+        let length = u32::try_from(frame.payload.len()).unwrap();
+        if (frame.kind, frame.stream) == (DATA, stream) && length > 0 {
+            taken += frame.payload.len();
+            client.send([window_update(stream, length), window_update(0, length)].concat()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_opens_its_windows_for_every_part_is_no_flood() {
+    within(async {
+        // A megabyte at once, and five hundred bytes one by one.
+        let origin = Origin::scripted(|mut connection| async move {
+            connection.stream.set_nodelay(true).unwrap();
+            while let Some(request) = connection.request().await {
+                if request.contains(" /big") {
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n");
+                    connection.write(head).await;
+                    connection.write(vec![b'x'; BIG]).await;
+                    continue;
+                }
+                connection.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+                for _ in 0..500 {
+                    connection.write("1\r\nx\r\n").await;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                connection.write("0\r\n\r\n").await;
+            }
+        })
+        .await;
+        let limit = "[listener.h2]\nmax_control_frames = 50\n";
+        let proxy = Setup::forwarding_to(&origin).listener(limit).start();
+        let mut client = H2::connect(proxy.address).await;
+        client.send(get(1, "/big")).await;
+        taken(&mut client, 1, BIG).await;
+        client.send(get(3, "/small")).await;
+        taken(&mut client, 3, 500).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_windows_of_a_tunnel_are_no_flood_either() {
+    within(async {
+        let origin = switching(|mut connection| async move {
+            connection.write(vec![b'x'; 4 * BIG]).await;
+            connection.some().await;
+        })
+        .await;
+        let limit = "[listener.h2]\nmax_control_frames = 50\n";
+        let proxy = Setup::forwarding_to(&origin).listener(limit).start();
+        let mut client = H2::connect(proxy.address).await;
+        assert!(client.settled().await);
+        let mut fields = request("CONNECT", "/tunnel");
+        fields.extend([(":protocol", "websocket"), ("sec-websocket-version", "13")]);
+        client.send(headers(1, &fields, false)).await;
+        assert_eq!(client.status(1).await, 200);
+        taken(&mut client, 1, 4 * BIG).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_reads_nothing_at_all_is_cut() {
     within(async {
@@ -115,10 +185,10 @@ async fn a_client_that_reads_nothing_at_all_is_cut() {
         for number in 0..100 {
             client.send(get(2 * number + 1, "/big")).await;
         }
-        eventually("what did not fit into the sockets is given up", async || {
-            proxy.log_lines(1).await.iter().any(|line| line.contains("aborted"))
-        })
-        .await;
+        // What did not fit into the sockets is given up.
+        while !proxy.log_lines(1).await.iter().any(|line| line.contains("aborted")) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         serves_others(&proxy).await;
         let ended = client.ended().await;
         let taken: usize =

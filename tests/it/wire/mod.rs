@@ -2,6 +2,7 @@
 //! in front of origins that record exactly what reaches them.
 
 mod chunks;
+mod differential;
 mod fields;
 mod h2_floods;
 mod h2_origin;
