@@ -35,7 +35,8 @@ fuzz_target!(|bytes: &[u8]| {
     let mut asked = asked.iter();
     for (number, answer) in answers.iter().enumerate() {
         if answer.values("x-served").is_empty() {
-            let ours = expected.whole.get(number).is_some_and(Message::asks_the_server);
+            // That to `OPTIONS *` is not the service's either.
+            let ours = answer.status() == 200 && !answer.values("allow").is_empty();
             assert!(ours || (400..600).contains(&answer.status()), "{answer:?}");
             continue;
         }

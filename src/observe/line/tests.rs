@@ -66,6 +66,8 @@ fn nothing_a_client_sends_breaks_out_of_its_line() {
     let exchange = exchange("/x");
     exchange.update(|record| record.error = Some("\n\u{1b}[31mred".to_owned()));
     assert!(text(&exchange).contains(r#"error="\u{a}\u{1b}[31mred""#));
+    exchange.update(|record| record.error = Some("\u{7f}".to_owned()));
+    assert!(json(&exchange).contains(r#""error":"\u007f""#));
 }
 
 #[test]

@@ -87,6 +87,11 @@ pub(super) fn take(
     method: &Method,
     room: impl FnOnce() -> HeaderMap,
 ) -> Result<Option<Head>, Invalid> {
+    // The parser would skip empty lines, which may be what is left of the response
+    // before.
+    if inbox.bytes.first().is_some_and(|first| *first != b'H') {
+        return Err(Invalid::Head(httparse::Error::Version));
+    }
     let Some(end) = end_of_head(&inbox.bytes, &mut inbox.searched) else {
         return if inbox.bytes.len() > MAX_HEAD { Err(Invalid::HeadTooLong) } else { Ok(None) };
     };
@@ -237,6 +242,8 @@ mod tests {
             "HTTP/1.1 2000 OK\r\n\r\n",
             "HTTP/1.1 99 OK\r\n\r\n",
             "ICY 200 OK\r\n\r\n",
+            "\nHTTP/1.1 200 OK\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX A: b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX : b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: b\r\n folded\r\n\r\n",

@@ -52,11 +52,6 @@ impl Message {
         &self.first[0]
     }
 
-    /// Whether it asks about the server itself (RFC 9110 §9.3.7).
-    pub fn asks_the_server(&self) -> bool {
-        self.first[0] == b"OPTIONS" && self.first[1] == b"*"
-    }
-
     /// Of a response.
     pub fn status(&self) -> u16 {
         String::from_utf8_lossy(&self.first[1]).parse().unwrap_or_default()
