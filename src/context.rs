@@ -22,10 +22,15 @@ use crate::error::Kind;
 /// The connection a request came in on. Known before its first byte is parsed.
 #[derive(Clone, Debug, Default)]
 pub struct Downstream {
-    /// The address at the other end; `None` where the transport has none.
+    /// The address at the other end, or the one that a proxy there has announced
+    /// by the PROXY protocol; `None` where the transport has none.
     pub peer: Option<SocketAddr>,
     /// The address the client connected to.
     pub local: Option<SocketAddr>,
+    /// Whether it came over a Unix socket.
+    pub over_unix: bool,
+    /// The address of the proxy that has announced the others.
+    pub proxy: Option<SocketAddr>,
     /// The listener's name, for logs and metrics. Empty in an embedded proxy.
     pub listener: Arc<str>,
     /// What the TLS handshake agreed on; `None` on a plain connection.

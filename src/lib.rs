@@ -68,6 +68,7 @@ mod http1;
 pub mod layers;
 pub mod observe;
 pub mod pem;
+pub mod proxy_protocol;
 pub mod respond;
 pub mod route;
 pub mod seat;

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::net::{TcpListener, TcpStream};
 
-use super::Acceptor;
+use super::introduction::introduced;
+use super::{Acceptor, ListenSocket};
 use crate::context::{Derived, Downstream, KeepOpen};
 use crate::drain::{self, Busy};
+use crate::proxy_protocol::Announced;
 use crate::serve::{self, Answers, Speaks};
-use crate::socket::Tcp;
+use crate::socket::{Socket, Stream, Unpolled};
 use crate::tls::Alpn;
 
 /// What every connection of one socket shares. A worker has its own, so that
@@ -26,12 +27,13 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(acceptor: &Acceptor, socket: &TcpListener) -> Self {
-        let local = socket.local_addr().ok().filter(|local| !local.ip().is_unspecified());
-        let Acceptor { name, tls, serve, permits, metrics, connections } = acceptor;
+    pub(super) fn new(acceptor: &Acceptor, socket: &ListenSocket) -> Self {
+        let local = socket.local_addr().filter(|local| !local.ip().is_unspecified());
+        let Acceptor { name, tls, proxy_protocol, serve, permits, metrics, connections } = acceptor;
         let acceptor = Acceptor {
             name: (&**name).into(),
             tls: tls.clone(),
+            proxy_protocol: proxy_protocol.clone(),
             serve: Arc::new((**serve).clone()),
             permits: permits.clone(),
             metrics: metrics.clone(),
@@ -50,43 +52,48 @@ impl Door {
 
 /// A connection that has its permit. The drain waits for it from here on.
 #[derive(Debug)]
-pub(super) struct Admitted<T = TcpStream> {
-    pub(super) tcp: T,
-    pub(super) peer: SocketAddr,
+pub(super) struct Admitted<T = Stream> {
+    pub(super) stream: T,
+    /// `None` over a Unix socket.
+    pub(super) peer: Option<SocketAddr>,
+    /// Whether its first bytes are to say whose it is.
+    pub(super) introduced: bool,
     pub(super) door: Arc<Door>,
     pub(super) open: KeepOpen,
     pub(super) busy: Busy,
 }
 
 /// One that no runtime polls, on its way to another worker's.
-pub(super) type Handed = Admitted<std::net::TcpStream>;
+pub(super) type Handed = Admitted<Unpolled>;
 
 impl Handed {
     /// Has the current runtime poll it.
     pub(super) fn attach(self) -> io::Result<Admitted> {
-        self.turned(TcpStream::from_std)
+        self.turned(Unpolled::attach)
     }
 }
 
 impl<T> Admitted<T> {
     fn turned<U>(self, turn: impl FnOnce(T) -> io::Result<U>) -> io::Result<Admitted<U>> {
-        let Self { tcp, peer, door, open, busy } = self;
-        Ok(Admitted { tcp: turn(tcp)?, peer, door, open, busy })
+        let Self { stream, peer, introduced, door, open, busy } = self;
+        Ok(Admitted { stream: turn(stream)?, peer, introduced, door, open, busy })
     }
 }
 
 impl Admitted {
     /// Has the current runtime no longer poll it.
     pub(super) fn detach(self) -> io::Result<Handed> {
-        self.turned(TcpStream::into_std)
+        self.turned(Stream::detach)
     }
 
     /// Serves it in a task of its own on the current runtime.
     pub(super) fn start<S: Answers>(self, service: S, drain: drain::Watcher) {
-        let Self { tcp, peer, door, open, busy } = self;
+        let Self { stream, peer, introduced, door, open, busy } = self;
         let downstream = Downstream {
-            peer: Some(peer),
-            local: door.local.or_else(|| tcp.local_addr().ok()),
+            peer,
+            local: door.local.or_else(|| stream.local_addr()),
+            over_unix: matches!(stream, Stream::Unix(_)),
+            proxy: None,
             listener: door.acceptor.name.clone(),
             tls: None,
             limits: door.acceptor.serve.head,
@@ -94,17 +101,80 @@ impl Admitted {
             interim: None,
             derived: Derived::default(),
         };
-        let tcp = Tcp::new(tcp);
-        // Two tasks: a plain connection has no room for a handshake.
-        if door.acceptor.tls.is_some() {
-            tokio::spawn(secure(busy, tcp, door, downstream, service, drain));
+        if introduced {
+            tokio::spawn(introduce(busy, stream, door, downstream, service, drain));
         } else {
-            let settings = door.acceptor.serve.clone();
-            let served =
-                serve::connection(tcp, Speaks::Either, downstream, settings, service, drain);
-            tokio::spawn(Held { future: served, busy });
+            begin(busy, Socket::new(stream), door, downstream, service, drain);
         }
     }
+}
+
+/// Serves a connection of whose client all is known, in a task of its own.
+fn begin<S: Answers>(
+    busy: Busy,
+    socket: Socket,
+    door: Arc<Door>,
+    downstream: Downstream,
+    service: S,
+    drain: drain::Watcher,
+) {
+    // Two tasks: a plain connection has no room for a handshake.
+    if door.acceptor.tls.is_some() {
+        tokio::spawn(secure(busy, socket, door, downstream, service, drain));
+    } else {
+        let settings = door.acceptor.serve.clone();
+        let served =
+            serve::connection(socket, Speaks::Either, downstream, settings, service, drain);
+        tokio::spawn(Held { future: served, busy });
+    }
+}
+
+/// Has the proxy at the other end say whose connection it is, and begins with that.
+async fn introduce<S: Answers>(
+    busy: Busy,
+    mut stream: Stream,
+    door: Arc<Door>,
+    mut downstream: Downstream,
+    service: S,
+    drain: drain::Watcher,
+) {
+    let Acceptor { name, proxy_protocol: Some(settings), permits, metrics, .. } = &door.acceptor
+    else {
+        return;
+    };
+    let read = tokio::select! {
+        read = introduced(&mut stream, settings) => read,
+        () = drain.cut() => return,
+    };
+    let (announced, first) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            if let Some(reason) = error.reason() {
+                metrics.connection_refused(name, reason);
+            }
+            tracing::debug!(proxy = ?downstream.peer, %error, "PROXY protocol");
+            return;
+        }
+    };
+    // Otherwise the proxy speaks for itself, or for nobody it can name.
+    if let Announced::Client(addresses) = announced {
+        downstream.proxy = downstream.peer.replace(addresses.source);
+        downstream.local = Some(addresses.destination);
+    }
+    if let Some(client) = downstream.peer_address() {
+        match permits.share(client) {
+            Ok(share) => {
+                let open = (downstream.open.take(), share);
+                downstream.open = Some(KeepOpen::new(Arc::new(open)));
+            }
+            Err(limit) => {
+                metrics.connection_refused(name, limit.as_str());
+                tracing::debug!(%client, limit = limit.as_str(), "a connection was turned away");
+                return;
+            }
+        }
+    }
+    begin(busy, Socket::after(first, stream), door, downstream, service, drain);
 }
 
 pin_project! {
@@ -127,7 +197,7 @@ impl<F: Future> Future for Held<F> {
 /// Shakes hands, and serves what the client is to speak.
 async fn secure<S: Answers>(
     _busy: Busy,
-    tcp: Tcp,
+    socket: Socket,
     door: Arc<Door>,
     mut downstream: Downstream,
     service: S,
@@ -136,7 +206,7 @@ async fn secure<S: Answers>(
     let Acceptor { name, tls: Some(tls), serve, metrics, .. } = &door.acceptor else { return };
     let shaken = tokio::select! {
         // Boxed, so that the task has no room for it while the connection lasts.
-        shaken = Box::pin(tls.accept(tcp)) => shaken,
+        shaken = Box::pin(tls.accept(socket)) => shaken,
         () = drain.cut() => return,
     };
     match shaken {

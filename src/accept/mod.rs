@@ -1,25 +1,27 @@
-//! From a listening socket to a served connection: accept, permit, handshake,
-//! serve.
+//! From a listening socket to a served connection: accept, permit, introduction
+//! if a proxy is to say whose it is, handshake, serve.
 
 mod connection;
+mod introduction;
 mod listener;
 mod permits;
 mod settings;
+mod sockets;
 mod spread;
+mod unix;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 pub use listener::{AddressError, Listener};
-pub use permits::{LimitReached, Permit, Permits};
-pub use settings::{ConnectionLimits, ListenerSettings};
+pub use permits::{LimitReached, Permit, Permits, Share};
+pub use settings::{ConnectionLimits, ListenAddress, ListenerSettings, ProxyProtocolSettings};
+pub use sockets::{BoundSocket, ListenSocket};
 pub use worker::{Member, Worker, crew};
 
 use crate::observe::{ListenerConnections, Metrics};
@@ -35,6 +37,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 pub struct Acceptor {
     name: Arc<str>,
     tls: Option<TlsAcceptor>,
+    proxy_protocol: Option<Arc<ProxyProtocolSettings>>,
     serve: Arc<ServeSettings>,
     permits: Permits,
     metrics: Metrics,
@@ -52,14 +55,15 @@ impl Acceptor {
     ) -> Self {
         let (name, serve) = (settings.name.as_str().into(), Arc::new(settings.serve.clone()));
         let connections = metrics.listener(&name);
-        Self { name, tls, serve, permits, metrics, connections }
+        let proxy_protocol = settings.proxy_protocol.clone().map(Arc::new);
+        Self { name, tls, proxy_protocol, serve, permits, metrics, connections }
     }
 }
 
 /// Accepts connections until the drain begins, and has `worker` serve each in a
 /// task of its own, or hand it to another. Never fails: an error is logged,
 /// waited out if waiting helps, and gone past.
-pub async fn run<S: Answers>(socket: TcpListener, acceptor: Acceptor, worker: Worker<S>) {
+pub async fn run<S: Answers>(socket: ListenSocket, acceptor: Acceptor, worker: Worker<S>) {
     // Counts as busy, so that the drain waits for the last call.
     let _accepting = worker.drain.busy();
     let door = Arc::new(Door::new(&acceptor, &socket));
@@ -75,7 +79,7 @@ pub async fn run<S: Answers>(socket: TcpListener, acceptor: Acceptor, worker: Wo
             () = &mut drained => break,
         };
         match accepted {
-            Ok((tcp, peer)) => worker.admit(tcp, peer, &door),
+            Ok((stream, peer)) => worker.admit(stream, peer, &door),
             Err(error) => {
                 metrics.accept_failed(name);
                 complaints.hear(name, &error);
@@ -85,25 +89,8 @@ pub async fn run<S: Answers>(socket: TcpListener, acceptor: Acceptor, worker: Wo
             }
         }
     }
-    if let Err(error) = last_call(socket, |tcp, peer| worker.admit(tcp, peer, &door)) {
+    if let Err(error) = socket.last_call(|stream, peer| worker.admit(stream, peer, &door)) {
         tracing::debug!(%error, "the last call ended early");
-    }
-}
-
-/// Accepts what has come already: it would be reset with the socket.
-fn last_call(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> io::Result<()> {
-    // Past tokio, which stops a task that has accepted much.
-    let socket = socket.into_std()?;
-    loop {
-        match socket.accept() {
-            Ok((tcp, peer)) => {
-                tcp.set_nonblocking(true)?;
-                admit(TcpStream::from_std(tcp)?, peer);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if is_exhaustion(&error) => return Err(error),
-            Err(_) => {}
-        }
     }
 }
 

@@ -30,6 +30,14 @@ struct Inner {
 #[derive(Debug)]
 pub struct Permit {
     permits: Permits,
+    /// Counts for the client, if that was known.
+    share: Option<IpAddr>,
+}
+
+/// One of a client's connections, until this is dropped.
+#[derive(Debug)]
+pub struct Share {
+    permits: Permits,
     client: IpAddr,
 }
 
@@ -54,27 +62,57 @@ impl Permits {
         }))
     }
 
-    /// A permit for one more connection of `client`.
+    /// A permit for one more connection; of `client`, if that is known and has an
+    /// address.
     ///
     /// # Errors
     ///
     /// There are as many as may be.
-    pub fn acquire(&self, client: IpAddr) -> Result<Permit, LimitReached> {
+    pub fn acquire(&self, client: Option<IpAddr>) -> Result<Permit, LimitReached> {
         let Inner { limits, open, .. } = &*self.0;
         if open.fetch_add(1, Ordering::Relaxed) >= limits.total {
             open.fetch_sub(1, Ordering::Relaxed);
             return Err(LimitReached::Total);
         }
+        match client.map(|client| self.count(client)).transpose() {
+            Ok(share) => Ok(Permit { permits: self.clone(), share }),
+            Err(limit) => {
+                open.fetch_sub(1, Ordering::Relaxed);
+                Err(limit)
+            }
+        }
+    }
+
+    /// Counts a connection that has a permit for `client`, who became known only
+    /// after that.
+    ///
+    /// # Errors
+    ///
+    /// The client has as many as may be.
+    pub fn share(&self, client: IpAddr) -> Result<Share, LimitReached> {
+        self.count(client).map(|client| Share { permits: self.clone(), client })
+    }
+
+    /// Adds one to a client's, and says what counts as that client.
+    fn count(&self, client: IpAddr) -> Result<IpAddr, LimitReached> {
         let client = client_network(client);
         let mut clients = self.shard(client).lock();
         let count = clients.entry(client).or_default();
-        if *count >= limits.per_client {
-            open.fetch_sub(1, Ordering::Relaxed);
+        if *count >= self.0.limits.per_client {
             return Err(LimitReached::Client);
         }
         *count += 1;
-        drop(clients);
-        Ok(Permit { permits: self.clone(), client })
+        Ok(client)
+    }
+
+    fn uncount(&self, client: IpAddr) {
+        let mut clients = self.shard(client).lock();
+        if let Some(count) = clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&client);
+            }
+        }
     }
 
     /// How many are out.
@@ -104,13 +142,15 @@ impl LimitReached {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.permits.0.open.fetch_sub(1, Ordering::Relaxed);
-        let mut clients = self.permits.shard(self.client).lock();
-        if let Some(count) = clients.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&self.client);
-            }
+        if let Some(client) = self.share {
+            self.permits.uncount(client);
         }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.permits.uncount(self.client);
     }
 }
 
@@ -122,8 +162,8 @@ mod tests {
         Permits::new(ConnectionLimits { total, per_client })
     }
 
-    fn ip(address: &str) -> IpAddr {
-        address.parse().unwrap()
+    fn ip(address: &str) -> Option<IpAddr> {
+        Some(address.parse().unwrap())
     }
 
     #[test]
@@ -151,6 +191,21 @@ mod tests {
         let _held = permits.acquire(ip("2001:db8::1")).unwrap();
         assert_eq!(permits.acquire(ip("2001:db8::ffff:2")).unwrap_err(), LimitReached::Client);
         assert!(permits.acquire(ip("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn a_client_that_becomes_known_later_counts_from_then_on() {
+        let permits = permits(2, 1);
+        let (unknown, second) = (permits.acquire(None).unwrap(), permits.acquire(None).unwrap());
+        let client = ip("192.0.2.1").unwrap();
+        let share = permits.share(client).unwrap();
+        assert_eq!(permits.share(client).unwrap_err(), LimitReached::Client);
+        drop(second);
+        assert_eq!(permits.acquire(Some(client)).unwrap_err(), LimitReached::Client);
+        assert_eq!(permits.open(), 1);
+        drop((unknown, share));
+        assert_eq!(permits.open(), 0);
+        assert!(permits.acquire(Some(client)).is_ok());
     }
 
     #[test]

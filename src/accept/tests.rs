@@ -1,10 +1,12 @@
 use super::*;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::body::Body;
 use crate::context::Downstream;
@@ -23,16 +25,21 @@ struct Pair {
 }
 
 fn pair() -> Pair {
-    let settings = ListenerSettings::new("test", "127.0.0.1:0".parse().unwrap());
+    let settings = ListenerSettings::new("test", SocketAddr::from(([127, 0, 0, 1], 0)));
     let mut listener = Listener::bind(&settings, 1).unwrap();
-    let socket = TcpListener::from_std(listener.take_sockets(0).remove(0)).unwrap();
+    let socket = listener.take_sockets(0).remove(0).attach().unwrap();
     let (permits, metrics) = (Permits::new(ConnectionLimits::default()), Metrics::default());
     let acceptor = Acceptor::new(&settings, None, permits.clone(), metrics.clone());
     let drain = drain::trigger();
     let mut crew = crew(2, &metrics);
     let (second, first) = (crew.pop().unwrap(), crew.pop().unwrap());
     tokio::spawn(run(socket, acceptor, start(first, "first", drain.watcher())));
-    Pair { address: listener.addresses()[0], permits, metrics, drain, second }
+    Pair { address: tcp(&listener), permits, metrics, drain, second }
+}
+
+fn tcp(listener: &Listener) -> SocketAddr {
+    let ListenAddress::Tcp(address) = listener.addresses()[0] else { panic!() };
+    address
 }
 
 /// A worker that answers with its name.
@@ -133,9 +140,9 @@ async fn the_connections_of_a_worker_that_has_ended_are_served_where_they_came()
 #[tokio::test]
 async fn the_address_a_connection_came_to_is_known_behind_a_wildcard_too() {
     for bound in ["127.0.0.1:0", "0.0.0.0:0"] {
-        let settings = ListenerSettings::new("test", bound.parse().unwrap());
+        let settings = ListenerSettings::new("test", bound.parse::<SocketAddr>().unwrap());
         let mut listener = Listener::bind(&settings, 1).unwrap();
-        let socket = TcpListener::from_std(listener.take_sockets(0).remove(0)).unwrap();
+        let socket = listener.take_sockets(0).remove(0).attach().unwrap();
         let (permits, metrics) = (Permits::new(ConnectionLimits::default()), Metrics::default());
         let acceptor = Acceptor::new(&settings, None, permits, metrics.clone());
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -147,7 +154,7 @@ async fn the_address_a_connection_came_to_is_known_behind_a_wildcard_too() {
         let drain = drain::trigger();
         let only = crew(1, &metrics).remove(0);
         tokio::spawn(run(socket, acceptor, Worker::start(only, service, drain.watcher())));
-        let port = listener.addresses()[0].port();
+        let port = tcp(&listener).port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let _client = ask(address).await;
         assert_eq!(told.recv().await.unwrap(), Some(address));

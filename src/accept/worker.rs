@@ -4,8 +4,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
 use super::Acceptor;
 use super::connection::{Admitted, Door, Handed};
 use super::spread::{self, Arrivals, Place};
@@ -13,6 +11,7 @@ use crate::context::KeepOpen;
 use crate::drain;
 use crate::observe::Metrics;
 use crate::serve::Answers;
+use crate::socket::Stream;
 
 /// One worker: the service that answers on it, and its place among the others.
 /// Cheap to clone.
@@ -70,13 +69,16 @@ impl<S: Answers> Worker<S> {
 
     /// Serves a connection that was just accepted, here or on another worker,
     /// unless its client has too many.
-    pub(super) fn admit(&self, tcp: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
-        let Acceptor { name, permits, metrics, connections, .. } = &door.acceptor;
-        let permit = match permits.acquire(peer.ip()) {
+    pub(super) fn admit(&self, stream: Stream, peer: Option<SocketAddr>, door: &Arc<Door>) {
+        let Acceptor { name, permits, metrics, connections, proxy_protocol, .. } = &door.acceptor;
+        let introduced = proxy_protocol.as_ref().is_some_and(|settings| settings.expects(peer));
+        // Of whom a proxy tells is not known yet, and it is not the proxy itself.
+        let client = if introduced { None } else { peer };
+        let permit = match permits.acquire(client.map(|client| client.ip())) {
             Ok(permit) => permit,
             Err(limit) => {
                 metrics.connection_refused(name, limit.as_str());
-                tracing::debug!(%peer, limit = limit.as_str(), "a connection was turned away");
+                tracing::debug!(?peer, limit = limit.as_str(), "a connection was turned away");
                 return;
             }
         };
@@ -84,11 +86,11 @@ impl<S: Answers> Worker<S> {
         let (door, busy) = (door.clone(), self.drain.busy());
         let Some(place) = &self.place else {
             let open = KeepOpen::new(Arc::new((permit, gauge)));
-            return self.serve(Admitted { tcp, peer, door, open, busy });
+            return self.serve(Admitted { stream, peer, introduced, door, open, busy });
         };
         let (other, count) = place.choose(permits.open());
         let open = KeepOpen::new(Arc::new((permit, gauge, count)));
-        let admitted = Admitted { tcp, peer, door, open, busy };
+        let admitted = Admitted { stream, peer, introduced, door, open, busy };
         match other {
             None => self.serve(admitted),
             Some(other) => self.hand_over(admitted, place, other),

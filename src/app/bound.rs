@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Proxy;
 use super::compose::Gateway;
 use super::embed::Keepers;
-use crate::accept::{self, Acceptor, Listener, Permits};
+use crate::accept::{self, Acceptor, BoundSocket, ListenAddress, Listener, Permits};
 use crate::admin::{self, AdminState, Readiness};
 use crate::config::Settings;
 use crate::drain;
@@ -38,7 +38,7 @@ pub struct BindError {
     /// The listener's name.
     pub listener: String,
     /// The address.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// Why, and what may help.
     #[source]
     pub cause: io::Error,
@@ -82,9 +82,19 @@ impl Bound {
 
     /// Where a listener is bound; empty if there is none of that name.
     #[must_use]
-    pub fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+    pub fn bound_to(&self, listener: &str) -> &[ListenAddress] {
         let named = self.listeners.iter().find(|(bound, _)| bound.name() == listener);
-        named.map_or_else(Vec::new, |(bound, _)| bound.addresses().to_vec())
+        named.map_or(&[], |(bound, _)| bound.addresses())
+    }
+
+    /// The TCP addresses among those of [`Bound::bound_to`].
+    #[must_use]
+    pub fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        let tcp = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        };
+        self.bound_to(listener).iter().filter_map(tcp).collect()
     }
 
     /// Where the admin listener is bound.
@@ -176,7 +186,7 @@ impl Bound {
 
 /// What one worker thread serves.
 struct Worker {
-    sockets: Vec<(TcpListener, Acceptor)>,
+    sockets: Vec<(BoundSocket, Acceptor)>,
     member: accept::Member,
     gateway: Gateway,
     upstreams: Vec<Arc<Upstream>>,
@@ -192,7 +202,7 @@ impl Worker {
         }
         let worker = accept::Worker::start(self.member, self.gateway, self.drain);
         for (socket, acceptor) in self.sockets {
-            match tokio::net::TcpListener::from_std(socket) {
+            match socket.attach() {
                 Ok(socket) => {
                     tokio::spawn(accept::run(socket, acceptor, worker.clone()));
                 }
@@ -209,5 +219,9 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, BindError> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    bind().map_err(|cause| BindError { listener: "admin".to_owned(), address, cause })
+    bind().map_err(|cause| BindError {
+        listener: "admin".to_owned(),
+        address: address.into(),
+        cause,
+    })
 }

@@ -218,6 +218,9 @@ fn upstreams(
         if upstream.origins.is_empty() {
             problems.push(format!("upstream `{}` has no origin", upstream.name));
         }
+        let name = &upstream.name;
+        let wrong = upstream.contradictions();
+        problems.extend(wrong.into_iter().map(|wrong| format!("upstream `{name}`: {wrong}")));
         match Upstream::with_resolver(upstream.clone(), resolver.clone(), metrics.clone()) {
             Ok(built) => {
                 if upstreams.insert(upstream.name.clone(), built).is_some() {

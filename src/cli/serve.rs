@@ -90,7 +90,7 @@ pub(super) fn start_log(settings: &LogSettings) {
 fn announce(bound: &Bound) {
     let settings = bound.settings();
     for listener in &settings.listeners {
-        for address in bound.addresses(&listener.name) {
+        for address in bound.bound_to(&listener.name) {
             let serve = &listener.serve;
             let protocols = match (serve.http1, serve.http2) {
                 (true, true) => "h2, http/1.1",

@@ -1,24 +1,28 @@
 //! `[[listener]]`
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{
-    count, duration, file, frame_size, memory_size, positive, size_in_u32, socket_address, window,
+    count, duration, file, file_mode, frame_size, listen_address, memory_size, network_or_unix,
+    positive, size_in_u32, window,
 };
-use crate::accept::ListenerSettings;
+use crate::accept::{ListenAddress, ListenerSettings, ProxyProtocolSettings};
+use crate::proxy_protocol::{MAX_LENGTH, MIN_MAX_LENGTH};
 use crate::route::HostPattern;
 use crate::serve::{H2Settings, ServeSettings};
 use crate::tls::{CertificateSettings, TlsSettings, TlsVersion};
 
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 8] = [
     ("listen", "address"),
     ("bind", "address"),
     ("port", "address"),
     ("addresses", "address"),
     ("alpn", "protocols"),
+    ("mode", "unix_mode"),
+    ("socket_mode", "unix_mode"),
+    ("accept_proxy", "[listener.proxy_protocol]"),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<ListenerSettings> {
@@ -29,7 +33,8 @@ pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<ListenerSettings> {
         root.complain("there is no `[[listener]]`", Some(hint.to_owned()));
     }
     for table in tables {
-        let taken: Vec<SocketAddr> = listeners.iter().flat_map(|l| l.addresses.clone()).collect();
+        let taken: Vec<ListenAddress> =
+            listeners.iter().flat_map(|l| l.addresses.clone()).collect();
         let names: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
         listeners.push(listener(table, base, &names, &taken));
     }
@@ -40,12 +45,13 @@ fn listener(
     mut table: Table<'_>,
     base: &Path,
     names: &[String],
-    taken: &[SocketAddr],
+    taken: &[ListenAddress],
 ) -> ListenerSettings {
     let name = table.require("name", "a word for logs and metrics", |v| unique(v, names));
     let address = |value: &Value<'_>| {
-        let address = socket_address(value)?;
-        if address.port() != 0 && taken.contains(&address) {
+        let address = listen_address(value, base)?;
+        let chosen = matches!(address, ListenAddress::Tcp(address) if address.port() == 0);
+        if !chosen && taken.contains(&address) {
             return Err(Misfit::new(format!("another listener has `{address}` already")));
         }
         Ok(address)
@@ -54,6 +60,11 @@ fn listener(
         table.complain("the key `address` is missing: where to listen", None);
     }
     let addresses = table.list("address", address).unwrap_or_default();
+    let unix = addresses.iter().any(|address| matches!(address, ListenAddress::Unix(_)));
+    let unix_mode = table.read("unix_mode", |v| match file_mode(v) {
+        Ok(_) if !unix => Err(Misfit::new("there is no Unix socket among the addresses")),
+        mode => mode,
+    });
     let mut serve = ServeSettings::default();
     if let Some(protocols) = table.list("protocols", protocol) {
         serve.http1 = protocols.contains(&"http/1.1");
@@ -73,14 +84,53 @@ fn listener(
     }
     let backlog = table.read("backlog", |v| v.integer("a number", 1, 65_535));
     let tls = table.table("tls").map(|tls| tls_settings(tls, base));
+    let proxy_protocol = table.table("proxy_protocol").map(|table| proxies(table, &addresses));
     table.finish(&ELSEWHERE);
     ListenerSettings {
         name: name.unwrap_or_default(),
         addresses,
+        unix_mode: unix_mode.unwrap_or(0o660),
         backlog: backlog.and_then(|backlog| u32::try_from(backlog).ok()).unwrap_or(1024),
         tls,
+        proxy_protocol,
         serve,
     }
+}
+
+/// `[listener.proxy_protocol]`
+fn proxies(mut table: Table<'_>, addresses: &[ListenAddress]) -> ProxyProtocolSettings {
+    let unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
+    let mut settings = ProxyProtocolSettings::new(Vec::new());
+    if !table.has("from") {
+        let hint = "from = [\"10.0.0.0/8\"]".to_owned();
+        table.complain("the key `from` is missing: whose headers are believed", Some(hint));
+    }
+    let from = table.list("from", |value| {
+        let from = network_or_unix(value)?;
+        match from {
+            None if !addresses.iter().any(unix) => {
+                Err(Misfit::new("there is no Unix socket among the addresses"))
+            }
+            Some(_) if !addresses.is_empty() && addresses.iter().all(unix) => {
+                Err(Misfit::new("who connects over a Unix socket has no address")
+                    .hint("write \"unix\""))
+            }
+            from => Ok(from),
+        }
+    });
+    if table.value("from").is_some_and(|from| from.is_empty_list()) {
+        table.complain("`from` names nobody", None);
+    }
+    let from = from.unwrap_or_default();
+    settings.from_unix = from.contains(&None);
+    settings.from = from.into_iter().flatten().collect();
+    table.set("timeout", &mut settings.timeout, duration);
+    table.set("max_header", &mut settings.max_header, |v| match memory_size(v)? {
+        size if (MIN_MAX_LENGTH..=MAX_LENGTH).contains(&size) => Ok(size),
+        _ => Err(Misfit::new(format!("expected {MIN_MAX_LENGTH} to {MAX_LENGTH} bytes"))),
+    });
+    table.finish(&[("trusted", "from"), ("networks", "from"), ("header_timeout", "timeout")]);
+    settings
 }
 
 /// A name that no other of its kind has.

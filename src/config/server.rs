@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::reader::{Misfit, Table, Value};
-use super::units::{count, duration, network, socket_address};
+use super::units::{count, duration, network_or_unix, socket_address};
 use super::{AdminSettings, LogSettings, ServerSettings};
 use crate::layers::TrustSettings;
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
@@ -19,7 +19,9 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     table.set("max_connections_per_client", &mut server.connections.per_client, count);
     table.set("max_in_flight", &mut server.max_in_flight, count);
     table.set("drain_timeout", &mut server.drain_timeout, duration);
-    trust.proxies = table.list("trusted_proxies", network).unwrap_or_default();
+    let trusted = table.list("trusted_proxies", network_or_unix).unwrap_or_default();
+    trust.unix = trusted.contains(&None);
+    trust.proxies = trusted.into_iter().flatten().collect();
     table.finish(&[
         ("threads", "workers"),
         ("worker_processes", "workers"),

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::reader::{Fits, Misfit, Value};
+use crate::accept::ListenAddress;
 use crate::layers::KeyDigest;
 
 /// A time of at least a millisecond, such as `"1m 30s"`.
@@ -109,6 +110,37 @@ pub(super) fn network(value: &Value<'_>) -> Fits<IpNet> {
             .hint(format!("the network is `{}`", network.trunc())));
     }
     Ok(network)
+}
+
+/// A network, or `None` for the word `unix`: whoever connects over a Unix socket.
+pub(super) fn network_or_unix(value: &Value<'_>) -> Fits<Option<IpNet>> {
+    match value.string("a network such as \"10.0.0.0/8\", an address, or \"unix\"")? {
+        "unix" => Ok(None),
+        _ => network(value).map(Some),
+    }
+}
+
+/// An address with a port, or the path of a Unix socket, which starts at `base` if
+/// it is relative.
+pub(super) fn listen_address(value: &Value<'_>, base: &Path) -> Fits<ListenAddress> {
+    let what = "an address with a port, such as \"0.0.0.0:443\", or \"unix:/run/tollgate.sock\"";
+    let Some(path) = value.string(what)?.strip_prefix("unix:") else {
+        return socket_address(value).map(ListenAddress::Tcp);
+    };
+    if path.is_empty() || path.starts_with("//") || path.starts_with('@') {
+        return Err(Misfit::new(format!("`unix:{path}` has no path"))
+            .hint("write \"unix:/run/tollgate.sock\"; there are no abstract sockets here"));
+    }
+    Ok(ListenAddress::Unix(base.join(path)))
+}
+
+/// The mode of a file, such as `"0660"`.
+pub(super) fn file_mode(value: &Value<'_>) -> Fits<u32> {
+    const WHAT: &str = "the mode of a file in octal digits, such as \"0660\"";
+    let text = value.string(WHAT)?;
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    let octal = text.len() >= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    mode.filter(|_| octal).ok_or_else(|| Misfit::new(format!("`{text}` is not {WHAT}")))
 }
 
 /// An address with a port.

@@ -9,12 +9,13 @@ use rustls::pki_types::ServerName;
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{count, duration, file, positive, window};
+use crate::proxy_protocol::Version;
 use crate::upstream::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
     StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     ("servers", "origins"),
     ("backends", "origins"),
     ("endpoints", "origins"),
@@ -24,6 +25,7 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("keepalive", "max_idle"),
     ("max_conns", "max_connections"),
     ("min_idle", "warm"),
+    ("send_proxy", "proxy_protocol"),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<UpstreamSettings> {
@@ -41,7 +43,7 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
         let hint = "origins = [\"http://127.0.0.1:3000\"]".to_owned();
         table.complain("the key `origins` is missing", Some(hint));
     }
-    let origins = table.list("origins", origin).unwrap_or_default();
+    let origins = table.list("origins", |value| origin(value, base)).unwrap_or_default();
     if table.value("origins").is_some_and(|origins| origins.is_empty_list()) {
         table.complain("an upstream needs at least one origin", None);
     }
@@ -68,6 +70,14 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
         _ => Err(Misfit::new(format!("no more than {most} idle connections may be kept"))
             .hint("raise `max_idle` or `max_connections`, or lower `warm`")),
     });
+    settings.proxy_protocol = table.read("proxy_protocol", |v| {
+        let version = v.word(&[("v1", Version::V1), ("v2", Version::V2)])?;
+        let told = UpstreamSettings { proxy_protocol: Some(version), ..settings.clone() };
+        match told.contradictions().into_iter().next() {
+            Some(contradiction) => Err(Misfit::new(contradiction)),
+            None => Ok(version),
+        }
+    });
     table.set("max_attempts", &mut settings.max_attempts, |v| positive(v).map(u32::from));
     table.set("each_address", &mut settings.each_address, Value::boolean);
     if let Some(h2) = table.table("h2") {
@@ -87,15 +97,20 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
     settings
 }
 
-fn origin(value: &Value<'_>) -> Fits<OriginSettings> {
-    const WHAT: &str = "an origin such as \"http://127.0.0.1:3000\"";
+fn origin(value: &Value<'_>, base: &Path) -> Fits<OriginSettings> {
+    const WHAT: &str = "an origin such as \"http://127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+    let url = |value: &Value<'_>| {
+        let mut url = value.parsed::<OriginUrl>(WHAT)?;
+        url.unix = url.unix.map(|path| base.join(path));
+        Ok(url)
+    };
     if value.is_string() {
-        return value.parsed::<OriginUrl>(WHAT).map(OriginSettings::new);
+        return url(value).map(OriginSettings::new);
     }
     let Some(mut table) = value.table() else {
         return Err(Misfit::new(format!("expected {WHAT}")));
     };
-    let url = table.require("url", WHAT, |v| v.parsed::<OriginUrl>(WHAT));
+    let url = table.require("url", WHAT, url);
     let service = url.as_ref().is_some_and(|url| url.service);
     let weight = table.read("weight", |v| match v.integer("a weight", 1, 1_000)? {
         _ if service => Err(Misfit::new("the records of a service give its targets their weights")),

@@ -6,6 +6,7 @@
 //! provably not looked at, or is idempotent, and either way has no body that
 //! the first attempt could have used up (RFC 9112 §9.3.1, RFC 9113 §8.7).
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
@@ -17,6 +18,7 @@ use crate::body::Body;
 use crate::context::Exchange;
 use crate::error::{Error, Kind, Resend};
 use crate::observe::Metrics;
+use crate::proxy_protocol::{Addresses, Announced};
 use crate::upstream::{Failure, Origin, Reuse, Verdict};
 
 /// How often a request may be sent again to one origin because the connection
@@ -29,6 +31,8 @@ pub(super) struct Attempts<'a> {
     metrics: &'a Metrics,
     exchange: Option<&'a Exchange>,
     tried: Vec<Arc<Origin>>,
+    /// Whose request it is, if origins are told so.
+    announced: Option<Announced>,
     /// When the next attempt begins, if that was just looked at.
     now: Option<Instant>,
 }
@@ -40,7 +44,9 @@ impl<'a> Attempts<'a> {
         exchange: Option<&'a Exchange>,
         now: Instant,
     ) -> Self {
-        Self { balance, metrics, exchange, tried: Vec::new(), now: Some(now) }
+        let told = balance.upstream().settings().proxy_protocol.is_some();
+        let announced = told.then(|| exchange.map_or(Announced::Unknown, announced));
+        Self { balance, metrics, exchange, tried: Vec::new(), announced, now: Some(now) }
     }
 
     pub(super) async fn run(
@@ -122,7 +128,7 @@ impl<'a> Attempts<'a> {
         let now = self.now.take().unwrap_or_else(Instant::now);
         let downstream = self.exchange.map(|exchange| exchange.downstream());
         let interims = downstream.and_then(|downstream| downstream.interim.as_ref());
-        let sent = origin.send(slot, reuse, now, interims).await;
+        let sent = origin.send(slot, reuse, self.announced, now, interims).await;
         let connect = match &sent {
             Ok(sent) => sent.connect,
             Err(failure) => failure.connect,
@@ -153,6 +159,21 @@ impl<'a> Attempts<'a> {
             }
         }
     }
+}
+
+/// The client of an exchange and where it connected to, as far as that is known.
+fn announced(exchange: &Exchange) -> Announced {
+    let Some(client) = exchange.client() else { return Announced::Unknown };
+    let downstream = exchange.downstream();
+    // A proxy that passes on the client's address knows of no port.
+    let port = downstream.peer.filter(|_| downstream.peer_address() == Some(client));
+    let source = SocketAddr::new(client, port.map_or(0, |peer| peer.port()));
+    let unspecified = match source {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let destination = downstream.local.unwrap_or(unspecified);
+    Announced::Client(Addresses { source, destination }.aligned())
 }
 
 fn is_connect_failure(kind: Kind) -> bool {

@@ -12,14 +12,21 @@ use tower::{Layer, Service};
 use super::TrustSettings;
 use super::request_id::REQUEST_ID;
 use super::twins::remove_twins;
-use crate::context::Exchange;
+use crate::context::{Downstream, Exchange};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Puts [`ClientAddress`] before a service.
 #[derive(Clone, Debug)]
 pub struct ClientAddressLayer {
-    trusted: Arc<[IpNet]>,
+    trusted: Trusted,
+}
+
+/// Who is believed. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Trusted {
+    proxies: Arc<[IpNet]>,
+    unix: bool,
 }
 
 /// Writes the client's address into the exchange.
@@ -30,14 +37,14 @@ pub struct ClientAddressLayer {
 #[derive(Clone, Debug)]
 pub struct ClientAddress<S> {
     inner: S,
-    trusted: Arc<[IpNet]>,
+    trusted: Trusted,
 }
 
 impl ClientAddressLayer {
     /// Believes these proxies.
     #[must_use]
     pub fn new(trust: &TrustSettings) -> Self {
-        Self { trusted: trust.proxies.as_slice().into() }
+        Self { trusted: Trusted::new(trust) }
     }
 }
 
@@ -63,28 +70,40 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if let Some(exchange) = request.extensions().get::<Exchange>() {
-            let peer = exchange.downstream().peer_address();
-            match peer {
-                Some(peer) if is_trusted(&self.trusted, peer) => {
-                    let client = derive(request.headers(), peer, &self.trusted);
-                    exchange.update(|record| record.client = Some(client));
-                }
+            let downstream = exchange.downstream();
+            if self.trusted.is_peer(downstream) {
+                let peer = downstream.peer_address();
+                let client = derive(request.headers(), peer, &self.trusted);
+                exchange.update(|record| record.client = client);
+            } else {
                 // A stranger does not choose the name of its request.
-                _ => {
-                    remove_twins(request.headers_mut(), &REQUEST_ID);
-                }
+                remove_twins(request.headers_mut(), &REQUEST_ID);
             }
         }
         self.inner.call(request)
     }
 }
 
-/// Whether `address` is a trusted proxy's.
-pub(super) fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
-    trusted.iter().any(|network| network.contains(&address))
+impl Trusted {
+    pub(super) fn new(trust: &TrustSettings) -> Self {
+        Self { proxies: trust.proxies.as_slice().into(), unix: trust.unix }
+    }
+
+    /// Whether `address` is a trusted proxy's.
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether the other end of a connection is a trusted proxy.
+    pub(super) fn is_peer(&self, downstream: &Downstream) -> bool {
+        match downstream.peer_address() {
+            Some(peer) => self.is_proxy(peer),
+            None => self.unix && downstream.over_unix,
+        }
+    }
 }
 
-fn derive(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+fn derive(headers: &HeaderMap, peer: Option<IpAddr>, trusted: &Trusted) -> Option<IpAddr> {
     let mut client = peer;
     let (name, read): (_, fn(&str) -> Option<IpAddr>) = if headers.contains_key(X_FORWARDED_FOR) {
         (X_FORWARDED_FOR, node)
@@ -94,8 +113,8 @@ fn derive(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     for hop in elements_from_the_right(headers, &name).map(read) {
         // Past what cannot be read nothing can be believed.
         let Some(hop) = hop else { break };
-        client = hop;
-        if !is_trusted(trusted, hop) {
+        client = Some(hop);
+        if !trusted.is_proxy(hop) {
             break;
         }
     }
@@ -189,8 +208,9 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
             .collect();
-        let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        derive(&headers, "10.0.0.1".parse().unwrap(), &trusted).to_string()
+        let proxies = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        let trusted = Trusted::new(&TrustSettings { proxies, unix: false });
+        derive(&headers, "10.0.0.1".parse().ok(), &trusted).unwrap().to_string()
     }
 
     #[test]
@@ -204,6 +224,20 @@ mod tests {
         assert_eq!(xff("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(xff("fe80::1%eth0"), "fe80::1");
         assert_eq!(xff("[fe80::1%25eth0]:80"), "fe80::1");
+    }
+
+    #[test]
+    fn a_unix_socket_is_trusted_only_where_it_is_named() {
+        let over_unix = Downstream { over_unix: true, ..Downstream::default() };
+        for unix in [false, true] {
+            let trusted = Trusted::new(&TrustSettings { proxies: Vec::new(), unix });
+            assert_eq!(trusted.is_peer(&over_unix), unix);
+            // An embedded proxy whose host did not say who connects.
+            assert!(!trusted.is_peer(&Downstream::default()));
+            // A client that was announced there is trusted by its address.
+            let peer = Some("192.0.2.1:1".parse().unwrap());
+            assert!(!trusted.is_peer(&Downstream { peer, ..over_unix.clone() }));
+        }
     }
 
     #[test]

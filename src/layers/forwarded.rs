@@ -2,17 +2,15 @@
 //! `X-Forwarded-*`, `X-Real-IP` and `Forwarded` (RFC 7239).
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Request};
-use ipnet::IpNet;
 use tower::{Layer, Service};
 
 use super::TrustSettings;
-use super::client_address::is_trusted;
+use super::client_address::Trusted;
 use super::twins::{self, are_twins, begins_like};
 use crate::context::{Downstream, Exchange};
 
@@ -24,7 +22,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Puts [`Forwarded`] before a service.
 #[derive(Clone, Debug)]
 pub struct ForwardedLayer {
-    trusted: Arc<[IpNet]>,
+    trusted: Trusted,
 }
 
 /// Writes the forwarded fields anew; those of a trusted proxy are continued,
@@ -32,14 +30,14 @@ pub struct ForwardedLayer {
 #[derive(Clone, Debug)]
 pub struct Forwarded<S> {
     inner: S,
-    trusted: Arc<[IpNet]>,
+    trusted: Trusted,
 }
 
 impl ForwardedLayer {
     /// Continues what these proxies say.
     #[must_use]
     pub fn new(trust: &TrustSettings) -> Self {
-        Self { trusted: trust.proxies.as_slice().into() }
+        Self { trusted: Trusted::new(trust) }
     }
 }
 
@@ -70,10 +68,10 @@ where
     }
 }
 
-fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]) {
+fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &Trusted) {
     let downstream = exchange.map(|exchange| &**exchange.downstream());
     let peer = downstream.and_then(Downstream::peer_address);
-    let is_trusted = peer.is_some_and(|peer| is_trusted(trusted, peer));
+    let is_trusted = downstream.is_some_and(|downstream| trusted.is_peer(downstream));
     // A trusted proxy writes these fields as they are spelt; nobody means a twin.
     twins::remove(headers, |name| is_claim(name) && !(is_trusted && is_spelt_plainly(name)));
     let (Some(exchange), Some(downstream)) = (exchange, downstream) else { return };
@@ -189,6 +187,7 @@ mod tests {
     use super::*;
     use crate::context::{RequestLine, TlsFacts};
     use http::{Method, Uri, Version};
+    use std::sync::Arc;
 
     fn exchange(peer: &str) -> Exchange {
         let downstream = Downstream {
@@ -215,7 +214,8 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        write(&mut headers, Some(&exchange(peer)), &["10.0.0.0/8".parse().unwrap()]);
+        let trust = TrustSettings { proxies: vec!["10.0.0.0/8".parse().unwrap()], unix: false };
+        write(&mut headers, Some(&exchange(peer)), &Trusted::new(&trust));
         headers
     }
 

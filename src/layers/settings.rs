@@ -180,6 +180,8 @@ pub struct TrustSettings {
     /// Proxies in front of Tollgate whose `X-Forwarded-*` and `Forwarded` are
     /// believed. Default none.
     pub proxies: Vec<IpNet>,
+    /// Whether whoever connects over a Unix socket is such a proxy. Default false.
+    pub unix: bool,
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub struct H2Settings {
     /// Streams of one connection that were reset for what the client did wrong,
     /// over its whole life. Default 256.
     pub max_error_resets: usize,
-    /// Frames that carry nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE and
+    /// Frames that carry nothing (PING, SETTINGS, PRIORITY, `WINDOW_UPDATE` and
     /// unknown ones) at once, over what requests and responses earn and ten each
     /// second. Default 1,000.
     pub max_control_frames: u32,

@@ -1,5 +1,6 @@
-//! TCP, as both sides of the proxy use it.
+//! Connections, as both sides of the proxy use them: TCP and Unix sockets.
 
+mod stream;
 mod turn;
 
 use std::io;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-pub use turn::{EndOfTurns, Tcp, end_of_turns};
+pub use stream::{Stream, Unpolled};
+pub use turn::{EndOfTurns, Socket, end_of_turns};
 
 /// Silence after which the system asks whether the other side is still there,
 /// and how often it asks again.

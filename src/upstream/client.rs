@@ -17,6 +17,7 @@ use super::origin::Origin;
 use crate::body::Body;
 use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
+use crate::proxy_protocol::Announced;
 
 /// A response, and what it took to get it.
 #[derive(Debug)]
@@ -59,8 +60,9 @@ impl Origin {
     /// Takes `request`, whose URI is in origin form, sends it and waits for the
     /// head of the response. `reuse` says on which connections. After a failure
     /// the request is there again if its body is whole; whether it may be sent
-    /// again, the error says. `now` spares a look at the clock. Interim responses
-    /// go to `interims`.
+    /// again, the error says. `now` spares a look at the clock. `announced` is
+    /// whose request it is, if the origin is told so: then only a connection of
+    /// the same is used. Interim responses go to `interims`.
     ///
     /// # Errors
     ///
@@ -69,21 +71,22 @@ impl Origin {
         self: &Arc<Self>,
         request: &mut Option<Request<Body>>,
         reuse: Reuse,
+        announced: Option<Announced>,
         now: Instant,
         interims: Option<&Interim>,
     ) -> Result<Sent, Failure> {
-        let http1 = request.as_ref().is_some_and(switches);
+        let http1 = announced.is_some() || request.as_ref().is_some_and(switches);
         if http1 && self.speaks_only_http2() {
             *request = None;
             let error = Error::new(Kind::UpgradeFailed)
                 .detail("the origin is spoken to in HTTP/2, which does not switch protocols");
             return Err(Failure { error, reused: false, connect: None });
         }
-        let (lease, connect) = match self.pooled(reuse, http1, now) {
+        let (lease, connect) = match self.pooled(reuse, http1, announced, now) {
             Some(lease) => (lease, None),
             // Boxed, as all that is rare: the state of it would be carried along,
             // and moved, by every exchange.
-            None => match Box::pin(self.dial(http1, reuse)).await {
+            None => match Box::pin(self.dial(http1, reuse, announced)).await {
                 Ok(dialled) => dialled,
                 Err((error, connect)) => return Err(Failure { error, reused: false, connect }),
             },
@@ -97,10 +100,16 @@ impl Origin {
         }
     }
 
-    fn pooled(&self, reuse: Reuse, http1: bool, now: Instant) -> Option<Lease> {
+    fn pooled(
+        &self,
+        reuse: Reuse,
+        http1: bool,
+        announced: Option<Announced>,
+        now: Instant,
+    ) -> Option<Lease> {
         // One that failed is no longer shared, so whichever is, is newer.
         let shared = if http1 || reuse == Reuse::Never { None } else { self.pool().shared(now) };
-        let idle = || if reuse == Reuse::Any { self.pool().take(now) } else { None };
+        let idle = || if reuse == Reuse::Any { self.pool().take(announced, now) } else { None };
         shared.map(Lease::Http2).or_else(|| idle().map(Lease::Http1))
     }
 
@@ -108,6 +117,7 @@ impl Origin {
         &self,
         http1: bool,
         reuse: Reuse,
+        announced: Option<Announced>,
     ) -> Result<(Lease, Option<Duration>), (Error, Option<Duration>)> {
         let (started, deadline) = (Instant::now(), self.connector().deadline());
         let mut dialling = None;
@@ -131,7 +141,12 @@ impl Origin {
                 }
             }
         }
-        let permit = match self.permit() {
+        let mut permit = self.permit();
+        // Idle ones are of no use to another client.
+        while permit.is_err() && announced.is_some() && self.pool().give_up_one() {
+            permit = self.permit();
+        }
+        let permit = match permit {
             Ok(permit) => permit,
             // Another worker may have one with room.
             Err(error) => match self.pool().shared_by_any().filter(|_| !http1) {
@@ -139,7 +154,8 @@ impl Origin {
                 None => return Err((error, None)),
             },
         };
-        let lease = match self.connector().dial(http1, deadline).await {
+        let announced = announced.unwrap_or_default();
+        let lease = match self.connector().dial(http1, announced, deadline).await {
             Ok(mut dialled) => {
                 dialled.stream.permit = permit;
                 if !http1 {
@@ -168,7 +184,7 @@ impl Origin {
     /// `count` or one cannot be made.
     pub(super) async fn warm(&self, count: usize) {
         for _ in 0..count {
-            match self.dial(false, Reuse::Any).await {
+            match self.dial(false, Reuse::Any, None).await {
                 Ok((Lease::Http1(http1), _)) => self.pool().put(http1),
                 // One carries all.
                 Ok((Lease::Http2(_), _)) => return,

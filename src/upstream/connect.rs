@@ -6,12 +6,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -19,14 +21,17 @@ use tokio_rustls::TlsConnector;
 use super::dns::{Address, HEAD_START, Name, Service};
 use super::stream::{Layer, Stream};
 use super::tls::{ClientTls, Configs};
-use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings};
+use super::{OriginScheme, OriginUrl, Protocol, UpstreamSettings, unix};
 use crate::error::{Error, Kind, Resend, cause_of};
-use crate::socket::Tcp;
+use crate::proxy_protocol::{self, Announced};
+use crate::socket::Socket;
 
 /// Where an origin's address comes from.
 pub(super) enum Place {
     /// It stands in the settings.
     Literal(IpAddr),
+    /// It is a socket of this machine's.
+    Unix(PathBuf),
     /// It is one of those that a name has.
     Address(Arc<Address>),
     /// Whichever of those that a name has.
@@ -42,6 +47,8 @@ pub(super) struct Connector {
     tls: Option<(Configs, String)>,
     /// Whether an origin that does not agree to HTTP/2 is not to be used.
     only_http2: bool,
+    /// Whether and how the origin is told whose connection it is.
+    proxy_protocol: Option<proxy_protocol::Version>,
     timeout: Duration,
 }
 
@@ -67,14 +74,15 @@ impl Connector {
             OriginScheme::Http | OriginScheme::H2c => None,
         };
         let only_http2 = settings.protocol == Protocol::Http2;
-        Self { url, place, tls, only_http2, timeout: settings.timeouts.connect }
+        let (proxy_protocol, timeout) = (settings.proxy_protocol, settings.timeouts.connect);
+        Self { url, place, tls, only_http2, proxy_protocol, timeout }
     }
 
     /// The address of the name that it always dials, if there is such a one.
     pub(super) fn address(&self) -> Option<&Arc<Address>> {
         match &self.place {
             Place::Address(address) => Some(address),
-            Place::Literal(_) | Place::Name(_) | Place::Service(_) => None,
+            Place::Literal(_) | Place::Unix(_) | Place::Name(_) | Place::Service(_) => None,
         }
     }
 
@@ -88,7 +96,7 @@ impl Connector {
         let unknown = match &self.place {
             Place::Name(name) => name.is_unknown(),
             Place::Service(service) => service.is_unknown(),
-            Place::Literal(_) | Place::Address(_) => false,
+            Place::Literal(_) | Place::Unix(_) | Place::Address(_) => false,
         };
         if unknown {
             let detail = format!("{} was not resolved within {:?}", self.url, self.timeout);
@@ -101,21 +109,61 @@ impl Connector {
     /// Connects. Nothing of any request has been sent when this fails.
     ///
     /// `http1` asks for a connection that can switch protocols, which one of
-    /// HTTP/2 cannot.
-    pub(super) async fn dial(&self, http1: bool, deadline: Instant) -> Result<Dialled, Error> {
-        match tokio::time::timeout_at(deadline, self.connect(http1)).await {
+    /// HTTP/2 cannot. `announced` is whose connection it will be, where the origin
+    /// is told.
+    pub(super) async fn dial(
+        &self,
+        http1: bool,
+        announced: Announced,
+        deadline: Instant,
+    ) -> Result<Dialled, Error> {
+        match tokio::time::timeout_at(deadline, self.connect(http1, announced)).await {
             Ok(dialled) => dialled.map_err(|error| error.resend(Resend::Safe)),
             Err(_) => Err(self.too_late()),
         }
     }
 
-    async fn connect(&self, http1: bool) -> Result<Dialled, Error> {
-        let (tcp, address) = self.connect_tcp().await?;
+    async fn connect(&self, http1: bool, announced: Announced) -> Result<Dialled, Error> {
+        let (socket, address) = self.connect_socket().await?;
+        let Some(version) = self.proxy_protocol else {
+            return self.secure(http1, socket, address).await;
+        };
+        let socket = announce(socket, version, announced).await.map_err(|error| {
+            Error::new(Kind::ConnectionTerminated)
+                .detail(format!("{} took no PROXY protocol header", self.url))
+                .because(error)
+        })?;
+        let mut dialled = self.secure(http1, socket, address).await?;
+        dialled.stream.announced = Some(Box::new(announced));
+        Ok(dialled)
+    }
+
+    async fn connect_socket(&self) -> Result<(Socket, Option<Arc<Address>>), Error> {
+        let port = self.url.port;
+        let (tcp, address) = match &self.place {
+            Place::Unix(path) => return Ok((Socket::new(unix::connect(path).await?), None)),
+            Place::Literal(ip) => (connect_to(SocketAddr::new(*ip, port)).await?, None),
+            Place::Address(address) => connect_to_address(address.clone(), port).await?,
+            Place::Name(name) => connect_to_name(name, port).await?,
+            Place::Service(service) => {
+                let (name, port) = service.first_target().await?;
+                connect_to_name(&name, port).await?
+            }
+        };
         let _best_effort = crate::socket::tune(&tcp);
-        let tcp = Tcp::new(tcp);
+        Ok((Socket::new(tcp), address))
+    }
+
+    /// Shakes hands, where the origin speaks TLS.
+    async fn secure(
+        &self,
+        http1: bool,
+        socket: Socket,
+        address: Option<Arc<Address>>,
+    ) -> Result<Dialled, Error> {
         let Some((configs, name)) = &self.tls else {
             let http2 = self.url.scheme == OriginScheme::H2c;
-            return Ok(Dialled { stream: Stream::new(Layer::Plain(tcp), address), http2 });
+            return Ok(Dialled { stream: Stream::new(Layer::Plain(socket), address), http2 });
         };
         let name = ServerName::try_from(name.clone()).map_err(|error| {
             Error::new(Kind::TlsProtocol)
@@ -124,7 +172,7 @@ impl Connector {
         })?;
         let config = if http1 { &configs.http1 } else { &configs.any };
         let stream = TlsConnector::from(config.clone())
-            .connect(name, tcp)
+            .connect(name, socket)
             .await
             .map_err(|error| self.handshake_error(error))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -135,21 +183,6 @@ impl Connector {
         Ok(Dialled { stream: Stream::new(Layer::Tls(Box::new(stream)), address), http2 })
     }
 
-    async fn connect_tcp(&self) -> Result<(TcpStream, Option<Arc<Address>>), Error> {
-        let port = self.url.port;
-        match &self.place {
-            Place::Literal(ip) => {
-                connect_to(SocketAddr::new(*ip, port)).await.map(|tcp| (tcp, None))
-            }
-            Place::Address(address) => connect_to_address(address.clone(), port).await,
-            Place::Name(name) => connect_to_name(name, port).await,
-            Place::Service(service) => {
-                let (name, port) = service.first_target().await?;
-                connect_to_name(&name, port).await
-            }
-        }
-    }
-
     fn handshake_error(&self, error: io::Error) -> Error {
         let kind = match cause_of::<rustls::Error>(&error) {
             Some(rustls::Error::InvalidCertificate(_)) => Kind::TlsCertificate,
@@ -157,6 +190,16 @@ impl Connector {
         };
         Error::new(kind).detail(format!("TLS with {}", self.url)).because(error)
     }
+}
+
+/// Says whose connection it is, before everything else.
+async fn announce(
+    mut socket: Socket,
+    version: proxy_protocol::Version,
+    announced: Announced,
+) -> io::Result<Socket> {
+    socket.write_all(&proxy_protocol::write(version, announced)).await?;
+    Ok(socket)
 }
 
 async fn connect_to(address: SocketAddr) -> Result<TcpStream, Error> {
@@ -216,7 +259,7 @@ where
 
 /// Whether the origin, or the way to it, is at fault, or this machine, which is
 /// out of file descriptors, ports or memory.
-fn kind_of(error: &io::Error) -> Kind {
+pub(super) fn kind_of(error: &io::Error) -> Kind {
     match error.kind() {
         io::ErrorKind::TimedOut => Kind::ConnectTimeout,
         io::ErrorKind::ConnectionRefused

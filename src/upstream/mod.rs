@@ -16,6 +16,7 @@ mod settings;
 mod sources;
 mod stream;
 mod tls;
+mod unix;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

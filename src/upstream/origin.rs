@@ -130,7 +130,7 @@ impl Origin {
         }
     }
 
-    /// `host:port`: its name in logs and metrics.
+    /// Its name in logs and metrics: `host:port`, or the URL of a Unix socket.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -312,6 +312,7 @@ impl Spot {
     pub(super) fn of(url: &OriginUrl, place: Place, weight: u32) -> Self {
         let host = &url.host;
         let name = match (url.service, host.contains(':')) {
+            _ if url.unix.is_some() => url.to_string(),
             (true, _) => host.clone(),
             (false, true) => format!("[{host}]:{}", url.port),
             (false, false) => format!("{host}:{}", url.port),

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::http1::Http1;
 use super::http2::{self, Claim, Dialling};
+use crate::proxy_protocol::Announced;
 use crate::seat::seat;
 
 /// The connections of one origin that may carry another request.
@@ -65,10 +66,11 @@ impl Pool {
     }
 
     /// An idle HTTP/1.1 connection, the most recently used first: it is the
-    /// least likely to have been closed by the origin.
-    pub(super) fn take(&self, now: Instant) -> Option<Box<Http1>> {
+    /// least likely to have been closed by the origin. Where the origin is told
+    /// whose connection each is, one that was told the very same.
+    pub(super) fn take(&self, announced: Option<Announced>, now: Instant) -> Option<Box<Http1>> {
         let mine = self.mine();
-        let take = |shard: &Shard| shard.take(now, self.idle_timeout);
+        let take = |shard: &Shard| shard.take(announced, now, self.idle_timeout);
         take(&self.shards[mine]).or_else(|| {
             let (before, after) = self.shards.split_at(mine);
             let mut http1 = after[1..].iter().chain(before).find_map(take)?;
@@ -79,12 +81,33 @@ impl Pool {
 
     /// Keeps a connection that is ready for the next request.
     pub(super) fn put(&self, http1: Box<Http1>) {
+        let _replaced;
         let mut idle = self.shards[self.mine()].idle.lock();
         // Looked at under the lock: whoever closes what must go comes before or
         // after.
-        if idle.len() < self.max_idle && !http1.is_astray() && !self.is_retired() {
-            idle.push(Idle { http1, since: Instant::now() });
+        if http1.is_astray() || self.is_retired() {
+            return;
         }
+        if idle.len() >= self.max_idle {
+            if idle.is_empty() || http1.announced().is_none() {
+                return;
+            }
+            // The client it is for is more likely to come again.
+            _replaced = idle.remove(0);
+        }
+        idle.push(Idle { http1, since: Instant::now() });
+    }
+
+    /// Closes an idle connection, the one that has been so for the longest in its
+    /// shard; `false` if there is none.
+    pub(super) fn give_up_one(&self) -> bool {
+        let (before, after) = self.shards.split_at(self.mine());
+        after.iter().chain(before).any(|shard| {
+            let mut idle = shard.idle.lock();
+            let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+            drop(idle);
+            oldest.is_some()
+        })
     }
 
     /// Remembers what the origin has agreed to speak.
@@ -155,9 +178,22 @@ impl Pool {
 }
 
 impl Shard {
-    fn take(&self, now: Instant, timeout: Duration) -> Option<Box<Http1>> {
+    fn take(
+        &self,
+        announced: Option<Announced>,
+        now: Instant,
+        timeout: Duration,
+    ) -> Option<Box<Http1>> {
         loop {
-            let mut candidate = self.idle.lock().pop()?;
+            let mut candidate = match announced {
+                None => self.idle.lock().pop()?,
+                Some(_) => {
+                    let mut idle = self.idle.lock();
+                    let same = |idle: &Idle| idle.http1.announced() == announced;
+                    let at = idle.iter().rposition(same)?;
+                    idle.remove(at)
+                }
+            };
             if !candidate.is_stale(now, timeout) {
                 return Some(candidate.http1);
             }

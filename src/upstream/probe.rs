@@ -14,6 +14,7 @@ use super::connect::Dialled;
 use super::{HealthCheck, Origin, Probe, StatusRange, Upstream, Verdict};
 use crate::body::Body;
 use crate::error::{Error, Side};
+use crate::proxy_protocol::Announced;
 
 /// Probes every origin, again and again. Runs until dropped.
 pub(super) async fn run(upstream: &Upstream, check: &HealthCheck) {
@@ -78,10 +79,11 @@ enum Fault {
 /// Tries once.
 async fn probe(origin: &Origin, probe: &Probe) -> Result<(), Fault> {
     let deadline = origin.connector().deadline();
-    let dialled = origin.connector().dial(false, deadline).await.map_err(|error| {
-        let fault = if error.side() == Side::Upstream { Fault::Origin } else { Fault::Ours };
-        fault(error.chain())
-    })?;
+    let dialled =
+        origin.connector().dial(false, Announced::Local, deadline).await.map_err(|error| {
+            let fault = if error.side() == Side::Upstream { Fault::Origin } else { Fault::Ours };
+            fault(error.chain())
+        })?;
     ask(origin, probe, dialled).await.map_err(Fault::Origin)
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Uri};
 
+use crate::proxy_protocol::Version;
+
 /// A named group of origins that serve the same thing.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
@@ -18,6 +20,10 @@ pub struct UpstreamSettings {
     pub protocol: Protocol,
     /// HTTP/2 towards origins that speak it.
     pub h2: UpstreamH2,
+    /// Tells origins by the PROXY protocol whose connection each one is. They are
+    /// spoken to in HTTP/1.1 then, and no two clients share a connection; with it
+    /// there is no [`UpstreamSettings::warm`]. Default none.
+    pub proxy_protocol: Option<Version>,
     /// TLS towards `https` origins.
     pub tls: UpstreamTls,
     /// How long each phase may take.
@@ -55,7 +61,8 @@ pub struct OriginSettings {
 }
 
 /// Where an origin is and how it is spoken to; parses from `http://host:port`, or
-/// from `srv+http://_service._tcp.domain`.
+/// from `srv+http://_service._tcp.domain`, and for a Unix socket from `unix:/path`,
+/// `https+unix:/path` or `h2c+unix:/path`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct OriginUrl {
     /// The scheme.
@@ -67,6 +74,9 @@ pub struct OriginUrl {
     /// Whether the host is a service (RFC 2782), whose SRV records say which hosts
     /// and ports are the origins.
     pub service: bool,
+    /// The path of the Unix socket that is connected to; the host is only a name
+    /// then, `localhost`, and the port the scheme's own. Default none.
+    pub unix: Option<PathBuf>,
 }
 
 /// An origin's scheme.
@@ -199,6 +209,7 @@ impl UpstreamSettings {
             origins,
             protocol: Protocol::default(),
             h2: UpstreamH2::default(),
+            proxy_protocol: None,
             tls: UpstreamTls::default(),
             timeouts: UpstreamTimeouts::default(),
             max_idle: 64,
@@ -209,6 +220,33 @@ impl UpstreamSettings {
             health: None,
             passive: PassiveHealth::default(),
         }
+    }
+}
+
+impl UpstreamSettings {
+    /// What in these settings does not go together, a sentence each.
+    #[must_use]
+    pub fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.proxy_protocol.is_none() {
+            return found;
+        }
+        let only_http2 = |origin: &&OriginSettings| match origin.url.scheme {
+            OriginScheme::H2c => true,
+            OriginScheme::Https => self.protocol == Protocol::Http2,
+            OriginScheme::Http => false,
+        };
+        if let Some(origin) = self.origins.iter().find(only_http2) {
+            found.push(format!(
+                "`proxy_protocol` names one client for a connection, which HTTP/2 shares between \
+                 all: `{}` cannot have it",
+                origin.url
+            ));
+        }
+        if self.warm > 0 {
+            found.push("`proxy_protocol` and `warm`: no client is known ahead".to_owned());
+        }
+        found
     }
 }
 
@@ -330,6 +368,14 @@ impl OriginUrl {
 
 impl fmt::Display for OriginUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.unix {
+            let scheme = match self.scheme {
+                OriginScheme::Http => "unix",
+                OriginScheme::Https => "https+unix",
+                OriginScheme::H2c => "h2c+unix",
+            };
+            return write!(f, "{scheme}:{}", path.display());
+        }
         let scheme = match self.scheme {
             OriginScheme::Http => "http",
             OriginScheme::Https => "https",
@@ -346,6 +392,23 @@ impl FromStr for OriginUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((scheme, path)) = unix(text) {
+            return if path.is_empty() || path.starts_with("//") {
+                Err(format!(
+                    "a path is expected: {}/run/app.sock",
+                    &text[..text.len() - path.len()]
+                ))
+            } else {
+                let unix = Some(PathBuf::from(path));
+                Ok(Self {
+                    scheme,
+                    host: "localhost".to_owned(),
+                    port: scheme.default_port(),
+                    service: false,
+                    unix,
+                })
+            };
+        }
         let (service, text) = match text.strip_prefix("srv+") {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -383,7 +446,7 @@ impl FromStr for OriginUrl {
             None => Some(scheme.default_port()),
         };
         let port = port.ok_or("the port is not a number from 1 to 65535")?;
-        Ok(Self { scheme, host: host.to_ascii_lowercase(), port, service })
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port, service, unix: None })
     }
 }
 
@@ -392,6 +455,16 @@ fn is_service(host: &str) -> bool {
     let mut labels = host.trim_end_matches('.').split('.');
     let mut marked = || labels.next().is_some_and(|l| l.len() > 1 && l.starts_with('_'));
     marked() && marked() && labels.next().is_some_and(|l| !l.is_empty() && !l.starts_with('_'))
+}
+
+/// The scheme and the path of a Unix socket.
+fn unix(text: &str) -> Option<(OriginScheme, &str)> {
+    let schemes = [
+        ("unix:", OriginScheme::Http),
+        ("https+unix:", OriginScheme::Https),
+        ("h2c+unix:", OriginScheme::H2c),
+    ];
+    schemes.iter().find_map(|(prefix, scheme)| Some((*scheme, text.strip_prefix(prefix)?)))
 }
 
 #[cfg(test)]
@@ -409,6 +482,11 @@ mod tests {
         let whole: OriginUrl = "http://app.example.com.:8080".parse().unwrap();
         assert_eq!((whole.host.as_str(), whole.domain()), ("app.example.com.", "app.example.com"));
         assert_eq!(whole.authority(), "app.example.com:8080");
+        for url in ["unix:/run/app.sock", "https+unix:run/a b.sock", "h2c+unix:/x"] {
+            let parsed = url.parse::<OriginUrl>().unwrap();
+            assert_eq!(parsed.to_string(), url);
+            assert_eq!(parsed.authority(), "localhost");
+        }
         let explicit: OriginUrl = "http://example.com:80/".parse().unwrap();
         assert_eq!(explicit.authority(), "example.com");
     }
@@ -425,5 +503,7 @@ mod tests {
         assert!(error("srv+http://app.example.com").contains("_tcp"));
         assert!(error("srv+http://_http._tcp").contains("_tcp"));
         assert!(error("srv+ftp://_ftp._tcp.host").contains("ftp"));
+        assert!(error("unix:").contains("unix:/run/app.sock"));
+        assert!(error("unix://run/app.sock").contains("unix:/run/app.sock"));
     }
 }

@@ -92,6 +92,8 @@ impl Maker {
             let counts = self.metrics.name(&self.upstream, &url.host);
             let service = Service::new(&url.host, &self.resolver, counts);
             (Source::Service(service.clone(), url.clone()), Place::Service(service))
+        } else if let Some(path) = &url.unix {
+            (Source::Literal, Place::Unix(path.clone()))
         } else if let Ok(ip) = url.host.parse() {
             (Source::Literal, Place::Literal(ip))
         } else {

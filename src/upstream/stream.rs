@@ -10,7 +10,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::dns::Address;
 use crate::context::Permit;
-use crate::socket::Tcp;
+use crate::proxy_protocol::Announced;
+use crate::socket::Socket;
 
 /// A byte stream to an origin, which counts as one of its connections for as long
 /// as it is open, whatever is spoken on it.
@@ -21,11 +22,14 @@ pub(super) struct Stream {
     pub(super) permit: Option<Permit>,
     /// Which of a name's addresses it leads to, if a name it was.
     pub(super) address: Option<Arc<Address>>,
+    /// Whose connection the origin was told it is, if it was: boxed, as that is
+    /// rare.
+    pub(super) announced: Option<Box<Announced>>,
 }
 
 impl Stream {
     pub(super) fn new(layer: Layer, address: Option<Arc<Address>>) -> Self {
-        Self { layer, permit: None, address }
+        Self { layer, permit: None, address, announced: None }
     }
 
     /// Whether it leads to where the origin's name does not point any more.
@@ -37,8 +41,8 @@ impl Stream {
 /// What lies between the bytes and the wire.
 #[derive(Debug)]
 pub(super) enum Layer {
-    Plain(Tcp),
-    Tls(Box<TlsStream<Tcp>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl AsyncRead for Stream {

@@ -71,7 +71,7 @@ async fn all_four_kinds_of_call_by_prior_knowledge() {
 
 #[tokio::test]
 async fn all_four_kinds_of_call_over_tls() {
-    within(async {
+    within(Box::pin(async {
         let dir = tempfile::TempDir::new().unwrap();
         let authority = certs::Authority::new();
         authority.write(dir.path());
@@ -87,8 +87,9 @@ async fn all_four_kinds_of_call_over_tls() {
             .start_in(dir);
         let config = authority.client(&["h2"]);
         let stream = certs::connect(proxy.address, config, "a.test").await.unwrap();
-        all_four_kinds(&Client::over(stream).await).await;
-    })
+        let client = Client::over(stream).await;
+        all_four_kinds(&client).await;
+    }))
     .await;
 }
 

@@ -175,7 +175,7 @@ fn an_address_that_is_taken_is_said_with_its_listener() {
     );
     let settings = tollgate::config::parse("test.toml".as_ref(), &toml).unwrap();
     let error = tollgate::Proxy::build(settings).unwrap().bind().unwrap_err();
-    assert_eq!((error.listener.as_str(), error.address), ("public", address));
+    assert_eq!((error.listener.as_str(), &error.address), ("public", &address.into()));
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert!(error.cause.to_string().contains("another process"), "{}", error.cause);
 }

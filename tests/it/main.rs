@@ -28,6 +28,7 @@ mod routing;
 mod support;
 mod timeouts;
 mod tls;
+mod unix_sockets;
 mod upgrade;
 mod websocket;
 mod wire;

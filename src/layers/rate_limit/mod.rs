@@ -110,7 +110,8 @@ impl Shared {
             if !self.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     "a request without a client address is not rate-limited; an embedded proxy \
-                     needs `into_make_service_with_connect_info::<SocketAddr>()`"
+                     needs `into_make_service_with_connect_info::<SocketAddr>()`, a Unix socket \
+                     a proxy that says whose requests it passes on"
                 );
             }
             return Ok(());

@@ -76,6 +76,7 @@ fn line<'a>(
         time,
         client: record.client,
         peer: downstream.peer,
+        proxy: downstream.proxy,
         listener: &downstream.listener,
         tls: downstream.tls.as_ref().map(|tls| tls.version),
         method: request.method.as_str(),
@@ -103,6 +104,9 @@ struct JsonLine<'a> {
     client: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<SocketAddr>,
+    /// Who announced the peer by the PROXY protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<SocketAddr>,
     listener: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<&'static str>,

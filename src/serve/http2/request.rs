@@ -10,10 +10,9 @@ use http::{Method, Request};
 /// What is wrong with a request, as a code and a sentence.
 pub(in crate::serve) fn check<B>(request: &Request<B>) -> Result<(), (&'static str, &'static str)> {
     let uri = request.uri();
-    if *request.method() != Method::CONNECT {
-        if !uri.path_and_query().is_some_and(is_target) {
-            return Err(("target_invalid", "The request target is not a path."));
-        }
+    let has_target = uri.path_and_query().is_some_and(is_target);
+    if !has_target && *request.method() != Method::CONNECT {
+        return Err(("target_invalid", "The request target is not a path."));
     }
     if uri.scheme().is_some_and(|scheme| ![Scheme::HTTP, Scheme::HTTPS].contains(scheme)) {
         return Err(("target_invalid", "The scheme is neither `http` nor `https`."));

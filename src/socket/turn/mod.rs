@@ -16,10 +16,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::stream::{Incoming, Outgoing, Stream};
 
 /// The longest write that waits.
 const SMALL: usize = 4 * 1024;
@@ -30,10 +31,10 @@ const MOST: usize = 16 * 1024;
 /// How many buffers are kept for the next turn.
 const SPARE: usize = 64;
 
-/// A TCP connection whose small writes wait to the end of the turn.
+/// A connection whose small writes wait to the end of the turn.
 #[derive(Debug)]
-pub struct Tcp {
-    read: OwnedReadHalf,
+pub struct Socket {
+    read: Incoming,
     out: Arc<Mutex<Out>>,
 }
 
@@ -41,7 +42,7 @@ pub struct Tcp {
 #[derive(Debug)]
 struct Out {
     /// `None` only once it is dropped.
-    half: Option<OwnedWriteHalf>,
+    half: Option<Outgoing>,
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
@@ -162,11 +163,18 @@ impl Drop for EndOfTurns {
     }
 }
 
-impl Tcp {
+impl Socket {
     /// Takes a connection over.
     #[must_use]
-    pub fn new(stream: TcpStream) -> Self {
-        let (read, half) = stream.into_split();
+    pub fn new(stream: impl Into<Stream>) -> Self {
+        Self::after(Bytes::new(), stream)
+    }
+
+    /// Takes a connection over from which `read` were read already: they are read
+    /// once more, before all others.
+    #[must_use]
+    pub fn after(read: Bytes, stream: impl Into<Stream>) -> Self {
+        let (incoming, half) = stream.into().split();
         let out = Out {
             half: Some(half),
             bytes: Vec::new(),
@@ -177,7 +185,7 @@ impl Tcp {
             finisher: None,
             failed: None,
         };
-        Self { read, out: Arc::new(Mutex::new(out)) }
+        Self { read: incoming.after(read), out: Arc::new(Mutex::new(out)) }
     }
 
     /// Puts these parts among the writes of this turn; `None` if they are too
@@ -217,7 +225,7 @@ impl Out {
         let Self { half, bytes, written, .. } = self;
         let Some(half) = half else { return Poll::Ready(Ok(())) };
         while *written < bytes.len() {
-            match ready!(Pin::new(&mut *half).poll_write(cx, &bytes[*written..]))? {
+            match ready!(half.poll_write(cx, &bytes[*written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 some => *written += some,
             }
@@ -261,8 +269,8 @@ impl Out {
         }
     }
 
-    fn half(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
-        self.half.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    fn half(&mut self) -> io::Result<&mut Outgoing> {
+        self.half.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -275,7 +283,7 @@ impl Drop for Out {
     }
 }
 
-impl Drop for Tcp {
+impl Drop for Socket {
     fn drop(&mut self) {
         let mut out = self.out.lock();
         out.abandoned = true;
@@ -286,17 +294,17 @@ impl Drop for Tcp {
     }
 }
 
-impl AsyncRead for Tcp {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.read).poll_read(cx, buf)
+        self.read.poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Tcp {
+impl AsyncWrite for Socket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,13 +1,13 @@
 use super::*;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-async fn pair() -> (Tcp, TcpStream) {
+async fn pair() -> (Socket, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (here, _) = listener.accept().await.unwrap();
-    (Tcp::new(here), there)
+    (Socket::new(here), there)
 }
 
 fn waiting() -> usize {
@@ -88,7 +88,8 @@ async fn what_one_connection_could_not_write_goes_to_no_other() {
     let (mut broken, there) = pair().await;
     there.set_zero_linger().unwrap();
     drop(there);
-    broken.read.readable().await.unwrap();
+    let Incoming::Tcp(read) = &broken.read else { panic!("{broken:?}") };
+    read.readable().await.unwrap();
     broken.write_all(b"a secret").await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(broken.write_all(b"x").await.is_err());
@@ -170,5 +171,35 @@ async fn a_client_that_takes_nothing_holds_no_socket_that_was_dropped() {
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(out.upgrade().is_none());
     drop(there);
+    turns.abort();
+}
+
+#[tokio::test]
+async fn bytes_that_were_read_too_early_are_read_again_first() {
+    let (here, mut there) = tokio::net::UnixStream::pair().unwrap();
+    there.write_all(b" world").await.unwrap();
+    drop(there);
+    let mut here = Socket::after(Bytes::from_static(b"hello"), here);
+    let mut some = [0; 3];
+    assert_eq!(here.read(&mut some).await.unwrap(), 3);
+    let mut rest = String::new();
+    here.read_to_string(&mut rest).await.unwrap();
+    assert_eq!((&some, &*rest), (b"hel", "lo world"));
+}
+
+#[tokio::test]
+async fn a_unix_socket_takes_part_in_the_turns() {
+    let turns = turns().await;
+    let (here, mut there) = tokio::net::UnixStream::pair().unwrap();
+    let mut here = Socket::new(here);
+    here.write_all(b"one ").await.unwrap();
+    here.write_all(b"two").await.unwrap();
+    assert_eq!(waiting(), 1);
+    assert!(there.try_read(&mut [0; 1]).is_err());
+    let mut all = [0; 7];
+    there.read_exact(&mut all).await.unwrap();
+    assert_eq!((&all, waiting()), (b"one two", 0));
+    here.shutdown().await.unwrap();
+    assert_eq!(there.read(&mut all).await.unwrap(), 0);
     turns.abort();
 }

@@ -33,6 +33,7 @@ use crate::body::Body;
 use crate::context::Interim;
 use crate::error::{Error, Kind, Resend, cause_of};
 use crate::http1::{Inbox, Outgoing, Stopped};
+use crate::proxy_protocol::Announced;
 use crate::switch::{self, OnSwitch};
 
 /// Interim responses (RFC 9110 §15.2) that an origin may send before its answer.
@@ -91,6 +92,11 @@ impl Http1 {
     /// Whether it leads to where the origin's name does not point any more.
     pub(super) fn is_astray(&self) -> bool {
         self.stream.is_astray()
+    }
+
+    /// Whose connection the origin was told it is, if it was.
+    pub(super) fn announced(&self) -> Option<Announced> {
+        self.stream.announced.as_deref().copied()
     }
 
     /// Makes it fit for the runtime of another thread.
@@ -315,7 +321,7 @@ fn not_sent(stopped: Stopped) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::Tcp;
+    use crate::socket::Socket;
     use crate::upstream::stream::Layer;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::coop;
@@ -326,7 +332,7 @@ mod tests {
         let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         drop(listener.accept().await.unwrap());
         here.readable().await.unwrap();
-        let mut http1 = Http1::new(Stream::new(Layer::Plain(Tcp::new(here)), None));
+        let mut http1 = Http1::new(Stream::new(Layer::Plain(Socket::new(here)), None));
         let ready = std::future::poll_fn(|cx| {
             while coop::has_budget_remaining() {
                 let _done = std::pin::pin!(coop::consume_budget()).poll(cx);

@@ -54,7 +54,7 @@ pub struct Frame {
 #[derive(Debug, Eq, PartialEq)]
 pub enum Outcome {
     Answer(u16, String),
-    /// RST_STREAM with this code.
+    /// `RST_STREAM` with this code.
     Reset(u32),
     /// The connection ended, with this code if there was a GOAWAY.
     Gone(Option<u32>),

@@ -224,7 +224,16 @@ async fn no_client_forges_a_line_of_the_log() {
                 client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
                 client.answer().await;
             }
-            let count = LINES.len() + agents.len() * 2 + 3;
+            let malformed = [
+                "GET /\u{1b}[2J HTTP/1.1\r\nHost: a.test\r\n\r\n",
+                "G\u{1b}T / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost: a.test\r\nUser-Agent: \u{1b}[2J forged\r\n\r\n",
+                "GET /\" forged=\"1 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            ];
+            for request in malformed {
+                assert_eq!(ask(proxy.address, request).await.status, 400, "{request:?}");
+            }
+            let count = LINES.len() + agents.len() * 2 + 3 + malformed.len();
             let lines = proxy.log_lines(count).await;
             assert_eq!(lines.len(), count, "{lines:#?}");
             for line in lines {

@@ -143,7 +143,7 @@ async fn empty_and_tiny_data_frames_are_counted_by_h2() {
         // An origin that takes no bodies.
         let origin = Origin::scripted(|connection| async move {
             let _held = connection;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
         .await;
         let proxy = Setup::forwarding_to(&origin)

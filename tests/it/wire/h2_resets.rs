@@ -126,8 +126,11 @@ async fn a_request_that_is_taken_back_is_given_up_at_the_origin() {
     .await;
 }
 
+/// A name, and the frames for a stream.
+type Provocation = (&'static str, fn(u32) -> Vec<u8>);
+
 /// What makes the proxy reset a stream that it has begun to serve.
-fn provocations() -> Vec<(&'static str, fn(u32) -> Vec<u8>)> {
+fn provocations() -> Vec<Provocation> {
     vec![
         ("a window past its end", |stream| {
             [get(stream, "/hang"), window_update(stream, u32::MAX >> 1)].concat()

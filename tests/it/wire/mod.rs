@@ -15,6 +15,8 @@ mod interim;
 mod origin_answers;
 mod paths;
 mod pipelines;
+mod proxy_protocol;
+mod proxy_protocol_out;
 mod server_names;
 mod slow;
 mod smuggling;

@@ -36,96 +36,103 @@ fn read_by_origin(path: &str, times: usize, careless: bool) -> String {
     format!("/{}", names.join("/"))
 }
 
+/// What may stand before a name so that it leads to the root.
+const BEFORE: [&str; 50] = [
+    "/",
+    "//",
+    "///",
+    "/./",
+    "/x/../",
+    "/x//../",
+    "/%2e/",
+    "/x/%2e%2e/",
+    "/x/.%2e/",
+    "/x/%2E./",
+    "/x/..;/",
+    "/x/..;y=z/",
+    "/x/..%3b/",
+    "/;/",
+    "/;x/",
+    "/x/..%2f",
+    "/x%2f..%2f",
+    "/%2f",
+    "/%2F/",
+    "/\\",
+    "\\",
+    "/%5c",
+    "/x/..\\",
+    "/x/..%5c",
+    "/%252f",
+    "/x/%252e%252e/",
+    "/x/..%252f",
+    "/x%252f..%252f",
+    "/%255c",
+    "/x/%c0%ae%c0%ae/",
+    "/x/%c0%2e%c0%2e/",
+    "/x/..%c0%af",
+    "/x/%e0%80%ae%e0%80%ae/",
+    "/%c0%af",
+    "/x/..%00/",
+    "/x/.%00./",
+    "/x/%u002e%u002e/",
+    "/x/..%01/",
+    "/x/%2e%2e;/",
+    "/x/%252e%252e;/",
+    "/x/..%25%32%66",
+    "/x/../../",
+    "/../",
+    "/..",
+    "/.%00/",
+    "/x/%%32%65%%32%65/",
+    "/%20/",
+    "/x/.. /",
+    "/x/..%20/",
+    "/x/...//../../",
+];
+
+/// Ways to write `admin`.
+const NAMES: [&str; 29] = [
+    "admin",
+    "%61dmin",
+    "a%64min",
+    "%61%64%6d%69%6e",
+    "%2561dmin",
+    "%252561dmin",
+    "admi%6E",
+    "admi%6e",
+    "%c1%a1dmin",
+    "admin%00",
+    "admin%20",
+    "admin%09",
+    "admin.",
+    "admin%2e",
+    "admin;x",
+    "admin;",
+    "admin%3bx",
+    "admin%3f",
+    "admin%23",
+    "admin%2500",
+    "admin%253f",
+    "admin%0a",
+    "admin%0d%0a",
+    "a%64min%253bx",
+    "admin%",
+    "admin%2",
+    "admin%zz",
+    "%u0061dmin",
+    "%ef%bd%81dmin",
+];
+
+/// What may follow it.
+const AFTER: [&str; 11] =
+    ["", "/", "/x", "//x", "/.", "/./x", "%2fx", "/%2e", "?x", "/..;/admin", "%2f"];
+
 /// Ways to write `/admin`, or to get there.
 fn spellings() -> Vec<String> {
-    let before = [
-        "/",
-        "//",
-        "///",
-        "/./",
-        "/x/../",
-        "/x//../",
-        "/%2e/",
-        "/x/%2e%2e/",
-        "/x/.%2e/",
-        "/x/%2E./",
-        "/x/..;/",
-        "/x/..;y=z/",
-        "/x/..%3b/",
-        "/;/",
-        "/;x/",
-        "/x/..%2f",
-        "/x%2f..%2f",
-        "/%2f",
-        "/%2F/",
-        "/\\",
-        "\\",
-        "/%5c",
-        "/x/..\\",
-        "/x/..%5c",
-        "/%252f",
-        "/x/%252e%252e/",
-        "/x/..%252f",
-        "/x%252f..%252f",
-        "/%255c",
-        "/x/%c0%ae%c0%ae/",
-        "/x/%c0%2e%c0%2e/",
-        "/x/..%c0%af",
-        "/x/%e0%80%ae%e0%80%ae/",
-        "/%c0%af",
-        "/x/..%00/",
-        "/x/.%00./",
-        "/x/%u002e%u002e/",
-        "/x/..%01/",
-        "/x/%2e%2e;/",
-        "/x/%252e%252e;/",
-        "/x/..%25%32%66",
-        "/x/../../",
-        "/../",
-        "/..",
-        "/.%00/",
-        "/x/%%32%65%%32%65/",
-        "/%20/",
-        "/x/.. /",
-        "/x/..%20/",
-        "/x/...//../../",
-    ];
-    let names = [
-        "admin",
-        "%61dmin",
-        "a%64min",
-        "%61%64%6d%69%6e",
-        "%2561dmin",
-        "%252561dmin",
-        "admi%6E",
-        "admi%6e",
-        "%c1%a1dmin",
-        "admin%00",
-        "admin%20",
-        "admin%09",
-        "admin.",
-        "admin%2e",
-        "admin;x",
-        "admin;",
-        "admin%3bx",
-        "admin%3f",
-        "admin%23",
-        "admin%2500",
-        "admin%253f",
-        "admin%0a",
-        "admin%0d%0a",
-        "a%64min%253bx",
-        "admin%",
-        "admin%2",
-        "admin%zz",
-        "%u0061dmin",
-        "%ef%bd%81dmin",
-    ];
-    let after = ["", "/", "/x", "//x", "/.", "/./x", "%2fx", "/%2e", "?x", "/..;/admin", "%2f"];
     let mut all = Vec::new();
-    for before in before {
-        for name in names {
-            all.extend(after.map(|after| format!("{before}{name}{after}")));
+    for before in BEFORE {
+        for name in NAMES {
+            all.extend(AFTER.map(|after| format!("{before}{name}{after}")));
         }
     }
     all
@@ -192,7 +199,6 @@ async fn a_path_that_nobody_sends_is_refused_on_any_route() {
             "/..%3b/a",
             "/a%2f..%2fb",
             "/a/..%2Fb",
-            "/a\\b",
             "/a%5cb",
             "/a%5Cb",
             "/a%00",
@@ -200,7 +206,7 @@ async fn a_path_that_nobody_sends_is_refused_on_any_route() {
             "/a%0a",
             "/a%0d%0ab",
             "/a%7f",
-            "/a%1b[31m",
+            "/a%1b",
             "/a%c0%afb",
             "/%c0%ae%c0%ae/",
             "/%c1%9c",
@@ -219,9 +225,7 @@ async fn a_path_that_nobody_sends_is_refused_on_any_route() {
             let request = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n");
             case(path, request, Expect::Declined(400))
         };
-        let paths: Vec<&str> =
-            paths.into_iter().filter(|path| !path.contains(['\\', '['])).collect();
-        Target::new().await.check(paths.into_iter().map(refused)).await;
+        Target::new().await.check(paths.map(refused)).await;
     })
     .await;
 }

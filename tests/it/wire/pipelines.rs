@@ -2,6 +2,7 @@
 //! alone, in order, and none after one whose end is in doubt.
 
 use crate::support::attack::{Target, VIA};
+use crate::support::client::Answer;
 use crate::support::within;
 
 fn get(path: &str) -> String {
@@ -19,7 +20,7 @@ async fn good_ones_are_answered_in_order() {
         let paths: Vec<String> = (0..50).map(|n| format!("/{n}")).collect();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         let outcome = target.attack(paths.iter().map(|path| get(path)).collect::<String>()).await;
-        let answers: Vec<String> = outcome.answers.iter().map(|answer| answer.text()).collect();
+        let answers: Vec<String> = outcome.answers.iter().map(Answer::text).collect();
         assert_eq!(answers, paths);
         assert_eq!((outcome.origin_saw, outcome.closed), (seen(&paths), false));
     })

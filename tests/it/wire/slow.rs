@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::attack::{Target, echoing};
+use crate::support::certs::{Authority, connect};
 use crate::support::client::{Raw, ask, get};
 use crate::support::proxy::Setup;
 use crate::support::{eventually, within};
@@ -65,6 +66,34 @@ async fn a_second_head_has_its_time_too() {
         let end = String::from_utf8(client.read_to_end().await).unwrap();
         assert!(end.is_empty() || end.starts_with("HTTP/1.1 408 "), "{end}");
         assert_eq!(target.origin.requests().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_the_handshake_silence_has_an_end_as_well() {
+    within(async {
+        let (origin, authority) = (echoing().await, Authority::new());
+        let dir = tempfile::TempDir::new().unwrap();
+        authority.sign(dir.path(), "a", &["a.test"]);
+        let tls = "certificates = [{ certificate = \"a.crt\", key = \"a.key\" }]";
+        let proxy = Setup::forwarding_to(&origin)
+            .listener(&format!("{HASTY}\n[listener.tls]\n{tls}\nhandshake_timeout = \"300ms\""))
+            .start_in(dir);
+        for start in ["", "G", "GET / HTTP/1.1\r\nHost: a.test\r\n"] {
+            let config = authority.client(&["http/1.1"]);
+            let mut client = Raw::over(connect(proxy.address, config, "a.test").await.unwrap());
+            client.send(start).await;
+            let end = String::from_utf8(client.read_to_end().await).unwrap();
+            assert!(end.is_empty() || end.starts_with("HTTP/1.1 408 "), "{start:?}: {end}");
+        }
+        // No byte of a handshake, and the start of one.
+        for start in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+            let mut client = Raw::connect(proxy.address).await;
+            client.send(start).await;
+            client.read_to_end().await;
+        }
+        assert!(origin.bytes().is_empty());
     })
     .await;
 }
