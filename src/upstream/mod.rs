@@ -17,6 +17,7 @@ mod sources;
 mod stream;
 mod tls;
 mod unix;
+mod url;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,10 +33,11 @@ pub use dns::{AddressFamily, DnsSettings, Resolver};
 pub(crate) use http1::fuzz;
 pub use origin::{Origin, Verdict};
 pub use settings::{
-    HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    HealthCheck, OriginSettings, PassiveHealth, Probe, Protocol, StatusRange, UpstreamH2,
+    UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 pub use tls::ClientTlsError;
+pub use url::{OriginScheme, OriginUrl};
 
 use crate::observe::Metrics;
 use sources::{Maker, Member, Source, best};

@@ -12,7 +12,8 @@ use http::{Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::head::{self, Facts, Fault, Head, Limits};
+use super::fault::Fault;
+use super::head::{self, Facts, Head, Limits};
 use super::response;
 use super::wire::{Call, RequestBody, Shared, Wire, Writer};
 use crate::body::Body;

@@ -5,6 +5,7 @@
 //! buffers, and the room for an exchange, are given back until the next byte.
 
 mod connection;
+mod fault;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod head;
