@@ -54,6 +54,7 @@ pub mod admin;
 pub mod app;
 pub mod balance;
 pub mod body;
+pub mod budget;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;

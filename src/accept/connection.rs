@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Acceptor;
-use crate::context::{Derived, Downstream, KeepOpen};
+use crate::context::{Buffers, Derived, Downstream, KeepOpen};
 use crate::drain::{self, Busy};
 use crate::serve::{self, Answers, Speaks};
 use crate::socket::Tcp;
@@ -92,6 +92,8 @@ impl Admitted {
             limits: door.acceptor.serve.head,
             open: Some(open),
             interim: None,
+            buffers: Buffers::default(),
+            budget: door.acceptor.permits.budget().clone(),
             derived: Derived::default(),
         };
         let tcp = Tcp::new(tcp);

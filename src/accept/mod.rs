@@ -30,6 +30,14 @@ use connection::Door;
 /// How long the loop sleeps when the system has nothing left to accept with.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a connection may need before its first request is whole, and holds while
+/// it is parked: its task, and what was read of a head. A longer head is charged
+/// beside this.
+const CONNECTION: usize = 24 * 1024;
+
+/// The same for TLS: the state of a session, and records on their way in.
+const TLS_SESSION: usize = 24 * 1024;
+
 /// What a listener does with its connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
@@ -53,6 +61,11 @@ impl Acceptor {
         let (name, serve) = (settings.name.as_str().into(), Arc::new(settings.serve.clone()));
         let connections = metrics.listener(&name);
         Self { name, tls, serve, permits, metrics, connections }
+    }
+
+    /// The memory to be set aside for each connection, in bytes.
+    fn memory(&self) -> usize {
+        CONNECTION + self.tls.as_ref().map_or(0, |_| TLS_SESSION)
     }
 }
 

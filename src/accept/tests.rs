@@ -7,6 +7,7 @@ use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::context::Downstream;
 use crate::drain;
 use crate::observe::Metrics;
@@ -26,7 +27,8 @@ fn pair() -> Pair {
     let settings = ListenerSettings::new("test", "127.0.0.1:0".parse().unwrap());
     let mut listener = Listener::bind(&settings, 1).unwrap();
     let socket = TcpListener::from_std(listener.take_sockets(0).remove(0)).unwrap();
-    let (permits, metrics) = (Permits::new(ConnectionLimits::default()), Metrics::default());
+    let (permits, metrics) =
+        (Permits::new(ConnectionLimits::default(), Budget::unlimited()), Metrics::default());
     let acceptor = Acceptor::new(&settings, None, permits.clone(), metrics.clone());
     let drain = drain::trigger();
     let mut crew = crew(2, &metrics);
@@ -136,7 +138,8 @@ async fn the_address_a_connection_came_to_is_known_behind_a_wildcard_too() {
         let settings = ListenerSettings::new("test", bound.parse().unwrap());
         let mut listener = Listener::bind(&settings, 1).unwrap();
         let socket = TcpListener::from_std(listener.take_sockets(0).remove(0)).unwrap();
-        let (permits, metrics) = (Permits::new(ConnectionLimits::default()), Metrics::default());
+        let (permits, metrics) =
+            (Permits::new(ConnectionLimits::default(), Budget::unlimited()), Metrics::default());
         let acceptor = Acceptor::new(&settings, None, permits, metrics.clone());
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: Request<Body>| {

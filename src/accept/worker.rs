@@ -72,7 +72,7 @@ impl<S: Answers> Worker<S> {
     /// unless its client has too many.
     pub(super) fn admit(&self, tcp: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
         let Acceptor { name, permits, metrics, connections, .. } = &door.acceptor;
-        let permit = match permits.acquire(peer.ip()) {
+        let permit = match permits.acquire(peer.ip(), door.acceptor.memory()) {
             Ok(permit) => permit,
             Err(limit) => {
                 metrics.connection_refused(name, limit.as_str());

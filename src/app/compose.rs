@@ -11,6 +11,7 @@ use tower::{Layer, ServiceBuilder};
 
 use super::router::{Router, Terminus};
 use crate::balance::RoundRobin;
+use crate::budget::Budget;
 use crate::config::{RouteSettings, Settings};
 use crate::drain;
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
@@ -43,6 +44,7 @@ pub(super) fn gateway(
     router: Router<RouteStack>,
     access_log: AccessLog,
     metrics: Metrics,
+    budget: Budget,
 ) -> Gateway {
     let api_keys = settings.routes.iter().filter_map(|route| route.api_key.as_ref());
     let identities = api_keys.filter_map(|api_key| api_key.identity_header.clone());
@@ -59,8 +61,8 @@ pub(super) fn gateway(
         .layer(RescueLayer)
         // Nothing malformed is looked at any further.
         .layer(ValidateLayer)
-        // No more at once than Tollgate was told to carry.
-        .layer(InFlightLayer::new(settings.server.max_in_flight))
+        // No more at once than Tollgate was told to carry, and has the memory for.
+        .layer(InFlightLayer::new(settings.server.max_in_flight).within(budget))
         .service(router)
 }
 

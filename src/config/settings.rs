@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::accept::{ConnectionLimits, ListenerSettings};
+use crate::budget::{Budget, memory_limit};
 use crate::layers::{
     ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings, TrustSettings,
 };
@@ -42,8 +43,43 @@ pub struct ServerSettings {
     pub connections: ConnectionLimits,
     /// Exchanges under way at once; more are answered 503. Default 100,000.
     pub max_in_flight: usize,
+    /// How much memory may be used for what is under way. Default 3/4 of what the
+    /// system lets the process have.
+    pub memory_budget: MemoryBudget,
     /// How long a stopping proxy waits for what is under way. Default 30 s.
     pub drain_timeout: Duration,
+}
+
+/// How much memory may be used for what is under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MemoryBudget {
+    /// As much as this many hundredths of what the process's control group, or the
+    /// machine, has. Without bounds where the system does not say.
+    Share(u8),
+    /// This many bytes.
+    Bytes(usize),
+    /// Without bounds; nothing is counted.
+    Unlimited,
+}
+
+impl MemoryBudget {
+    /// The budget, which begins to count.
+    pub(crate) fn budget(self) -> Budget {
+        match self {
+            Self::Unlimited => Budget::unlimited(),
+            Self::Bytes(bytes) => Budget::new(bytes),
+            Self::Share(hundredths) => memory_limit().map_or_else(Budget::unlimited, |limit| {
+                let share = limit / 100 * u64::from(hundredths);
+                Budget::new(usize::try_from(share).unwrap_or(usize::MAX))
+            }),
+        }
+    }
+}
+
+impl Default for MemoryBudget {
+    fn default() -> Self {
+        Self::Share(75)
+    }
 }
 
 /// The operational log.
@@ -106,6 +142,7 @@ impl Default for ServerSettings {
             workers: None,
             connections: ConnectionLimits::default(),
             max_in_flight: 100_000,
+            memory_budget: MemoryBudget::default(),
             drain_timeout: Duration::from_secs(30),
         }
     }

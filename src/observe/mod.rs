@@ -2,6 +2,7 @@
 
 mod access_log;
 mod line;
+mod memory;
 mod metrics;
 mod routes;
 mod settings;

@@ -3,6 +3,7 @@
 
 mod http1;
 mod io;
+mod memory;
 mod pulse;
 mod settings;
 mod validate;
@@ -27,6 +28,7 @@ pub use settings::{H2Settings, ServeSettings};
 pub use validate::{Validate, ValidateLayer};
 
 use crate::body::Body;
+use crate::budget::Use;
 use crate::context::Downstream;
 use crate::drain;
 use crate::layers::Ask;
@@ -70,7 +72,7 @@ impl<S> Answers for S where
 pub fn connection<IO, S>(
     io: IO,
     speaks: Speaks,
-    downstream: Downstream,
+    mut downstream: Downstream,
     settings: Arc<ServeSettings>,
     service: S,
     drain: drain::Watcher,
@@ -104,7 +106,13 @@ where
             }
         };
         let mut watch = Watch::new(&pulse, &settings, http2);
+        downstream.buffers = memory::buffers(http2, downstream.tls.is_some(), &settings.h2);
         if http2 {
+            let more = memory::http2_connection(downstream.tls.is_some());
+            let Some(_charge) = downstream.budget.charge(more, Use::Connection) else {
+                tracing::debug!("there is no memory for a connection of HTTP/2");
+                return;
+            };
             let (service, downstream) = (Mutex::new(service), Arc::new(downstream));
             let service = PerConnection { service, downstream, pulse: pulse.clone() };
             // Boxed, so that a connection of one version has no room for the other.
@@ -216,7 +224,7 @@ fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(h2.stream_window)
         .initial_connection_window_size(h2.connection_window)
         .max_header_list_size(u32::try_from(settings.max_request_head).unwrap_or(u32::MAX))
-        .max_send_buf_size(h2.stream_window as usize)
+        .max_send_buf_size(memory::send_buffer(h2))
         .keep_alive_interval(h2.ping_interval)
         .keep_alive_timeout(h2.ping_timeout);
     builder

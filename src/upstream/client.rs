@@ -20,13 +20,9 @@ use super::origin::Origin;
 use super::pool::Http2;
 use super::upload::{Upload, classify};
 use crate::body::Body;
+use crate::budget::Charge;
 use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
-
-/// Flow-control windows towards HTTP/2 origins: a slow reader downstream must
-/// not stall its neighbours on the shared connection.
-const H2_STREAM_WINDOW: u32 = 256 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 16 * H2_STREAM_WINDOW;
 
 /// A response, and what it took to get it.
 #[derive(Debug)]
@@ -116,9 +112,11 @@ impl Origin {
             return Ok((Lease::Http2(shared), None));
         }
         let permit = self.permit().map_err(|error| (error, None))?;
-        let lease = match self.connector().dial(http1, deadline).await {
+        let mut charge = self.charge().map_err(|error| (error, None))?;
+        let dialled = self.connector().dial(http1, deadline).await;
+        let lease = match dialled.and_then(|dialled| self.charged(dialled, &mut charge)) {
             Ok(mut dialled) => {
-                dialled.stream.permit = permit;
+                (dialled.stream.permit, dialled.stream.charge) = (permit, charge);
                 tokio::time::timeout_at(deadline, self.handshake(dialled))
                     .await
                     .unwrap_or_else(|_| Err(self.connector().too_late()))
@@ -151,6 +149,14 @@ impl Origin {
         }
     }
 
+    /// Adds to a connection's charge what HTTP/2 needs.
+    fn charged(&self, dialled: Dialled, charge: &mut Charge) -> Result<Dialled, Error> {
+        if dialled.http2 {
+            self.memory().for_http2(charge)?;
+        }
+        Ok(dialled)
+    }
+
     async fn handshake(&self, dialled: Dialled) -> Result<Lease, Error> {
         let failed = |error: hyper::Error| {
             Error::new(Kind::ConnectionTerminated)
@@ -161,8 +167,8 @@ impl Origin {
         if dialled.http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .initial_stream_window_size(H2_STREAM_WINDOW)
-                .initial_connection_window_size(H2_CONNECTION_WINDOW)
+                .initial_stream_window_size(self.memory().stream_window)
+                .initial_connection_window_size(self.memory().connection_window)
                 .keep_alive_interval(Duration::from_secs(30))
                 .keep_alive_timeout(Duration::from_secs(10))
                 .handshake(TokioIo::new(dialled.stream))
@@ -171,7 +177,7 @@ impl Origin {
             tokio::spawn(connection);
             return Ok(Lease::Http2(self.pool().share(sender)));
         }
-        Ok(Lease::Http1(Http1::new(dialled.stream)))
+        Ok(Lease::Http1(Http1::new(dialled.stream, self.memory().budget.clone())))
     }
 
     async fn exchange(

@@ -7,6 +7,7 @@
 mod client;
 mod connect;
 mod http1;
+mod memory;
 mod origin;
 mod pool;
 mod probe;
@@ -31,7 +32,9 @@ pub use settings::{
 };
 pub use tls::ClientTlsError;
 
+use crate::budget::Budget;
 use crate::observe::Metrics;
+use memory::Memory;
 
 /// A named group of origins that serve the same thing.
 #[derive(Debug)]
@@ -60,18 +63,23 @@ pub struct Rotation {
 }
 
 impl Upstream {
-    /// Sets up an upstream. Nothing is connected or probed yet.
+    /// Sets up an upstream, whose connections take their memory from `budget`.
+    /// Nothing is connected or probed yet.
     ///
     /// # Errors
     ///
     /// The certificates to trust cannot be read.
-    pub fn new(settings: UpstreamSettings, metrics: Metrics) -> Result<Arc<Self>, ClientTlsError> {
+    pub fn new(
+        settings: UpstreamSettings,
+        metrics: Metrics,
+        budget: Budget,
+    ) -> Result<Arc<Self>, ClientTlsError> {
         let name: Arc<str> = settings.name.as_str().into();
-        let tls = tls::ClientTls::new(&settings)?;
+        let (tls, memory) = (tls::ClientTls::new(&settings)?, Memory::new(budget));
         let origins: Vec<_> = settings
             .origins
             .iter()
-            .map(|origin| Arc::new(Origin::new(&name, origin, &settings, &tls, &metrics)))
+            .map(|origin| Arc::new(Origin::new(&name, origin, &settings, &tls, &metrics, &memory)))
             .collect();
         for origin in &origins {
             metrics.origin_healthy(&name, origin.shared_name(), true);

@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::connect::Connector;
+use super::memory::Memory;
 use super::pool::Pool;
 use super::tls::ClientTls;
 use super::{
     OriginScheme, OriginSettings, OriginUrl, Protocol, UpstreamSettings, UpstreamTimeouts,
 };
+use crate::budget::Charge;
 use crate::context::Permit;
 use crate::error::{Error, Kind, Resend};
 use crate::observe::Metrics;
@@ -36,6 +38,7 @@ pub struct Origin {
     open: Arc<AtomicUsize>,
     max_connections: Option<usize>,
     timeouts: UpstreamTimeouts,
+    memory: Memory,
     metrics: Metrics,
 }
 
@@ -82,6 +85,7 @@ impl Origin {
         settings: &UpstreamSettings,
         tls: &ClientTls,
         metrics: &Metrics,
+        memory: &Memory,
     ) -> Self {
         let authority = origin.url.authority();
         Self {
@@ -102,6 +106,7 @@ impl Origin {
             open: Arc::default(),
             max_connections: settings.max_connections,
             timeouts: settings.timeouts,
+            memory: memory.clone(),
             metrics: metrics.clone(),
         }
     }
@@ -175,6 +180,15 @@ impl Origin {
             Error::new(Kind::Overloaded).detail(detail).resend(Resend::Safe)
         };
         Permit::acquire(&self.open, max).map(Some).ok_or_else(full)
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The memory for one more connection.
+    pub(super) fn charge(&self) -> Result<Charge, Error> {
+        self.memory.for_connection(self.is_tls())
     }
 
     pub(super) fn timeouts(&self) -> &UpstreamTimeouts {

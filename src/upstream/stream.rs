@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
+use crate::budget::Charge;
 use crate::context::Permit;
 use crate::socket::Tcp;
 
@@ -17,6 +18,8 @@ pub(super) struct Stream {
     pub(super) layer: Layer,
     #[allow(dead_code, reason = "held for its drop")]
     pub(super) permit: Option<Permit>,
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(super) charge: Charge,
 }
 
 /// What lies between the bytes and the wire.
@@ -28,7 +31,7 @@ pub(super) enum Layer {
 
 impl From<Layer> for Stream {
     fn from(layer: Layer) -> Self {
-        Self { layer, permit: None }
+        Self { layer, permit: None, charge: Charge::default() }
     }
 }
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 26] = [
+const FLOORS: [(&str, u32); 27] = [
     ("body", 0),
+    ("budget", 0),
     ("context", 0),
     ("drain", 0),
     ("error", 0),
@@ -35,10 +36,13 @@ const FLOORS: [(&str, u32); 26] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 9] = [
+const BESIDE: [(&str, &str); 12] = [
     ("body", "error"),
+    ("budget", "seat"),
+    ("context", "budget"),
     ("context", "error"),
     ("http1", "body"),
+    ("http1", "budget"),
     ("http1", "error"),
     ("balance", "upstream"),
     ("forward", "balance"),

@@ -353,11 +353,12 @@ fn is_registered(method: &Method) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
 
     const LIMITS: Limits = Limits { head: 256, more: HeadLimits { max_target: 64, max_fields: 4 } };
 
     fn head(text: &str) -> Option<Head> {
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Budget::unlimited());
         inbox.bytes.extend_from_slice(text.as_bytes());
         take(&mut inbox, LIMITS)
     }
@@ -371,7 +372,7 @@ mod tests {
     #[test]
     fn a_head_is_taken_once_it_is_whole_however_it_arrives() {
         let text = "\r\nPOST /x?y HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Budget::unlimited());
         for (at, byte) in text.bytes().enumerate() {
             inbox.bytes.extend_from_slice(&[byte]);
             let Some(head) = take(&mut inbox, LIMITS) else { continue };
@@ -453,7 +454,7 @@ mod tests {
     #[test]
     fn more_fields_than_the_stack_has_room_for_are_taken_where_they_may_be() {
         let text = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(FEW_FIELDS + 1));
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Budget::unlimited());
         inbox.bytes.extend_from_slice(text.as_bytes());
         let more = HeadLimits { max_target: 64, max_fields: FEW_FIELDS + 1 };
         let head = take(&mut inbox, Limits { head: 4096, more }).unwrap();
