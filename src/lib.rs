@@ -65,6 +65,7 @@ pub mod forward;
 mod http1;
 pub mod layers;
 pub mod observe;
+pub mod pace;
 pub mod pem;
 pub mod respond;
 pub mod route;

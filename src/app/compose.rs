@@ -75,8 +75,12 @@ pub(super) fn route(settings: &RouteSettings, all: &Settings, end: Terminus) -> 
         .option_layer(rate_limit)
         // Who asks; a stranger's body is never read.
         .option_layer(api_key)
-        // A body too long is refused before an origin is troubled.
-        .layer(BodyLimitLayer::new(settings.max_request_body, settings.request_body_timeout))
+        // A body too long is refused before an origin is troubled; one too slow holds
+        // nothing up.
+        .layer(
+            BodyLimitLayer::new(settings.max_request_body, settings.request_body_timeout)
+                .at_least(settings.min_request_rate),
+        )
         // Where the request came from, in words that the origin may believe.
         .layer(ForwardedLayer::new(&all.trust))
         // What the operator wants of the fields, both ways; it has the last word.

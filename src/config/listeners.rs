@@ -4,18 +4,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{count, duration, file, memory_size, socket_address, window};
+use super::units::{count, duration, file, memory_size, set_min_rate, socket_address, window};
 use crate::accept::ListenerSettings;
 use crate::route::HostPattern;
 use crate::serve::{H2Settings, ServeSettings};
 use crate::tls::{CertificateSettings, TlsSettings, TlsVersion};
 
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 6] = [
     ("listen", "address"),
     ("bind", "address"),
     ("port", "address"),
     ("addresses", "address"),
     ("alpn", "protocols"),
+    ("min_rate", "min_response_rate"),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<ListenerSettings> {
@@ -62,6 +63,8 @@ fn listener(
     table.set("request_head_timeout", &mut serve.request_head_timeout, duration);
     table.set("keep_alive_timeout", &mut serve.keep_alive_timeout, duration);
     table.set("send_timeout", &mut serve.send_timeout, duration);
+    let (rate, grace) = (table.value("min_response_rate"), table.value("response_rate_grace"));
+    set_min_rate(&mut serve.min_response_rate, rate.as_ref(), grace.as_ref());
     table.set("max_request_head", &mut serve.max_request_head, memory_size);
     table.set("max_fields", &mut serve.head.max_fields, count);
     table.set("max_target", &mut serve.head.max_target, memory_size);

@@ -25,13 +25,15 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
         ("threads", "workers"),
         ("worker_processes", "workers"),
         ("shutdown_timeout", "drain_timeout"),
+        ("memory", "memory_budget"),
+        ("memory_limit", "memory_budget"),
         ("real_ip_from", "trusted_proxies"),
     ]);
     (server, trust)
 }
 
 /// The least budget: with less, a few connections of HTTP/2 would be all.
-const LEAST_BUDGET: usize = 16 << 20;
+const LEAST_BUDGET: usize = 4 << 20;
 
 fn memory_budget(value: &Value<'_>) -> Fits<MemoryBudget> {
     const WHAT: &str = "a size such as \"512MiB\", a share such as \"75%\", or \"unlimited\"";
@@ -47,7 +49,7 @@ fn memory_budget(value: &Value<'_>) -> Fits<MemoryBudget> {
     let wrong = |misfit: Misfit| misfit.hint(format!("expected {WHAT}"));
     let bytes = memory_size(value).map_err(wrong)?;
     if bytes < LEAST_BUDGET {
-        return Err(Misfit::new("expected a budget of at least 16MiB")
+        return Err(Misfit::new("expected a budget of at least 4MiB")
             .hint("write \"unlimited\" to have none"));
     }
     Ok(MemoryBudget::Bytes(bytes))

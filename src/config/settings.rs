@@ -10,6 +10,7 @@ use crate::layers::{
     ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
+use crate::pace::MinRate;
 use crate::route::{Action, Match};
 use crate::upstream::UpstreamSettings;
 
@@ -119,6 +120,9 @@ pub struct RouteSettings {
     pub max_request_body: Option<u64>,
     /// The longest silence within a request body. Default 60 s.
     pub request_body_timeout: Duration,
+    /// The slowest that a request body may come while nothing but the client holds
+    /// it up. Default [`MinRate::DEFAULT`].
+    pub min_request_rate: Option<MinRate>,
 }
 
 impl Default for Settings {
@@ -176,6 +180,7 @@ impl RouteSettings {
             },
             max_request_body: Some(100 * 1024 * 1024),
             request_body_timeout: Duration::from_secs(60),
+            min_request_rate: Some(MinRate::DEFAULT),
         }
     }
 }

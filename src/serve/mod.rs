@@ -29,11 +29,11 @@ pub use validate::{Validate, ValidateLayer};
 
 use crate::body::Body;
 use crate::budget::Use;
-use crate::context::Downstream;
+use crate::context::{Downstream, Exchange};
 use crate::drain;
 use crate::layers::Ask;
 use io::Noted;
-use pulse::{Beat, Expired, FAREWELL, Pulse, Watch};
+use pulse::{Beat, Expired, FAREWELL, Lying, Pulse, Watch};
 
 /// How long a drain waits for the first byte of a connection that has just
 /// been made.
@@ -271,10 +271,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(response) = ready!(this.answer.poll(cx));
-        let Some(mut beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
-        beat.owed();
-        Poll::Ready(Ok(response.map(|body| body.with_guard(beat))))
+        let Ok(mut response) = ready!(this.answer.poll(cx));
+        let Some(beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
+        let exchange = response.extensions_mut().remove::<Exchange>();
+        let lying = Lying::new(beat, exchange);
+        Poll::Ready(Ok(response.map(|body| body.with_guard(lying))))
     }
 }
 

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 27] = [
+const FLOORS: [(&str, u32); 28] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
     ("drain", 0),
     ("error", 0),
     ("http1", 0),
+    ("pace", 0),
     ("pem", 0),
     ("seat", 0),
     ("socket", 0),
@@ -36,8 +37,9 @@ const FLOORS: [(&str, u32); 27] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 12] = [
+const BESIDE: [(&str, &str); 13] = [
     ("body", "error"),
+    ("body", "pace"),
     ("budget", "seat"),
     ("context", "budget"),
     ("context", "error"),

@@ -2,3 +2,5 @@
 //! in front of origins that record exactly what reaches them.
 
 mod interim;
+mod memory;
+mod rates;
