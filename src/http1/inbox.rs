@@ -92,13 +92,18 @@ impl Inbox {
     /// Makes the buffer larger, as far as the memory budget goes.
     fn make_room(&mut self) -> io::Result<()> {
         for reads in [self.reads, READ] {
-            let least = self.bytes.len() + reads;
-            // What it holds is moved to a buffer of at least twice the size.
-            let twice = if self.bytes.is_empty() { 0 } else { 2 * self.bytes.capacity() };
-            let beyond = least.max(twice).saturating_sub(UNCHARGED);
+            if self.bytes.try_reclaim(reads) {
+                return Ok(());
+            }
+            // By more than the half, so that what it holds is seldom moved. Not by
+            // `reserve`, which may make it longer than it is told.
+            let length = self.bytes.len() + reads.max(self.bytes.len());
+            let beyond = length.saturating_sub(UNCHARGED);
             let charged = if beyond == 0 { 0 } else { self.pinned + beyond };
             if self.budget.extend(&mut self.charge, charged, Use::Buffer) {
-                self.bytes.reserve(reads);
+                let mut longer = BytesMut::with_capacity(length);
+                longer.extend_from_slice(&self.bytes);
+                self.bytes = longer;
                 return Ok(());
             }
             self.reads = READ;

@@ -294,7 +294,7 @@ mod tests {
         let pulse = Pulse::new(&ServeSettings::default());
         let mut lying = Lying::new(pulse.begin(), None);
         let mut moving = Lying::new(pulse.begin(), None);
-        lying.data(1);
+        lying.data(1 << 20);
         for _ in 0..8 {
             moving.data(10_000);
             tokio::time::advance(Duration::from_secs(7)).await;
