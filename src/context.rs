@@ -122,6 +122,16 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// The cipher suite's registered name.
     pub cipher: &'static str,
+    /// Which hosts the connection may be asked for; `None` where the listener
+    /// has one certificate for all.
+    pub hosts: Option<Arc<dyn Hosts>>,
+}
+
+/// Tells which hosts a listener serves alike.
+pub trait Hosts: fmt::Debug + Send + Sync {
+    /// Whether a client that asks for `host` (without a port) is shown the same
+    /// certificate as one that asks for `server_name`.
+    fn are_alike(&self, server_name: &str, host: &str) -> bool;
 }
 
 /// The record of one request and its response. Cheap to clone: all clones are
@@ -255,7 +265,7 @@ pub struct Record {
     pub response_head: Option<Duration>,
     /// Whether the response body reached its end.
     pub complete: bool,
-    /// Whether the connection became a tunnel (`101 Switching Protocols`).
+    /// Whether the connection, or the HTTP/2 stream, became a tunnel.
     pub upgraded: bool,
 }
 

@@ -62,6 +62,9 @@ pub mod context;
 pub mod drain;
 pub mod error;
 pub mod forward;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod http1;
 pub mod layers;
 pub mod observe;

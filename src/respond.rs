@@ -8,14 +8,25 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::error::{Error, Kind};
 
 /// `Proxy-Status` (RFC 9209).
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The status of a gRPC call, in its trailers.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The words to a gRPC status, percent-encoded.
+pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What is percent-encoded in a `grpc-message`, besides all that is not ASCII.
+const IN_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The name Tollgate goes by in `Server`, `Via` and `Proxy-Status`.
 pub const PRODUCT: &str = "tollgate";
@@ -44,6 +55,10 @@ pub enum Format {
     Text,
     /// `grpc-status` in a response without a body ("Trailers-Only").
     Grpc,
+    /// The same for gRPC-Web, which has its trailers at the end of the body.
+    GrpcWeb,
+    /// The same in Base64.
+    GrpcWebText,
 }
 
 impl Format {
@@ -57,10 +72,8 @@ impl Format {
     /// `Content-Type`.
     #[must_use]
     pub fn of(accept: Option<&HeaderValue>, content_type: Option<&HeaderValue>) -> Self {
-        const GRPC: &[u8] = b"application/grpc";
-        let start = content_type.and_then(|value| value.as_bytes().get(..GRPC.len()));
-        if start.is_some_and(|start| start.eq_ignore_ascii_case(GRPC)) {
-            return Self::Grpc;
+        if let Some(grpc) = content_type.and_then(Self::of_call) {
+            return grpc;
         }
         let accept = accept.and_then(|value| value.to_str().ok());
         // The first type named that we can write wins: browsers put text/html
@@ -75,7 +88,32 @@ impl Format {
         }
         Self::Problem
     }
+
+    /// The format of the gRPC call that a request with this `Content-Type` is.
+    #[must_use]
+    pub fn of_call(content_type: &HeaderValue) -> Option<Self> {
+        const GRPC: &[u8] = b"application/grpc";
+        let (start, rest) = content_type.as_bytes().split_at_checked(GRPC.len())?;
+        if !start.eq_ignore_ascii_case(GRPC) {
+            return None;
+        }
+        // The message format follows, as in `+proto`.
+        let end = rest.iter().position(|byte| matches!(byte, b'+' | b';' | b' ' | b'\t'));
+        match rest[..end.unwrap_or(rest.len())].to_ascii_lowercase().as_slice() {
+            b"" => Some(Self::Grpc),
+            b"-web" => Some(Self::GrpcWeb),
+            b"-web-text" => Some(Self::GrpcWebText),
+            _ => None,
+        }
+    }
+
+    fn is_grpc(self) -> bool {
+        matches!(self, Self::Grpc | Self::GrpcWeb | Self::GrpcWebText)
+    }
 }
+
+/// How a trailer frame of gRPC-Web begins; its length follows in four bytes.
+pub const TRAILER_FRAME: u8 = 0x80;
 
 impl Answer {
     /// An answer with this status; `code` is one word that names the reason for
@@ -161,15 +199,12 @@ impl Answer {
     pub fn render<B: From<Bytes>>(self, format: Format) -> Response<B> {
         let (content_type, body) = self.write(format);
         let mut response = Response::new(B::from(body));
-        *response.status_mut() = if format == Format::Grpc { StatusCode::OK } else { self.status };
+        *response.status_mut() = if format.is_grpc() { StatusCode::OK } else { self.status };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if format == Format::Grpc {
-            headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
-            if let Ok(message) = HeaderValue::from_str(&self.detail) {
-                headers.insert("grpc-message", message);
-            }
+            self.grpc_trailers(headers);
         }
         if let Some(error) = self.proxy_error
             && let Ok(value) = HeaderValue::try_from(format!("{PRODUCT}; error={error}"))
@@ -188,11 +223,35 @@ impl Answer {
         response
     }
 
+    /// The status as the trailers of a gRPC call.
+    pub fn grpc_trailers(&self, trailers: &mut HeaderMap) {
+        trailers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(self.status)));
+        let message = utf8_percent_encode(&self.detail, IN_MESSAGE).to_string();
+        if let Ok(message) = HeaderValue::try_from(message) {
+            trailers.insert(GRPC_MESSAGE, message);
+        }
+    }
+
+    /// The status as the trailer frame of a gRPC-Web call.
+    fn trailer_frame(&self) -> Vec<u8> {
+        let (status, message) = (grpc_status(self.status), &self.detail);
+        let message = utf8_percent_encode(message, IN_MESSAGE);
+        let trailers = format!("grpc-status:{status}\r\ngrpc-message:{message}\r\n");
+        // What we say of ourselves is short.
+        let length = u32::try_from(trailers.len()).unwrap_or(u32::MAX);
+        [&[TRAILER_FRAME][..], &length.to_be_bytes(), trailers.as_bytes()].concat()
+    }
+
     fn write(&self, format: Format) -> (&'static str, Bytes) {
         let (status, code, detail) = (self.status, self.code, &self.detail);
         let title = status.canonical_reason().unwrap_or("Error");
         match format {
             Format::Grpc => ("application/grpc", Bytes::new()),
+            Format::GrpcWeb => ("application/grpc-web+proto", self.trailer_frame().into()),
+            Format::GrpcWebText => {
+                let frame = BASE64_STANDARD.encode(self.trailer_frame());
+                ("application/grpc-web-text+proto", frame.into())
+            }
             Format::Text => ("text/plain; charset=utf-8", format!("{detail}\n").into()),
             Format::Problem => {
                 let problem = serde_json::json!({
@@ -371,6 +430,42 @@ mod tests {
         let grpc = HeaderValue::from_static("application/grpc+proto");
         let grpc = HeaderMap::from_iter([(header::CONTENT_TYPE, grpc)]);
         assert_eq!(Format::preferred(&grpc), Format::Grpc);
+    }
+
+    #[test]
+    fn a_call_is_told_by_its_whole_type() {
+        let call = |text: &'static str| Format::of_call(&HeaderValue::from_static(text));
+        assert_eq!(call("application/grpc"), Some(Format::Grpc));
+        assert_eq!(call("Application/gRPC; x=y"), Some(Format::Grpc));
+        assert_eq!(call("application/grpc-web+proto"), Some(Format::GrpcWeb));
+        assert_eq!(call("application/grpc-web-text"), Some(Format::GrpcWebText));
+        for other in ["application/grp", "application/grpcs", "application/grpc-webs", "text/html"]
+        {
+            assert_eq!(call(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_answer_has_its_status_where_the_call_looks_for_it() {
+        let answer = || Answer::new(StatusCode::NOT_FOUND, "x", "100 % käse\n");
+        let response: Response<Bytes> = answer().render(Format::Grpc);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[GRPC_STATUS], "12");
+        assert_eq!(response.headers()[GRPC_MESSAGE], "100 %25 k%C3%A4se%0A");
+        assert!(response.body().is_empty());
+        let response: Response<Bytes> = answer().render(Format::GrpcWeb);
+        let trailers = b"grpc-status:12\r\ngrpc-message:100 %25 k%C3%A4se%0A\r\n";
+        assert_eq!(response.body()[..5], [0x80, 0, 0, 0, 51]);
+        assert_eq!(response.body()[5..], trailers[..]);
+        assert!(!response.headers().contains_key(GRPC_STATUS));
+    }
+
+    #[test]
+    fn http_statuses_have_their_grpc_counterparts() {
+        let table = [(400, 13), (401, 16), (403, 7), (404, 12), (408, 4), (413, 8), (429, 14)];
+        for (http, grpc) in table.into_iter().chain([(500, 2), (502, 14), (503, 14), (504, 4)]) {
+            assert_eq!(grpc_status(StatusCode::from_u16(http).unwrap()), grpc, "{http}");
+        }
     }
 
     #[test]

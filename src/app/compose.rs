@@ -17,9 +17,9 @@ use crate::drain;
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
     ApiKeyLayer, BodyLimit, BodyLimitLayer, ClientAddress, ClientAddressLayer, Exchanges,
-    ExchangesLayer, Forwarded, ForwardedLayer, HeaderRewrite, HeaderRewriteLayer, Identify,
-    InFlight, InFlightLayer, MakeRequestId, RateLimitLayer, RequestIdLayer, Rescue, RescueLayer,
-    StripIdentity, StripIdentityLayer,
+    ExchangesLayer, Forwarded, ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite,
+    HeaderRewriteLayer, Identify, InFlight, InFlightLayer, MakeRequestId, MethodsLayer,
+    RateLimitLayer, RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
 };
 use crate::observe::{AccessLog, Metrics};
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -32,8 +32,13 @@ pub type Gateway = Exchanges<
 >;
 
 /// What the exchanges of one route pass.
-pub type RouteStack =
-    Optional<RateLimitLayer, Optional<ApiKeyLayer, BodyLimit<Forwarded<HeaderRewrite<Terminus>>>>>;
+pub type RouteStack = Optional<
+    MethodsLayer,
+    Optional<RateLimitLayer, Optional<ApiKeyLayer, Optional<GrpcWebLayer, Grpc<Upwards>>>>,
+>;
+
+/// What is left of a route's layers once it is known what a request is.
+pub(super) type Upwards = BodyLimit<Forwarded<HeaderRewrite<Terminus>>>;
 
 /// The service of a layer that a route may do without.
 pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
@@ -68,13 +73,20 @@ pub(super) fn gateway(
 
 /// Puts a route's layers around its end.
 pub(super) fn route(settings: &RouteSettings, all: &Settings, end: Terminus) -> RouteStack {
+    let methods = settings.methods.as_ref().map(MethodsLayer::new);
     let rate_limit = settings.rate_limit.as_ref().map(RateLimitLayer::new);
     let api_key = settings.api_key.as_ref().map(ApiKeyLayer::new);
     ServiceBuilder::new()
+        // What is not served at all needs no look at who asks.
+        .option_layer(methods)
         // Before anything that costs more than a look at the address.
         .option_layer(rate_limit)
         // Who asks; a stranger's body is never read.
         .option_layer(api_key)
+        // A browser's call becomes one that origins understand.
+        .option_layer(settings.grpc.web.then_some(GrpcWebLayer))
+        // A call that nobody waits for any more is ended.
+        .layer(GrpcLayer::new(&settings.grpc))
         // A body too long is refused before an origin is troubled; one too slow holds
         // nothing up.
         .layer(

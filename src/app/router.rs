@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::forward::Forward;
 use crate::layers::{Ask, ShortCircuit};
 use crate::respond::{Answer, Format};
-use crate::route::{Reply, Table, freest, host_of};
+use crate::route::{Reply, Table, host_of, readings};
 
 /// A route ready to take requests.
 #[derive(Clone, Debug)]
@@ -43,9 +43,8 @@ impl<S> Router<S> {
     /// route's.
     fn find(&self, host: Option<&str>, path: &str) -> Result<Option<&Entry<S>>, Answer> {
         let found = self.0.find(host, path);
-        let Some(other) = freest(path) else { return Ok(found) };
         let route = |entry: Option<&Entry<S>>| entry.map(|entry| Arc::as_ptr(&entry.route));
-        if route(found) == route(self.0.find(host, &other)) {
+        if readings(path).all(|other| route(self.0.find(host, &other)) == route(found)) {
             return Ok(found);
         }
         let detail = "The path can be read in two ways that are not treated alike.";

@@ -1,10 +1,14 @@
 //! `[[listener]]`
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{count, duration, file, memory_size, set_min_rate, socket_address, window};
+use super::units::{
+    count, duration, file, frame_size, memory_size, positive, set_min_rate, size_in_u32,
+    socket_address, window,
+};
 use crate::accept::ListenerSettings;
 use crate::route::HostPattern;
 use crate::serve::{H2Settings, ServeSettings};
@@ -101,13 +105,20 @@ fn protocol(value: &Value<'_>) -> Fits<&'static str> {
 
 fn h2_settings(mut table: Table<'_>) -> H2Settings {
     let mut h2 = H2Settings::default();
-    table.set("max_concurrent_streams", &mut h2.max_concurrent_streams, |v| {
-        super::units::positive(v).map(std::num::NonZeroU32::get)
-    });
+    let number = |value: &Value<'_>| positive(value).map(NonZeroU32::get);
+    table.set("max_concurrent_streams", &mut h2.max_concurrent_streams, number);
     table.set("stream_window", &mut h2.stream_window, window);
     table.set("connection_window", &mut h2.connection_window, window);
+    table.set("max_frame_size", &mut h2.max_frame_size, frame_size);
+    table.set("max_header_list", &mut h2.max_header_list, |v| size_in_u32(v).map(Some));
+    table.set("send_buffer", &mut h2.send_buffer, size_in_u32);
+    table.set("max_resets", &mut h2.max_resets, number);
+    table.set("max_pending_resets", &mut h2.max_pending_resets, count);
+    table.set("max_error_resets", &mut h2.max_error_resets, count);
+    table.set("max_control_frames", &mut h2.max_control_frames, number);
     table.set("ping_interval", &mut h2.ping_interval, duration);
     table.set("ping_timeout", &mut h2.ping_timeout, duration);
+    table.set("extended_connect", &mut h2.extended_connect, Value::boolean);
     table.finish(&[]);
     h2
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::RouteSettings;
 use super::listeners::unique;
@@ -15,14 +15,17 @@ use super::units::{
     size, status,
 };
 use crate::layers::{
-    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
+    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
+    RateLimitSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,
     RedirectTo,
 };
 
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 13] = [
+    ("method", "methods"),
+    ("limit_except", "methods"),
     ("host_names", "hosts"),
     ("domains", "hosts"),
     ("prefix", "path"),
@@ -112,8 +115,12 @@ fn route(
         matches,
         action.unwrap_or(placeholder),
     );
+    route.methods = methods(&mut table);
     route.rate_limit = table.table("rate_limit").and_then(rate_limit);
     route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
+    if let Some(grpc) = table.table("grpc") {
+        route.grpc = grpc_of(grpc);
+    }
     if let Some(headers) = table.table("headers") {
         route.headers = headers_of(headers);
     }
@@ -145,6 +152,26 @@ fn matches(table: &mut Table<'_>) -> Match {
     Match { hosts: hosts.unwrap_or_default(), path }
 }
 
+/// None named are all.
+fn methods(table: &mut Table<'_>) -> Option<MethodSettings> {
+    let methods = table.list("methods", |v| {
+        let text = v.string("a method such as \"GET\"")?;
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(Method::CONNECT | Method::TRACE) => {
+                Err(Misfit::new(format!("{text} is never served"))
+                    .hint("a WebSocket over HTTP/2 is let through where GET is"))
+            }
+            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+                let hint = format!("write \"{}\"", text.to_ascii_uppercase());
+                Err(Misfit::new("methods are in capitals").hint(hint))
+            }
+            Ok(method) => Ok(method),
+            Err(_) => Err(Misfit::new(format!("`{text}` is not a method"))),
+        }
+    })?;
+    (!methods.is_empty()).then_some(MethodSettings { methods })
+}
+
 fn path(value: &Value<'_>) -> Fits<String> {
     let text = value.string("a path")?;
     if !text.starts_with('/') {
@@ -166,7 +193,7 @@ fn action(
     let given: Vec<&str> =
         ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
     if given.first().is_some_and(|action| *action != "upstream") {
-        for key in ["host", "upgrades", "strip_prefix", "rewrite_prefix"] {
+        for key in ["grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"] {
             if table.has(key) {
                 let message = format!("`{key}` is for routes with an `upstream`");
                 table.complain(message, None);
@@ -352,6 +379,14 @@ fn one_key(mut table: Table<'_>, base: &Path, names: &[String]) -> Option<ApiKey
         table.require("key", "the key, by its digest or where to read it", |v| api_key(v, base));
     table.finish(&[("secret", "key"), ("value", "key"), ("hash", "key")]);
     Some(ApiKey { name: name?.into(), digest: digest? })
+}
+
+fn grpc_of(mut table: Table<'_>) -> GrpcSettings {
+    let mut grpc = GrpcSettings::default();
+    table.set("web", &mut grpc.web, Value::boolean);
+    grpc.max_timeout = table.read("max_timeout", duration);
+    table.finish(&[("grpc_web", "web"), ("timeout", "max_timeout"), ("deadline", "max_timeout")]);
+    grpc
 }
 
 fn headers_of(mut table: Table<'_>) -> HeaderRewriteSettings {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
+    RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -109,10 +110,14 @@ pub struct RouteSettings {
     pub matches: Match,
     /// What becomes of them.
     pub action: Action,
+    /// The methods it takes; `None`: all but CONNECT and TRACE.
+    pub methods: Option<MethodSettings>,
     /// How often a client address may ask; `None`: as often as it likes.
     pub rate_limit: Option<RateLimitSettings>,
     /// Who may ask; `None`: everyone.
     pub api_key: Option<ApiKeySettings>,
+    /// gRPC calls.
+    pub grpc: GrpcSettings,
     /// Changes to fields. [`HeaderRewriteSettings::response`] starts from
     /// [`HeaderChanges::response_defaults`] unless the route says otherwise.
     pub headers: HeaderRewriteSettings,
@@ -172,8 +177,10 @@ impl RouteSettings {
             name: name.into(),
             matches,
             action,
+            methods: None,
             rate_limit: None,
             api_key: None,
+            grpc: GrpcSettings::default(),
             headers: HeaderRewriteSettings {
                 request: HeaderChanges::default(),
                 response: HeaderChanges::response_defaults(),

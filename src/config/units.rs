@@ -104,6 +104,19 @@ pub(super) fn window(value: &Value<'_>) -> Fits<u32> {
         .ok_or_else(|| Misfit::new("expected a window of less than 2GiB"))
 }
 
+/// The length of a frame's payload, as HTTP/2 allows it (RFC 9113 §4.2).
+pub(super) fn frame_size(value: &Value<'_>) -> Fits<u32> {
+    u32::try_from(size(value)?)
+        .ok()
+        .filter(|size| (1 << 14..1 << 24).contains(size))
+        .ok_or_else(|| Misfit::new("expected a size from 16KiB (16384) to 16MiB - 1 (16777215)"))
+}
+
+/// A size that fits 32 bits.
+pub(super) fn size_in_u32(value: &Value<'_>) -> Fits<u32> {
+    u32::try_from(size(value)?).map_err(|_| Misfit::new("expected a size of less than 4GiB"))
+}
+
 /// A positive number.
 pub(super) fn positive(value: &Value<'_>) -> Fits<NonZeroU32> {
     let number = value.integer("a number", 1, u64::from(u32::MAX))?;

@@ -8,10 +8,10 @@ use rustls::pki_types::ServerName;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{count, duration, file, positive};
+use super::units::{count, duration, file, positive, window};
 use crate::upstream::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 
 const ELSEWHERE: [(&str, &str); 9] = [
@@ -69,6 +69,9 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
             .hint("raise `max_idle` or `max_connections`, or lower `warm`")),
     });
     table.set("max_attempts", &mut settings.max_attempts, |v| positive(v).map(u32::from));
+    if let Some(h2) = table.table("h2") {
+        settings.h2 = h2_settings(h2);
+    }
     if let Some(tls) = table.table("tls") {
         settings.tls = tls_settings(tls, base);
     }
@@ -97,6 +100,17 @@ fn origin(value: &Value<'_>) -> Fits<OriginSettings> {
     let weight = weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1);
     url.map(|url| OriginSettings { url, weight })
         .ok_or_else(|| Misfit::new("the origin cannot be used"))
+}
+
+fn h2_settings(mut table: Table<'_>) -> UpstreamH2 {
+    let mut h2 = UpstreamH2::default();
+    table.set("max_concurrent_streams", &mut h2.max_concurrent_streams, count);
+    table.set("stream_window", &mut h2.stream_window, window);
+    table.set("connection_window", &mut h2.connection_window, window);
+    table.set("ping_interval", &mut h2.ping_interval, duration);
+    table.set("ping_timeout", &mut h2.ping_timeout, duration);
+    table.finish(&[("max_streams", "max_concurrent_streams"), ("keep_alive", "ping_interval")]);
+    h2
 }
 
 fn tls_settings(mut table: Table<'_>, base: &Path) -> UpstreamTls {

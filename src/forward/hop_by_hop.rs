@@ -4,8 +4,9 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Version};
 
 /// Fields that are never forwarded, whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,

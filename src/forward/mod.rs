@@ -5,6 +5,8 @@
 //! after another as far as that is safe, and streams what comes back.
 
 mod cookie;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod hop_by_hop;
 mod retry;
 mod target;
@@ -29,13 +31,14 @@ use crate::context::Exchange;
 use crate::drain;
 use crate::error::{Error, Kind};
 use crate::observe::Metrics;
+use crate::respond::Format;
 
 /// What a [`Forward`] is told.
 #[derive(Debug)]
 pub struct ForwardSettings {
     /// How the target and `Host` are rewritten.
     pub target: TargetSettings,
-    /// Protocols that `Upgrade` may ask for, in lower case.
+    /// Protocols that `Upgrade` and an extended CONNECT may ask for, in lower case.
     pub upgrades: Vec<String>,
     /// Fields that the route's layers vouch for: a client cannot have them
     /// taken out by naming them in `Connection`.
@@ -99,7 +102,15 @@ impl Inner {
                 record.policy = Some(now.saturating_duration_since(exchange.started()));
             });
         }
-        let switch = upgrade::Switch::take(request, &self.settings.upgrades);
+        let switch = match upgrade::Switch::take(request, &self.settings.upgrades) {
+            Ok(switch) => switch,
+            Err(answer) => {
+                if let Some(exchange) = &exchange {
+                    exchange.update(|record| record.rejection = Some(answer.code()));
+                }
+                return Ok(answer.render(Format::preferred(request.headers())));
+            }
+        };
         self.prepare(request, switch.as_ref())?;
         // Nothing that was kept for the layers follows the request upstream.
         request.extensions_mut().clear();
@@ -158,6 +169,10 @@ impl Inner {
             };
             let idle = self.balance.upstream().settings().timeouts.idle_tunnel;
             return switch.complete(response, exchange, idle, self.drain.clone());
+        }
+        if switch.is_some_and(|switch| switch.is_misled_by(response.status())) {
+            return Err(Error::new(Kind::UpgradeFailed)
+                .detail("the origin answered an upgrade with success, and did not switch"));
         }
         let headers = response.headers();
         if headers.contains_key(header::TRANSFER_ENCODING)

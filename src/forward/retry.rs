@@ -17,7 +17,11 @@ use crate::body::Body;
 use crate::context::Exchange;
 use crate::error::{Error, Kind, Resend};
 use crate::observe::Metrics;
-use crate::upstream::{Failure, Origin, Verdict};
+use crate::upstream::{Failure, Origin, Reuse, Verdict};
+
+/// How often a request may be sent again to one origin because the connection
+/// was on its way out: the last time on one of its own.
+const MAX_STALE: u32 = 3;
 
 /// The attempts at one request.
 pub(super) struct Attempts<'a> {
@@ -73,7 +77,8 @@ impl<'a> Attempts<'a> {
     }
 
     /// Asks one origin: on a pooled connection, and if that proves dead, once
-    /// more on a fresh one. The request is put back if another may be asked:
+    /// more on a newer one; more often if the origin provably did not look at
+    /// it, as when it closes connections one after another. The request is put back if another may be asked:
     /// this one never looked at it.
     async fn ask(
         &mut self,
@@ -81,18 +86,22 @@ impl<'a> Attempts<'a> {
         slot: &mut Option<Request<Body>>,
     ) -> Result<Response<Body>, Error> {
         let idempotent = slot.as_ref().is_some_and(|request| is_idempotent(request.method()));
-        let mut failure = match self.attempt(origin, slot, false).await {
+        let mut failure = match self.attempt(origin, slot, Reuse::Any).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        let may_resend = match failure.error.resendable() {
-            Resend::Safe => true,
-            Resend::IfIdempotent => idempotent,
-            Resend::Never => false,
-        };
-        if failure.reused && may_resend && slot.is_some() {
+        for again in 1..=MAX_STALE {
+            let may_resend = match failure.error.resendable() {
+                Resend::Safe => true,
+                Resend::IfIdempotent => idempotent && again == 1,
+                Resend::Never => false,
+            };
+            if !(failure.reused && may_resend && slot.is_some()) {
+                break;
+            }
             self.metrics.request_resent(origin.upstream(), "stale_connection");
-            failure = match Box::pin(self.attempt(origin, slot, true)).await {
+            let reuse = if again < MAX_STALE { Reuse::Newer } else { Reuse::Never };
+            failure = match Box::pin(self.attempt(origin, slot, reuse)).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
@@ -107,13 +116,13 @@ impl<'a> Attempts<'a> {
         &mut self,
         origin: &Arc<Origin>,
         slot: &mut Option<Request<Body>>,
-        fresh: bool,
+        reuse: Reuse,
     ) -> Result<Response<Body>, Failure> {
         let upstream = self.balance.upstream();
         let now = self.now.take().unwrap_or_else(Instant::now);
         let downstream = self.exchange.map(|exchange| exchange.downstream());
         let interims = downstream.and_then(|downstream| downstream.interim.as_ref());
-        let sent = origin.send(slot, fresh, now, interims).await;
+        let sent = origin.send(slot, reuse, now, interims).await;
         let connect = match &sent {
             Ok(sent) => sent.connect,
             Err(failure) => failure.connect,

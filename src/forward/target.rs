@@ -41,6 +41,10 @@ pub(super) fn rewrite<B>(request: &mut Request<B>, settings: &TargetSettings) ->
         request.headers_mut().insert(header::HOST, host);
     }
     let mut path = parts.path_and_query.take().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if path.as_str().starts_with('?') {
+        // A URL's path may be empty; a target's may not (RFC 9112 §3.2.1).
+        path = parsed(format!("/{}", path.as_str()))?;
+    }
     if let Some((prefix, replacement)) = &settings.replace_prefix {
         path = replaced(&path, prefix, replacement)?;
     }
@@ -76,6 +80,10 @@ fn replaced(path: &PathAndQuery, prefix: &str, replacement: &str) -> Result<Path
         target.push('?');
         target.push_str(query);
     }
+    parsed(target)
+}
+
+fn parsed(target: String) -> Result<PathAndQuery, Error> {
     PathAndQuery::try_from(target).map_err(|error| {
         Error::new(Kind::Internal).detail("the rewritten path is not one").because(error)
     })
@@ -110,5 +118,8 @@ mod tests {
         rewrite(&mut request, &TargetSettings::default()).unwrap();
         assert_eq!(request.uri(), "/x?y");
         assert_eq!(request.headers()[header::HOST], "example.com");
+        let mut request = Request::get("http://example.com?y=//z").body(()).unwrap();
+        rewrite(&mut request, &TargetSettings::default()).unwrap();
+        assert_eq!(request.uri().path_and_query().unwrap().as_str(), "/?y=//z");
     }
 }

@@ -27,7 +27,9 @@ pub(super) fn names_us(headers: &HeaderMap) -> bool {
     headers.get_all(header::VIA).iter().any(|line| {
         line.as_bytes()
             .split(|byte| *byte == b',')
-            .filter_map(|hop| hop.trim_ascii().split(|byte| *byte == b' ').nth(1))
+            .filter_map(|hop| {
+                hop.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1)
+            })
             .any(|name| name == us)
     })
 }

@@ -91,7 +91,7 @@ fn lines_end_in_crlf(section: &[u8]) -> bool {
 
 /// Whether a field may stand in a trailer section: it neither frames, routes nor
 /// authenticates a message, nor says how its content is to be read.
-pub(super) fn may_trail(name: &HeaderName) -> bool {
+pub(crate) fn may_trail(name: &HeaderName) -> bool {
     !matches!(
         *name,
         header::AUTHORIZATION
@@ -117,6 +117,7 @@ pub(super) fn may_trail(name: &HeaderName) -> bool {
             | header::VIA
             | header::WWW_AUTHENTICATE
     ) && !name.as_str().starts_with("x-forwarded-")
+        && name != "x-real-ip"
 }
 
 #[cfg(test)]

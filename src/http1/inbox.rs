@@ -14,6 +14,9 @@ use crate::budget::{Budget, Charge, Use};
 const READ: usize = 8 * 1024;
 const MOST_READ: usize = 128 * 1024;
 
+/// How much is read at once of a body that was only announced.
+const MOST_EXPECTED: usize = 32 * 1024;
+
 /// With less room than this the buffer is made larger before it is read into.
 const LEAST_ROOM: usize = 2 * 1024;
 
@@ -29,8 +32,12 @@ pub(crate) struct Inbox {
     pub(crate) bytes: BytesMut,
     /// How far the end of a head was looked for.
     pub(crate) searched: usize,
+    /// Whether an empty line before the head was passed over.
+    pub(crate) passed_over: bool,
     /// How much to read at once.
     reads: usize,
+    /// Whether a read of this message filled all the room there was.
+    filled: bool,
     budget: Budget,
     charge: Charge,
     /// How much of the charge is for a head that was taken out and is still in use.
@@ -39,15 +46,21 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(budget: Budget) -> Self {
-        let charge = Charge::default();
-        Self { bytes: BytesMut::new(), searched: 0, reads: READ, budget, charge, pinned: 0 }
+        Self {
+            bytes: BytesMut::new(),
+            searched: 0,
+            passed_over: false,
+            reads: READ,
+            filled: false,
+            budget,
+            charge: Charge::default(),
+            pinned: 0,
+        }
     }
 
-    /// A new message, or the body of one, is expected, of which the size of the
-    /// last says nothing. What was taken out stays charged.
+    /// A new message is expected, of which the size of the last says nothing.
     pub(crate) fn begin(&mut self) {
         self.reads = READ;
-        self.pinned = self.charge.bytes();
     }
 
     /// Nothing that was taken out is in use any more: gives back what the buffer
@@ -55,16 +68,34 @@ impl Inbox {
     pub(crate) fn settle(&mut self) {
         self.pinned = 0;
         if self.charge.bytes() > 0 && self.bytes.is_empty() {
-            self.rest();
+            self.let_go();
         }
+    }
+
+    fn let_go(&mut self) {
+        (self.bytes, self.charge, self.pinned) = (BytesMut::new(), Charge::default(), 0);
+    }
+
+    /// The body of a new message of the same peer is expected, which is mostly like
+    /// the last. The head that was taken out stays charged.
+    pub(crate) fn begin_another(&mut self) {
+        self.pinned = self.charge.bytes();
+        if !std::mem::take(&mut self.filled) {
+            self.reads = (self.reads / 2).max(READ);
+        }
+    }
+
+    /// So many bytes of a body are still to come.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(MOST_EXPECTED);
+        self.reads = self.reads.max(bytes.next_power_of_two());
     }
 
     /// Gives the buffer back while there is nothing in it.
     pub(crate) fn rest(&mut self) {
         if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
-            self.charge = Charge::default();
-            self.pinned = 0;
+            self.let_go();
+            self.reads = READ;
         }
     }
 
@@ -84,6 +115,7 @@ impl Inbox {
             && room >= self.reads
         {
             // There is more where that came from.
+            self.filled = true;
             self.reads = (self.reads * 2).min(MOST_READ);
         }
         read
@@ -173,7 +205,7 @@ mod tests {
         let mut inbox = Inbox::new(budget.clone());
         fill(&mut inbox, &[b'x'; 60 * 1024]).await.unwrap();
         let head = inbox.bytes.split();
-        inbox.begin();
+        inbox.begin_another();
         let with_head = budget.charged();
         assert!(with_head >= 44 * 1024, "{with_head}");
         stream(&mut inbox, 1 << 20).await;

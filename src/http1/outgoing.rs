@@ -100,6 +100,11 @@ impl Outgoing {
         write(&mut self.first);
     }
 
+    /// How many bytes of heads wait to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.first.len() - self.written
+    }
+
     /// Whether nothing waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.len() == self.written && self.data.is_empty() && self.last.is_empty()

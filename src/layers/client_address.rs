@@ -11,6 +11,7 @@ use tower::{Layer, Service};
 
 use super::TrustSettings;
 use super::request_id::REQUEST_ID;
+use super::twins::remove_twins;
 use crate::context::Exchange;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -70,7 +71,7 @@ where
                 }
                 // A stranger does not choose the name of its request.
                 _ => {
-                    request.headers_mut().remove(REQUEST_ID);
+                    remove_twins(request.headers_mut(), &REQUEST_ID);
                 }
             }
         }
@@ -115,28 +116,67 @@ fn elements_from_the_right<'a>(
         .filter(|element| !element.is_empty())
 }
 
-/// The address in an element of `Forwarded`: its `for` parameter.
+/// The address in an element of `Forwarded`: its one `for` parameter (RFC 7239
+/// §4). What stands between quotes is no parameter, whatever it looks like: a
+/// client's `Host` may stand there.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
-    let value = element.split(';').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then_some(value.trim())
-    })?;
-    node(value.trim_matches('"'))
+    let mut found = None;
+    let mut rest = element;
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once('=')?;
+        let (value, after) = match value.strip_prefix('"') {
+            Some(quoted) => {
+                let (value, after) = quoted.split_at_checked(end_of_quoted(quoted)?)?;
+                (value, after.strip_prefix('"')?)
+            }
+            None => value.split_at(value.find([';', '"']).unwrap_or(value.len())),
+        };
+        if name.trim().eq_ignore_ascii_case("for") && found.replace(node(value.trim())?).is_some() {
+            return None;
+        }
+        rest = match after.trim_start() {
+            "" => "",
+            after => after.strip_prefix(';')?,
+        };
+    }
+    found
 }
 
-/// An address with or without a port, brackets and zone.
+/// Where a quoted string ends whose opening quote is gone (RFC 9110 §5.6.4).
+fn end_of_quoted(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
+}
+
+/// An address with or without a port, brackets and zone (RFC 4007 §11).
 fn node(text: &str) -> Option<IpAddr> {
-    let address = match text.parse::<IpAddr>() {
-        Ok(address) => address,
-        Err(_) => match text.parse::<SocketAddr>() {
-            Ok(address) => address.ip(),
-            Err(_) => {
-                let inside = text.strip_prefix('[')?.split(']').next()?;
-                inside.split('%').next()?.parse().ok()?
+    let address = match text.strip_prefix('[') {
+        Some(bracketed) => {
+            let (inside, port) = bracketed.split_once(']')?;
+            let has_port = port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+            if !(port.is_empty() || has_port) {
+                return None;
             }
+            IpAddr::V6(without_zone(inside).parse().ok()?)
+        }
+        None => match text.parse::<SocketAddr>() {
+            Ok(address) => address.ip(),
+            Err(_) => without_zone(text).parse().ok()?,
         },
     };
     Some(address.to_canonical())
+}
+
+/// A zone means something on one host only.
+fn without_zone(text: &str) -> &str {
+    match text.split_once('%') {
+        Some((address, zone)) if address.contains(':') && !zone.is_empty() => address,
+        _ => text,
+    }
 }
 
 #[cfg(test)]
@@ -162,6 +202,8 @@ mod tests {
         assert_eq!(xff("192.0.2.1:4711, 10.0.0.2:80"), "192.0.2.1");
         assert_eq!(xff("[2001:db9::1]:80"), "2001:db9::1");
         assert_eq!(xff("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(xff("fe80::1%eth0"), "fe80::1");
+        assert_eq!(xff("[fe80::1%25eth0]:80"), "fe80::1");
     }
 
     #[test]
@@ -176,6 +218,12 @@ mod tests {
         assert_eq!(xff("6.6.6.6, unknown, 10.0.0.2"), "10.0.0.2");
         assert_eq!(xff("<script>"), "10.0.0.1");
         assert_eq!(xff(&"x,".repeat(5_000)), "10.0.0.1");
+        for garbage in
+            ["[::1", "[::1]x", "[::1]:x", "[1.2.3.4]", "1.2.3.4%x", "1.2.3", "1.2.3.4:99999", "::%"]
+        {
+            let value = format!("6.6.6.6, {garbage}");
+            assert_eq!(derived(&[(X_FORWARDED_FOR, &value)]), "10.0.0.1", "{garbage}");
+        }
     }
 
     #[test]
@@ -184,5 +232,24 @@ mod tests {
         assert_eq!(forwarded("for=192.0.2.1;proto=https, for=10.0.0.2"), "192.0.2.1");
         assert_eq!(forwarded("proto=https; For=\"[2001:db9::1]:4711\""), "2001:db9::1");
         assert_eq!(forwarded("for=_hidden, for=10.0.0.2"), "10.0.0.2");
+    }
+
+    #[test]
+    fn what_is_quoted_in_forwarded_is_no_parameter() {
+        let forwarded = |value| derived(&[(header::FORWARDED, value)]);
+        assert_eq!(forwarded("host=\"x;for=6.6.6.6\";for=192.0.2.1"), "192.0.2.1");
+        assert_eq!(forwarded("host=\"x\\\";for=6.6.6.6\" ;for=192.0.2.1"), "192.0.2.1");
+        for garbage in [
+            "for=192.0.2.1;host=\"x,for=6.6.6.6\"",
+            "for=6.6.6.6;for=192.0.2.1",
+            "for=\"6.6.6.6",
+            "for=6.6.6.6\"",
+            "for=\"6.6.6.6\"x",
+            "for",
+            "=",
+            "for=",
+        ] {
+            assert_eq!(forwarded(garbage), "10.0.0.1", "{garbage}");
+        }
     }
 }

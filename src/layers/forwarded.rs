@@ -13,12 +13,12 @@ use tower::{Layer, Service};
 
 use super::TrustSettings;
 use super::client_address::is_trusted;
+use super::twins::{self, are_twins, begins_like};
 use crate::context::{Downstream, Exchange};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Puts [`Forwarded`] before a service.
@@ -71,18 +71,13 @@ where
 }
 
 fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]) {
-    remove_twins(headers);
     let downstream = exchange.map(|exchange| &**exchange.downstream());
     let peer = downstream.and_then(Downstream::peer_address);
     let is_trusted = peer.is_some_and(|peer| is_trusted(trusted, peer));
-    // One look at each name is cheaper than to look each of these up.
-    if !is_trusted && headers.keys().any(is_ours) {
-        for name in OURS {
-            headers.remove(name);
-        }
-    }
+    // A trusted proxy writes these fields as they are spelt; nobody means a twin.
+    twins::remove(headers, |name| is_claim(name) && !(is_trusted && is_spelt_plainly(name)));
     let (Some(exchange), Some(downstream)) = (exchange, downstream) else { return };
-    headers.reserve(OURS.len());
+    headers.reserve(WRITTEN);
     let proto = if downstream.tls.is_some() { "https" } else { "http" };
     let host = exchange.request().host.as_ref();
     let client = exchange.client();
@@ -112,36 +107,35 @@ fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &[IpNet]
     }
 }
 
-/// The fields that a stranger does not write.
-const OURS: [HeaderName; 6] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_HOST,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_PORT,
-    X_REAL_IP,
-    header::FORWARDED,
+/// How many fields are written.
+const WRITTEN: usize = 5;
+
+/// What a stranger does not say, and `X-Forwarded-` whatever: where the request
+/// comes from, and under which URL it came. Some origins route by the latter.
+const CLAIMS: [&str; 12] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
 ];
 
-fn is_ours(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "forwarded"
+/// Whether an origin may read a name, in lower case, as one of [`CLAIMS`].
+fn is_claim(name: &str) -> bool {
+    // Most names differ from all of them at the first character.
+    matches!(name.as_bytes(), [b'x' | b'f' | b't' | b'c', ..])
+        && (begins_like(name, "x-forwarded-") || CLAIMS.iter().any(|claim| are_twins(name, claim)))
 }
 
-/// Takes out names that some origins read as the same: `X_Forwarded_For`.
-fn remove_twins(headers: &mut HeaderMap) {
-    let suspicious = |name: &&HeaderName| name.as_str().contains('_');
-    let twins: Vec<HeaderName> = headers
-        .keys()
-        .filter(suspicious)
-        .filter(|name| {
-            let plain = name.as_str().replace('_', "-");
-            plain.starts_with("x-forwarded-") || plain == "x-real-ip" || plain == "forwarded"
-        })
-        .cloned()
-        .collect();
-    for twin in twins {
-        headers.remove(twin);
-    }
+fn is_spelt_plainly(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// One element of `Forwarded`. An IPv6 address is bracketed and quoted, and
@@ -238,6 +232,11 @@ mod tests {
                 ("forwarded", "for=6.6.6.6"),
                 ("x_forwarded_for", "6.6.6.6"),
                 ("x-forwarded_proto", "gopher"),
+                ("x.real.ip", "6.6.6.6"),
+                ("x-forwarded-user", "root"),
+                ("x-original-url", "/admin"),
+                ("x_rewrite_url", "/admin"),
+                ("true-client-ip", "6.6.6.6"),
             ],
         );
         assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.1");
@@ -255,6 +254,11 @@ mod tests {
         let headers = written("10.0.0.1:4711", &fields);
         assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.1, 10.0.0.1");
         assert_eq!(headers[X_FORWARDED_PROTO], "http");
+        let fields = [("x_forwarded_for", "192.0.2.1"), ("x-forwarded-prefix", "/a")];
+        let headers = written("10.0.0.1:4711", &fields);
+        assert_eq!(headers[X_FORWARDED_FOR], "10.0.0.1");
+        assert_eq!(headers["x-forwarded-prefix"], "/a");
+        assert!(!headers.contains_key("x_forwarded_for"));
     }
 
     #[test]

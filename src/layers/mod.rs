@@ -10,8 +10,11 @@
 //! | [`RequestIdLayer`] | names the exchange for client, log and origin |
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
+//! | [`MethodsLayer`] | lets only a route's own methods in |
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
 //! | [`ApiKeyLayer`] | lets only known API keys in |
+//! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
+//! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
 //! | [`ForwardedLayer`] | tells the origin where the request came from |
 //! | [`HeaderRewriteLayer`] | changes fields both ways |
@@ -30,13 +33,17 @@ mod body_limit;
 mod client_address;
 mod exchanges;
 mod forwarded;
+mod grpc;
+mod grpc_web;
 mod header_rewrite;
 mod in_flight;
+mod methods;
 mod rate_limit;
 mod request_id;
 mod rescue;
 mod settings;
 mod short_circuit;
+mod twins;
 
 pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
@@ -44,13 +51,17 @@ pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
+pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
+pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
+pub use methods::{Methods, MethodsLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    ApiKey, ApiKeySettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, RateLimitSettings,
-    TrustSettings,
+    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
+    MethodSettings, RateLimitSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
+pub(crate) use twins::are_twins;

@@ -6,10 +6,19 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
+
+/// Which methods a route takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MethodSettings {
+    /// These, and HEAD where GET is one of them. Names are in capitals, as
+    /// registered methods are (RFC 9110 §9.1).
+    pub methods: Vec<Method>,
+}
 
 /// How often one client address may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -118,6 +127,16 @@ impl ApiKeySettings {
     pub fn new(keys: Vec<ApiKey>) -> Self {
         Self { header: HeaderName::from_static("x-api-key"), keys, identity_header: None }
     }
+}
+
+/// What gRPC calls are held to, and whether gRPC-Web is understood.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct GrpcSettings {
+    /// Makes gRPC calls of gRPC-Web calls. Default false.
+    pub web: bool,
+    /// The longest a call may take to the end of its response, even if its
+    /// `grpc-timeout` says more or it has none. Default none.
+    pub max_timeout: Option<Duration>,
 }
 
 /// Changes to the fields of requests and responses.

@@ -1,6 +1,8 @@
 //! What can be seen from outside: the access log, metrics.
 
 mod access_log;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod line;
 mod memory;
 mod metrics;

@@ -7,7 +7,7 @@ mod table;
 
 use http::{Request, header};
 
-pub use reading::freest;
+pub use reading::readings;
 pub use reply::Reply;
 pub use settings::{
     Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,

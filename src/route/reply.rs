@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use hyper::ext::Protocol;
 
 use super::{FixedResponse, Redirect, RedirectTo, host_of};
 use crate::body::Body;
@@ -45,6 +46,17 @@ impl Reply {
     #[must_use]
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         match &*self.0 {
+            // A 2xx to an extended CONNECT opens the tunnel that it asks for.
+            Kind::Fixed { status, .. }
+                if status.is_success() && request.extensions().get::<Protocol>().is_some() =>
+            {
+                Answer::new(
+                    StatusCode::NOT_IMPLEMENTED,
+                    "protocol_unserved",
+                    "This protocol is not served here.",
+                )
+                .render(Format::preferred(request.headers()))
+            }
             Kind::Fixed { status, content_type, body } => {
                 let mut response = Response::new(Body::from(body.clone()));
                 *response.status_mut() = *status;

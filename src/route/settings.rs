@@ -91,7 +91,8 @@ pub struct ForwardAction {
     pub rewrite_prefix: Option<String>,
     /// What the origin sees as `Host`.
     pub host: OriginHost,
-    /// Protocols that `Upgrade` may ask for, in lower case. Default `websocket`.
+    /// Protocols that `Upgrade`, or `:protocol` of an extended CONNECT (RFC 8441),
+    /// may ask for, in lower case. Default `websocket`.
     pub upgrades: Vec<String>,
 }
 

@@ -12,13 +12,6 @@ const TLS_OUT: usize = 64 * 1024;
 /// directions, and its lists of streams.
 const HTTP2: usize = 64 * 1024;
 
-/// How much of a response HTTP/2 holds for a stream that has no window left. More
-/// of a fast one than of a slow one would not be seen: the window of most clients
-/// is 64 KiB to begin with.
-pub(super) fn send_buffer(h2: &H2Settings) -> usize {
-    h2.stream_window as usize
-}
-
 /// What a connection of HTTP/2 needs beyond one of HTTP/1.
 pub(super) fn http2_connection(tls: bool) -> usize {
     HTTP2 + if tls { TLS_OUT } else { 0 }
@@ -28,7 +21,9 @@ pub(super) fn http2_connection(tls: bool) -> usize {
 /// more of a request than is taken, and has the connection to itself.
 pub(super) fn buffers(http2: bool, tls: bool, h2: &H2Settings) -> Buffers {
     match (http2, tls) {
-        (true, _) => Buffers { request: h2.stream_window as usize, response: send_buffer(h2) },
+        (true, _) => {
+            Buffers { request: h2.stream_window as usize, response: h2.send_buffer as usize }
+        }
         (false, true) => Buffers { request: 0, response: TLS_OUT },
         (false, false) => Buffers::default(),
     }

@@ -1,39 +1,38 @@
 //! HTTP on one connection from a client, held to its limits: HTTP/1 by our own
 //! hand, HTTP/2 by hyper's.
 
+mod authority;
 mod http1;
+mod http2;
 mod io;
 mod memory;
+mod options;
 mod pulse;
 mod settings;
+mod target;
 mod validate;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use parking_lot::Mutex;
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
 pub use settings::{H2Settings, ServeSettings};
 pub use validate::{Validate, ValidateLayer};
+#[cfg(fuzzing)]
+pub(crate) use {http1::fuzz as http1_fuzz, http2::fuzz as http2_fuzz};
 
 use crate::body::Body;
 use crate::budget::Use;
-use crate::context::{Downstream, Exchange};
+use crate::context::Downstream;
 use crate::drain;
-use crate::layers::Ask;
 use io::Noted;
-use pulse::{Beat, Expired, FAREWELL, Lying, Pulse, Watch};
+use pulse::{Expired, FAREWELL, Pulse, Watch};
 
 /// How long a drain waits for the first byte of a connection that has just
 /// been made.
@@ -113,11 +112,8 @@ where
                 tracing::debug!("there is no memory for a connection of HTTP/2");
                 return;
             };
-            let (service, downstream) = (Mutex::new(service), Arc::new(downstream));
-            let service = PerConnection { service, downstream, pulse: pulse.clone() };
-            // Boxed, so that a connection of one version has no room for the other.
-            let connection = h2_builder(&settings).serve_connection(TokioIo::new(io), service);
-            run(Box::pin(connection).as_mut(), &mut watch, &drain).await;
+            let pulse = pulse.clone();
+            http2::serve(io, service, downstream, &settings, (pulse, &mut watch), &drain).await;
         } else {
             let (pulse, watch) = (pulse.clone(), &mut watch);
             http1::serve(io, service, downstream, &settings, (pulse, watch), &drain).await;
@@ -135,18 +131,6 @@ trait Served: Future<Output = Result<(), Self::Failed>> {
     /// Answers that a request's head took too long; false if none has begun.
     fn late(self: Pin<&mut Self>) -> bool {
         false
-    }
-}
-
-impl<IO, S> Served for http2::Connection<TokioIo<IO>, PerConnection<S>, TokioExecutor>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Answers,
-{
-    type Failed = hyper::Error;
-
-    fn end(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
     }
 }
 
@@ -213,70 +197,6 @@ async fn run<C: Served>(
         () = drain.cut() => {}
     }
     Pause::Over
-}
-
-fn h2_builder(settings: &ServeSettings) -> http2::Builder<TokioExecutor> {
-    let h2 = &settings.h2;
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(h2.max_concurrent_streams)
-        .initial_stream_window_size(h2.stream_window)
-        .initial_connection_window_size(h2.connection_window)
-        .max_header_list_size(u32::try_from(settings.max_request_head).unwrap_or(u32::MAX))
-        .max_send_buf_size(memory::send_buffer(h2))
-        .keep_alive_interval(h2.ping_interval)
-        .keep_alive_timeout(h2.ping_timeout);
-    builder
-}
-
-/// Answers the requests of one connection of HTTP/2.
-#[derive(Debug)]
-struct PerConnection<S> {
-    /// Never waited for: one task asks.
-    service: Mutex<S>,
-    downstream: Arc<Downstream>,
-    pulse: Pulse,
-}
-
-impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering<Ask<S, Request<Body>>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let beat = self.pulse.begin();
-        let mut request = request.map(Body::from);
-        request.extensions_mut().insert(self.downstream.clone());
-        let answer = Ask::new(&mut *self.service.lock(), request);
-        Answering { answer, beat: Some(beat) }
-    }
-}
-
-pin_project! {
-    /// A response on its way; the exchange lasts until its body's end.
-    #[derive(Debug)]
-    struct Answering<F> {
-        #[pin]
-        answer: F,
-        beat: Option<Beat>,
-    }
-}
-
-impl<F> Future for Answering<F>
-where
-    F: Future<Output = Result<Response<Body>, Infallible>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Ok(mut response) = ready!(this.answer.poll(cx));
-        let Some(beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
-        let exchange = response.extensions_mut().remove::<Exchange>();
-        let lying = Lying::new(beat, exchange);
-        Poll::Ready(Ok(response.map(|body| body.with_guard(lying))))
-    }
 }
 
 #[cfg(test)]

@@ -40,11 +40,38 @@ pub struct H2Settings {
     pub stream_window: u32,
     /// Flow-control window of the connection, in bytes. Default 1 MiB.
     pub connection_window: u32,
+    /// The longest payload of a frame that a client may send, in bytes, from 16
+    /// KiB to 16 MiB − 1 (RFC 9113 §4.2). Default 16 KiB.
+    pub max_frame_size: u32,
+    /// The longest list of fields, in bytes, counted as RFC 9113 §6.5.2 does: 32
+    /// for each field beside its name and value. A longer one is answered 431;
+    /// one four times as long ends the connection. Default
+    /// [`ServeSettings::max_request_head`].
+    pub max_header_list: Option<u32>,
+    /// How much of a response is held for a stream that the client does not
+    /// read, in bytes. Default 64 KiB.
+    pub send_buffer: u32,
+    /// Requests that a client may reset at once, over what it completes and
+    /// ten each second. Default 500.
+    pub max_resets: u32,
+    /// Requests that a client may reset before they were looked at, waiting at
+    /// once. Default 20.
+    pub max_pending_resets: usize,
+    /// Streams of one connection that were reset for what the client did wrong,
+    /// over its whole life. Default 256.
+    pub max_error_resets: usize,
+    /// Frames that carry nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE and
+    /// unknown ones) at once, over what requests and responses earn and ten each
+    /// second. Default 1,000.
+    pub max_control_frames: u32,
     /// How often to ping a client, and how long its answer may take. Default
     /// 30 s and 10 s.
     pub ping_interval: Duration,
     /// See [`H2Settings::ping_interval`].
     pub ping_timeout: Duration,
+    /// Offer the extended CONNECT (RFC 8441), by which a client opens a WebSocket
+    /// on one stream. Default true.
+    pub extended_connect: bool,
 }
 
 impl Default for ServeSettings {
@@ -69,8 +96,16 @@ impl Default for H2Settings {
             max_concurrent_streams: 128,
             stream_window: 64 * 1024,
             connection_window: 1024 * 1024,
+            max_frame_size: 16 * 1024,
+            max_header_list: None,
+            send_buffer: 64 * 1024,
+            max_resets: 500,
+            max_pending_resets: 20,
+            max_error_resets: 256,
+            max_control_frames: 1000,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(10),
+            extended_connect: true,
         }
     }
 }

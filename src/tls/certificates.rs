@@ -8,6 +8,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::{CertificateSettings, TlsError};
+use crate::context::Hosts;
 use crate::pem;
 
 /// The certificates of a listener, by the names they answer to.
@@ -68,6 +69,12 @@ impl Certificates {
             .get(&name)
             .or_else(|| self.wildcard.get(name.split_once('.')?.1))
             .unwrap_or(&self.default)
+    }
+}
+
+impl Hosts for Certificates {
+    fn are_alike(&self, server_name: &str, host: &str) -> bool {
+        Arc::ptr_eq(self.find(Some(server_name)), self.find(Some(host)))
     }
 }
 

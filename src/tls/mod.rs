@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 pub use settings::{CertificateSettings, TlsSettings, TlsVersion};
 
-use crate::context::TlsFacts;
+use crate::context::{Hosts, TlsFacts};
 use crate::error::cause_of;
 use certificates::Certificates;
 
@@ -23,6 +23,8 @@ use certificates::Certificates;
 #[derive(Clone)]
 pub struct TlsAcceptor {
     config: Arc<ServerConfig>,
+    /// `None` where there is one certificate for all.
+    hosts: Option<Arc<dyn Hosts>>,
     timeout: Duration,
 }
 
@@ -62,7 +64,9 @@ impl TlsAcceptor {
     /// Every certificate or key that cannot be used.
     pub fn new(settings: &TlsSettings, http1: bool, http2: bool) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let certificates = Certificates::read(&settings.certificates, &provider)?;
+        let certificates = Arc::new(Certificates::read(&settings.certificates, &provider)?);
+        let hosts =
+            (settings.certificates.len() > 1).then(|| certificates.clone() as Arc<dyn Hosts>);
         let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
@@ -72,7 +76,7 @@ impl TlsAcceptor {
             .with_protocol_versions(versions)
             .map_err(wrong)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(certificates));
+            .with_cert_resolver(certificates);
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(wrong)?;
         // A ticket costs half of what resuming with it saves, so no spare one.
         config.send_tls13_tickets = 1;
@@ -82,7 +86,7 @@ impl TlsAcceptor {
         if http1 {
             config.alpn_protocols.push(b"http/1.1".to_vec());
         }
-        Ok(Self { config: Arc::new(config), timeout: settings.handshake_timeout })
+        Ok(Self { config: Arc::new(config), hosts, timeout: settings.handshake_timeout })
     }
 
     /// Shakes hands on a connection that was just made. The stream is boxed: it is
@@ -112,6 +116,7 @@ impl TlsAcceptor {
             server_name: connection.server_name().map(|name| name.to_ascii_lowercase().into()),
             version: version.unwrap_or("unknown"),
             cipher: cipher.unwrap_or("unknown"),
+            hosts: self.hosts.clone(),
         };
         Ok((Box::new(stream), facts, alpn))
     }

@@ -1,5 +1,7 @@
 //! What connections to origins may have to hold in memory.
 
+use super::UpstreamH2;
+use super::http2::SEND_BUFFER;
 use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Kind};
 
@@ -13,29 +15,32 @@ const TLS_SESSION: usize = 96 * 1024;
 /// The buffers and tables of HTTP/2, beside its window.
 const HTTP2: usize = 64 * 1024;
 
-/// How many streams that nobody reads fill the window of a connection: a slow
-/// reader downstream must not stall its neighbours.
-const STREAMS: u32 = 16;
-
-/// The windows of HTTP/2 for a budget that has the room.
-const MOST_STREAM_WINDOW: u32 = 256 * 1024;
+/// The least windows of HTTP/2, whatever the budget.
 const LEAST_STREAM_WINDOW: u32 = 64 * 1024;
+const LEAST_CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Where the memory for connections to origins comes from, and how it is divided.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     pub(super) budget: Budget,
-    pub(super) stream_window: u32,
-    pub(super) connection_window: u32,
 }
 
 impl Memory {
-    /// A connection of HTTP/2 has at the most a 64th of the budget.
     pub(super) fn new(budget: Budget) -> Self {
-        let most = |max: usize| u32::try_from(max / 64).unwrap_or(u32::MAX) / STREAMS;
-        let window = budget.max().map_or(MOST_STREAM_WINDOW, most);
-        let stream_window = window.clamp(LEAST_STREAM_WINDOW, MOST_STREAM_WINDOW);
-        Self { budget, stream_window, connection_window: STREAMS * stream_window }
+        Self { budget }
+    }
+
+    /// What of these windows a connection may have: at the most a 64th of the
+    /// budget, and a stream a 16th of that, so that a slow reader downstream does
+    /// not stall its neighbours.
+    pub(super) fn limit(&self, h2: UpstreamH2) -> UpstreamH2 {
+        let Some(max) = self.budget.max() else { return h2 };
+        let most = u32::try_from(max / 64).unwrap_or(u32::MAX).max(LEAST_CONNECTION_WINDOW);
+        if h2.connection_window <= most {
+            return h2;
+        }
+        let stream_window = h2.stream_window.min((most / 16).max(LEAST_STREAM_WINDOW));
+        UpstreamH2 { stream_window, connection_window: most, ..h2 }
     }
 
     /// What a connection needs.
@@ -44,10 +49,15 @@ impl Memory {
         self.budget.charge(bytes, Use::Origin).ok_or_else(used_up)
     }
 
+    /// What an upload over HTTP/2 needs that its origin does not take.
+    pub(super) fn for_upload(&self) -> Result<Charge, Error> {
+        self.budget.charge(SEND_BUFFER, Use::Origin).ok_or_else(used_up)
+    }
+
     /// What one of HTTP/2 needs beyond that: all that its origin may send before
     /// anybody reads it.
-    pub(super) fn for_http2(&self, charge: &mut Charge) -> Result<(), Error> {
-        let bytes = charge.bytes() + HTTP2 + self.connection_window as usize;
+    pub(super) fn for_http2(&self, h2: &UpstreamH2, charge: &mut Charge) -> Result<(), Error> {
+        let bytes = charge.bytes() + HTTP2 + h2.connection_window as usize;
         self.budget.extend(charge, bytes, Use::Origin).then_some(()).ok_or_else(used_up)
     }
 }
@@ -64,8 +74,8 @@ mod tests {
     #[test]
     fn a_small_budget_makes_for_small_windows() {
         let windows = |budget| {
-            let memory = Memory::new(budget);
-            (memory.stream_window >> 10, memory.connection_window >> 10)
+            let h2 = Memory::new(budget).limit(UpstreamH2::default());
+            (h2.stream_window >> 10, h2.connection_window >> 10)
         };
         assert_eq!(windows(Budget::unlimited()), (256, 4096));
         assert_eq!(windows(Budget::new(1 << 30)), (256, 4096));
@@ -77,7 +87,10 @@ mod tests {
     fn a_connection_that_does_not_fit_is_refused() {
         let memory = Memory::new(Budget::new(1 << 20));
         let mut charge = memory.for_connection(false).unwrap();
-        assert_eq!(memory.for_http2(&mut charge).unwrap_err().kind(), Kind::Overloaded);
+        assert_eq!(
+            memory.for_http2(&UpstreamH2::default(), &mut charge).unwrap_err().kind(),
+            Kind::Overloaded
+        );
         assert_eq!(memory.budget.charged(), CONNECTION);
     }
 }

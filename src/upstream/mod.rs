@@ -7,6 +7,7 @@
 mod client;
 mod connect;
 mod http1;
+mod http2;
 mod memory;
 mod origin;
 mod pool;
@@ -14,7 +15,6 @@ mod probe;
 mod settings;
 mod stream;
 mod tls;
-mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,11 +24,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use client::{Failure, Sent};
+pub use client::{Failure, Reuse, Sent};
+#[cfg(fuzzing)]
+pub(crate) use http1::fuzz;
 pub use origin::{Origin, Verdict};
 pub use settings::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 pub use tls::ClientTlsError;
 

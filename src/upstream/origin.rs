@@ -15,7 +15,8 @@ use super::memory::Memory;
 use super::pool::Pool;
 use super::tls::ClientTls;
 use super::{
-    OriginScheme, OriginSettings, OriginUrl, Protocol, UpstreamSettings, UpstreamTimeouts,
+    OriginScheme, OriginSettings, OriginUrl, Protocol, UpstreamH2, UpstreamSettings,
+    UpstreamTimeouts,
 };
 use crate::budget::Charge;
 use crate::context::Permit;
@@ -39,6 +40,7 @@ pub struct Origin {
     max_connections: Option<usize>,
     timeouts: UpstreamTimeouts,
     memory: Memory,
+    h2: UpstreamH2,
     metrics: Metrics,
 }
 
@@ -102,11 +104,20 @@ impl Origin {
             authority: authority.parse().ok(),
             health: Mutex::default(),
             connector: Connector::new(origin.url.clone(), tls, settings),
-            pool: Pool::new(settings.max_idle, settings.timeouts.pool_idle),
+            pool: Pool::new(
+                settings.max_idle,
+                settings.timeouts.pool_idle,
+                match (origin.url.scheme, settings.protocol) {
+                    (OriginScheme::H2c, _) | (OriginScheme::Https, Protocol::Http2) => Some(true),
+                    (OriginScheme::Http, _) | (OriginScheme::Https, Protocol::Http1) => Some(false),
+                    (OriginScheme::Https, Protocol::Auto) => None,
+                },
+            ),
             open: Arc::default(),
             max_connections: settings.max_connections,
             timeouts: settings.timeouts,
             memory: memory.clone(),
+            h2: memory.limit(settings.h2),
             metrics: metrics.clone(),
         }
     }
@@ -193,6 +204,10 @@ impl Origin {
 
     pub(super) fn timeouts(&self) -> &UpstreamTimeouts {
         &self.timeouts
+    }
+
+    pub(super) fn h2(&self) -> &UpstreamH2 {
+        &self.h2
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -1,54 +1,43 @@
-//! Idle connections to one origin, ready to carry the next request.
+//! Connections to one origin that may carry the next request: idle ones of
+//! HTTP/1.1, and those of HTTP/2 with room.
 //!
 //! A pool is divided into shards, one for each thread that asks, as far as the
 //! count goes: a worker finds the connections that its own runtime drives, and
 //! no lock is shared by all cores. A worker without an idle connection takes
 //! one from its neighbours before it dials, so that an origin does not see
-//! cores × connections.
+//! cores × connections. Those of HTTP/2 each worker has for itself, unless the
+//! number of connections is limited.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::http1::Http1;
-use crate::body::Body;
+use super::http2::{self, Claim, Dialling};
 use crate::seat::seat;
 
-/// The idle connections of one origin.
+/// The connections of one origin that may carry another request.
 pub(super) struct Pool {
     shards: Box<[Shard]>,
     max_idle: usize,
     idle_timeout: Duration,
-    /// Whether the origin spoke HTTP/2 the last time: then one connection
-    /// carries all, and dialling is worth waiting in line for.
-    http2: AtomicBool,
+    /// Whether the origin speaks HTTP/2: then connections are shared, and one
+    /// that is being made is worth waiting for.
+    speaks: AtomicU8,
 }
+
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
 
 #[derive(Default)]
 struct Shard {
     idle: Mutex<Vec<Idle>>,
-    shared: Mutex<Shared>,
-    dialling: tokio::sync::Mutex<()>,
-}
-
-/// The HTTP/2 connection that all share.
-#[derive(Default)]
-struct Shared {
-    connection: Option<Http2>,
-    used: Option<Instant>,
-    generation: u64,
-}
-
-/// An HTTP/2 connection to send on.
-#[derive(Clone)]
-pub(super) struct Http2 {
-    pub(super) sender: http2::SendRequest<Body>,
-    /// Differs from that of every other connection of its shard.
-    generation: u64,
+    http2: Arc<http2::Set>,
 }
 
 struct Idle {
@@ -57,13 +46,14 @@ struct Idle {
 }
 
 impl Pool {
-    pub(super) fn new(max_idle: usize, idle_timeout: Duration) -> Self {
+    /// `http2` says which version the origin speaks, if that is known.
+    pub(super) fn new(max_idle: usize, idle_timeout: Duration, http2: Option<bool>) -> Self {
         let shards = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             max_idle,
             idle_timeout,
-            http2: AtomicBool::new(false),
+            speaks: AtomicU8::new(http2.map_or(UNKNOWN, says)),
         }
     }
 
@@ -92,46 +82,38 @@ impl Pool {
         }
     }
 
-    /// The HTTP/2 connection that all share, if there is a live one.
-    pub(super) fn shared(&self, now: Instant) -> Option<Http2> {
-        if !self.http2.load(Ordering::Relaxed) {
+    /// Remembers what the origin has agreed to speak.
+    pub(super) fn learn(&self, http2: bool) {
+        self.speaks.store(says(http2), Ordering::Relaxed);
+    }
+
+    /// Whether a connection that is being made may carry more than one request.
+    pub(super) fn may_share(&self) -> bool {
+        self.speaks.load(Ordering::Relaxed) != HTTP1
+    }
+
+    /// Room on an HTTP/2 connection of this worker.
+    pub(super) fn shared(&self, now: Instant) -> Option<http2::Lease> {
+        if self.speaks.load(Ordering::Relaxed) != HTTP2 {
             return None;
         }
-        let mut shared = self.shards[self.mine()].shared.lock();
-        if shared.is_stale(now, self.idle_timeout) {
-            shared.connection = None;
-        }
-        shared.used = Some(now);
-        shared.connection.clone()
+        self.shards[self.mine()].http2.lease(now, self.idle_timeout)
     }
 
-    /// Offers an HTTP/2 connection to all who come.
-    pub(super) fn share(&self, sender: http2::SendRequest<Body>) -> Http2 {
-        self.http2.store(true, Ordering::Relaxed);
-        let mut shared = self.shards[self.mine()].shared.lock();
-        shared.generation += 1;
-        shared.used = Some(Instant::now());
-        let connection = Http2 { sender, generation: shared.generation };
-        shared.connection = Some(connection.clone());
-        connection
+    /// Room on an HTTP/2 connection of any worker.
+    pub(super) fn shared_by_any(&self) -> Option<http2::Lease> {
+        let now = Instant::now();
+        self.shards.iter().find_map(|shard| shard.http2.lease(now, self.idle_timeout))
     }
 
-    /// Takes back a connection that should carry no new request; one that has
-    /// taken its place stays.
-    pub(super) fn unshare(&self, connection: &Http2) {
-        let mut shared = self.shards[self.mine()].shared.lock();
-        if shared.connection.as_ref().is_some_and(|c| c.generation == connection.generation) {
-            shared.connection = None;
-        }
+    /// Room on an HTTP/2 connection of this worker, now or later.
+    pub(super) fn claim(&self, most: usize) -> Claim {
+        self.shards[self.mine()].http2.claim(most)
     }
 
-    /// A turn to dial, where one connection will serve all who wait.
-    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        if self.http2.load(Ordering::Relaxed) {
-            Some(self.shards[self.mine()].dialling.lock().await)
-        } else {
-            None
-        }
+    /// An HTTP/2 connection to be made, whatever there is.
+    pub(super) fn dial(&self) -> Dialling {
+        self.shards[self.mine()].http2.dial()
     }
 
     /// Closes what has been idle for too long, or was closed by the origin.
@@ -146,11 +128,8 @@ impl Pool {
             }
             drop(idle);
             drop(dropped);
-            let mut shared = shard.shared.lock();
-            if shared.is_stale(now, timeout) {
-                // What is still under way on it is finished first.
-                shared.connection = None;
-            }
+            // What is still under way on one is finished first.
+            shard.http2.sweep(now, timeout);
         }
     }
 }
@@ -166,17 +145,14 @@ impl Shard {
     }
 }
 
-impl Shared {
-    fn is_stale(&self, now: Instant, timeout: Duration) -> bool {
-        let unused = self.used.is_none_or(|used| now.saturating_duration_since(used) >= timeout);
-        self.connection.as_ref().is_some_and(|c| unused || c.sender.is_closed())
-    }
-}
-
 impl Idle {
     fn is_stale(&mut self, now: Instant, timeout: Duration) -> bool {
         now.saturating_duration_since(self.since) >= timeout || !self.http1.is_ready()
     }
+}
+
+fn says(http2: bool) -> u8 {
+    if http2 { HTTP2 } else { HTTP1 }
 }
 
 impl fmt::Debug for Pool {

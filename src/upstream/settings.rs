@@ -16,6 +16,8 @@ pub struct UpstreamSettings {
     pub origins: Vec<OriginSettings>,
     /// How origins are spoken to.
     pub protocol: Protocol,
+    /// HTTP/2 towards origins that speak it.
+    pub h2: UpstreamH2,
     /// TLS towards `https` origins.
     pub tls: UpstreamTls,
     /// How long each phase may take.
@@ -79,6 +81,25 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 only.
     Http2,
+}
+
+/// HTTP/2 towards origins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UpstreamH2 {
+    /// The most streams at once on one connection, even if the origin allows
+    /// more; past it another connection is made. Default 100.
+    pub max_concurrent_streams: usize,
+    /// The flow-control window of a stream, in bytes. Default 256 KiB.
+    pub stream_window: u32,
+    /// The flow-control window of a connection, in bytes; much larger, so that
+    /// one slow client does not stall the others. Default 4 MiB.
+    pub connection_window: u32,
+    /// How often an origin is asked whether it is there while it has requests to
+    /// answer. Default 5 min 5 s: gRPC servers close connections that are pinged
+    /// more often than every 5 minutes.
+    pub ping_interval: Duration,
+    /// How long its answer may take; then the connection is closed. Default 10 s.
+    pub ping_timeout: Duration,
 }
 
 /// TLS towards origins.
@@ -168,6 +189,7 @@ impl UpstreamSettings {
             name: name.into(),
             origins,
             protocol: Protocol::default(),
+            h2: UpstreamH2::default(),
             tls: UpstreamTls::default(),
             timeouts: UpstreamTimeouts::default(),
             max_idle: 64,
@@ -185,6 +207,18 @@ impl OriginSettings {
     #[must_use]
     pub fn new(url: OriginUrl) -> Self {
         Self { url, weight: 1 }
+    }
+}
+
+impl Default for UpstreamH2 {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 100,
+            stream_window: 256 * 1024,
+            connection_window: 4 * 1024 * 1024,
+            ping_interval: Duration::from_secs(5 * 60 + 5),
+            ping_timeout: Duration::from_secs(10),
+        }
     }
 }
 

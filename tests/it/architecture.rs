@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 28] = [
+const FLOORS: [(&str, u32); 29] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
@@ -31,6 +31,7 @@ const FLOORS: [(&str, u32); 28] = [
     ("admin", 5),
     ("app", 6),
     ("cli", 7),
+    ("fuzz", 8),
     ("lib", 8),
     ("main", 8),
     ("tests", 8),

@@ -13,7 +13,7 @@ use tollgate::{Proxy, ProxyService};
 
 use crate::support::client::{self, fields};
 use crate::support::origin::Origin;
-use crate::support::within;
+use crate::support::{websocket, within};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ntheirs";
 
@@ -113,6 +113,11 @@ async fn a_websocket_passes_through_the_application() {
         let (mut socket, _) = tokio_tungstenite::client_async("ws://a.test/", tcp).await.unwrap();
         socket.send("hello".into()).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap(), "hello");
+
+        let mut sender = websocket::h2_to(address).await;
+        let (mut socket, _) = websocket::extended(&mut sender, &[]).await;
+        socket.send("over HTTP/2".into()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap(), "over HTTP/2");
     })
     .await;
 }

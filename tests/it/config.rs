@@ -98,6 +98,39 @@ fn the_sample_is_sound_and_shows_true_defaults() {
 }
 
 #[test]
+fn the_limits_of_http2_are_read_and_checked() {
+    let with = |lines: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[listener.h2]\n{lines}\n\
+             [[route]]\nname = \"a\"\nrespond = {{}}\n"
+        );
+        parse(Path::new("h2.toml"), &text).map(|settings| settings.listeners[0].serve.h2.clone())
+    };
+    let h2 = with(
+        "max_frame_size = \"32KiB\"\nmax_header_list = \"8KiB\"\nsend_buffer = \"1KiB\"\n\
+         max_resets = 1\nmax_pending_resets = 2\nmax_error_resets = 3\nmax_control_frames = 4",
+    )
+    .unwrap();
+    assert_eq!((h2.max_frame_size, h2.max_header_list), (32 * 1024, Some(8 * 1024)));
+    assert_eq!((h2.send_buffer, h2.max_resets, h2.max_pending_resets), (1024, 1, 2));
+    assert_eq!((h2.max_error_resets, h2.max_control_frames), (3, 4));
+    for (line, complaint) in [
+        ("max_frame_size = 16383", "expected a size from 16KiB (16384) to 16MiB - 1 (16777215)"),
+        (
+            "max_frame_size = \"16MiB\"",
+            "expected a size from 16KiB (16384) to 16MiB - 1 (16777215)",
+        ),
+        ("max_header_list = \"4GiB\"", "expected a size of less than 4GiB"),
+        ("max_control_frames = 0", "expected a number from 1 to 4294967295"),
+        ("max_resets = 0", "expected a number from 1 to 4294967295"),
+        ("max_reset = 1", "did you mean `max_resets`?"),
+    ] {
+        let report = with(line).unwrap_err().to_string();
+        assert!(report.contains(complaint), "{line}: {report}");
+    }
+}
+
+#[test]
 fn every_key_is_documented() {
     let docs = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     let mut keys = BTreeSet::new();

@@ -3,6 +3,7 @@
 use crate::support::client::{Raw, ask, fields, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::Setup;
+use crate::support::websocket::HANDSHAKE;
 use crate::support::within;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: origin\r\n\
@@ -97,8 +98,7 @@ async fn policy_holds_for_upgrade_requests_too() {
     within(async {
         let origin = Origin::answering(OK).await;
         let proxy = with_key(&origin).start();
-        let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n";
-        assert_eq!(get(proxy.address, "/", upgrade).await.status, 401);
+        assert_eq!(get(proxy.address, "/", HANDSHAKE).await.status, 401);
         assert!(origin.bytes().is_empty());
     })
     .await;

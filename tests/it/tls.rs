@@ -12,6 +12,7 @@ use crate::support::certs::{Authority, connect, server};
 use crate::support::client::{Raw, fields, get};
 use crate::support::origin::{Origin, serve_h2};
 use crate::support::proxy::{Running, Setup};
+use crate::support::websocket::HANDSHAKE;
 use crate::support::within;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -250,12 +251,7 @@ async fn a_websocket_reaches_an_origin_that_prefers_http_2() {
         let proxy = https(&origin, dir, "ca = \"ca.pem\"\nserver_name = \"origin.test\"");
         assert_eq!(get(proxy.address, "/x", "").await.text(), "h2 https://a.test/x");
         let mut client = Raw::connect(proxy.address).await;
-        client
-            .send(
-                "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\n\
-                 Upgrade: websocket\r\n\r\n",
-            )
-            .await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: a.test\r\n{HANDSHAKE}\r\n")).await;
         assert_eq!(client.answer().await.status, 101);
         assert_eq!(client.read_exact(5).await, b"hello");
     })

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::support::client::{Raw, fields, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::Setup;
+use crate::support::websocket::HANDSHAKE;
 use crate::support::{eventually, within};
 
 /// Echoes WebSocket messages.
@@ -68,12 +69,7 @@ async fn an_origin_that_hangs_up_ends_the_tunnel() {
         .await;
         let proxy = Setup::forwarding_to(&origin).start();
         let mut client = Raw::connect(proxy.address).await;
-        client
-            .send(
-                "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
-                 Upgrade: websocket\r\n\r\n",
-            )
-            .await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: a.test\r\n{HANDSHAKE}\r\n")).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, 101);
         assert_eq!(answer.field("upgrade"), Some("websocket"));
@@ -139,26 +135,9 @@ async fn an_answer_of_another_protocol_is_502() {
         )
         .await;
         let proxy = Setup::forwarding_to(&origin).start();
-        let asked = "Connection: upgrade\r\nUpgrade: websocket\r\n";
-        let answer = get(proxy.address, "/", asked).await;
+        let answer = get(proxy.address, "/", HANDSHAKE).await;
         assert_eq!(answer.status, 502);
         assert_eq!(answer.field("proxy-status"), Some("tollgate; error=http_upgrade_failed"));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_drain_waits_for_tunnels_and_then_cuts_and_counts_them() {
-    within(async {
-        let origin = echo().await;
-        let mut proxy = Setup::forwarding_to(&origin).server("drain_timeout = \"300ms\"").start();
-        let mut socket = websocket(proxy.address).await;
-        proxy.begin_stop();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        socket.send(Message::text("still here")).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("still here"));
-        assert_eq!(proxy.ended().await.cut, 1);
-        assert!(socket.next().await.is_none_or(|message| message.is_err()));
     })
     .await;
 }

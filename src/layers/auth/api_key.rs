@@ -10,8 +10,8 @@ use http::header;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tower::{Layer, Service};
 
-use super::identity::remove_twins;
 use crate::context::Exchange;
+use crate::layers::twins::remove_twins;
 use crate::layers::{ApiKeySettings, KeyDigest, ShortCircuit};
 use crate::respond::{Answer, Format};
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::Request;
 use http::header::HeaderName;
-use http::{HeaderMap, Request};
 use tower::{Layer, Service};
+
+use crate::layers::twins::remove_twins;
 
 /// Puts [`StripIdentity`] before a service.
 #[derive(Clone, Debug)]
@@ -54,41 +56,5 @@ where
             remove_twins(request.headers_mut(), field);
         }
         self.inner.call(request)
-    }
-}
-
-/// Takes a field out, with the names that some origins read as the same:
-/// `X_Client` and `X.Client` for `X-Client`.
-pub(super) fn remove_twins(headers: &mut HeaderMap, field: &HeaderName) {
-    // Most requests have none.
-    if !headers.keys().any(|name| are_twins(name, field)) {
-        return;
-    }
-    let twins: Vec<HeaderName> =
-        headers.keys().filter(|name| are_twins(name, field)).cloned().collect();
-    for twin in twins {
-        headers.remove(twin);
-    }
-}
-
-fn are_twins(one: &HeaderName, other: &HeaderName) -> bool {
-    let plain = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| plain(*a) == plain(*b))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    #[test]
-    fn a_field_goes_with_its_twins_and_nothing_else_does() {
-        let mut headers = HeaderMap::new();
-        for name in ["x-client", "x_client", "x.client", "x-client-id"] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("root"));
-        }
-        remove_twins(&mut headers, &HeaderName::from_static("x-client"));
-        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-client-id"]);
     }
 }

@@ -27,18 +27,25 @@ pub(super) fn json_at(exchange: &Facts, at: Moment, into: &mut Vec<u8>) {
             let _ = serde_json::to_writer(&mut *into, &line(exchange, record, now, at.elapsed));
         });
     });
-    if !into[start..].is_ascii() {
-        without_c1(into, start);
+    if !into[start..].iter().all(|byte| *byte < b'\x7f') {
+        without_tricks(into, start);
     }
     into.push(b'\n');
 }
 
-/// JSON escapes the control characters of ASCII only; terminals obey others too.
-fn without_c1(into: &mut Vec<u8>, start: usize) {
+/// JSON escapes most control characters of ASCII; terminals obey others too,
+/// viewers break lines at some, and turn what they show at others.
+fn without_tricks(into: &mut Vec<u8>, start: usize) {
     let json = into.split_off(start);
     for character in String::from_utf8_lossy(&json).chars() {
         match character {
-            '\u{80}'..='\u{9f}' => {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => {
                 let _ = write!(into, "\\u{:04x}", u32::from(character));
             }
             other => into.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),

@@ -23,6 +23,9 @@ use crate::serve::pulse::{Beat, Pulse};
 use crate::serve::{Answers, Served};
 use crate::switch;
 
+/// How much of interim responses waits for a client to take it, in bytes.
+const MOST_INTERIM: usize = 16 * 1024;
+
 /// What of a connection outlasts its buffers.
 pub(super) struct Base<IO, S> {
     pub(super) wire: Shared<IO>,
@@ -76,6 +79,8 @@ struct Exchange {
     /// Whether the connection ends with it.
     last: bool,
     switch: Option<switch::Sender>,
+    /// Whether the request's body is read from the connection bit by bit.
+    uploads: bool,
     _beat: Beat,
 }
 
@@ -175,14 +180,17 @@ where
         let mut this = self.project();
         let Head { mut request, incoming, facts } = head;
         let beat = this.base.pulse.begin();
+        let uploads;
         *request.body_mut() = {
             let mut wire = this.base.wire.lock();
-            wire.inbox.begin();
+            wire.inbox.begin_another();
             wire.call = if facts.expects { Call::Held } else { Call::Unneeded };
             (wire.broken, wire.wanted, wire.driver) = (false, false, None);
             wire.incoming = incoming;
+            let body = take_body(&this.base.wire, &mut wire);
+            uploads = wire.wanted;
             // The service may drop the body at once, which takes the lock.
-            take_body(&this.base.wire, &mut wire)
+            body
         };
         let extensions = request.extensions_mut();
         extensions.insert(this.base.downstream.clone());
@@ -192,11 +200,16 @@ where
             sender
         });
         this.answer.set(Some(Ask::new(&mut this.base.service, request)));
-        State::Answer(Exchange { facts, last: !facts.keep_alive, switch, _beat: beat })
+        let last = !facts.keep_alive;
+        State::Answer(Exchange { facts, last, switch, uploads, _beat: beat })
     }
 
     fn poll_answer(self: Pin<&mut Self>, mut exchange: Exchange, cx: &mut Context<'_>) -> Next {
         let mut this = self.project();
+        if exchange.uploads {
+            // A body that is read by this task need not wake it.
+            this.base.wire.lock().driver = None;
+        }
         let polled = match this.answer.as_mut().as_pin_mut() {
             Some(answer) => answer.poll(cx),
             None => return Next::Go(State::Close { linger: false }),
@@ -206,6 +219,10 @@ where
             None => Vec::new(),
         };
         for interim in &interims {
+            if this.outgoing.waiting() > MOST_INTERIM {
+                // The client takes nothing, and a hint is only a hint.
+                break;
+            }
             this.outgoing.put(|out| response::write_interim(interim, out));
         }
         if let Poll::Ready(answered) = polled {
@@ -219,13 +236,7 @@ where
             wire.call = Call::Unneeded;
             this.outgoing.put(|out| out.extend_from_slice(response::CONTINUE));
         }
-        if wire.call == Call::Held {
-            // The body may be called for elsewhere.
-            wire.driver = Some(cx.waker().clone());
-        }
-        if !wire.wanted
-            && let Poll::Ready(gone) = wire.poll_gone(cx)
-        {
+        if let Poll::Ready(gone) = wire.poll_unread(cx) {
             return Next::Broken(gone);
         }
         drop(wire);
@@ -246,9 +257,10 @@ where
         response: Response<Body>,
         cx: &mut Context<'_>,
     ) -> Next {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(sender) = exchange.switch.take()
-        {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(sender) = exchange.switch.take() else {
+                return Next::Broken(io::Error::other("the answer switches unasked"));
+            };
             outgoing.begin(|out| {
                 response::write_interim(&response, out);
                 Framing::None
@@ -271,6 +283,9 @@ where
         cx: &mut Context<'_>,
     ) -> Next {
         let this = self.project();
+        if exchange.uploads {
+            this.base.wire.lock().driver = None;
+        }
         let mut writer = Writer(&this.base.wire);
         match this.outgoing.poll(&mut writer, &mut body, cx) {
             Poll::Ready(Ok(())) => {
@@ -284,10 +299,7 @@ where
                 Next::Broken(io::Error::other("the body is not as long as was announced"))
             }
             Poll::Pending => {
-                let mut wire = this.base.wire.lock();
-                if !wire.wanted
-                    && let Poll::Ready(gone) = wire.poll_gone(cx)
-                {
+                if let Poll::Ready(gone) = this.base.wire.lock().poll_unread(cx) {
                     return Next::Broken(gone);
                 }
                 Next::Wait(State::Respond(exchange, body))
@@ -393,6 +405,9 @@ where
         wire.incoming = Incoming::Length(0);
         wire.call = Call::Unneeded;
         return Body::from(wire.inbox.bytes.split_to(length).freeze());
+    }
+    if let Incoming::Length(length) = wire.incoming {
+        wire.inbox.expect(length.saturating_sub(wire.inbox.bytes.len() as u64));
     }
     wire.wanted = true;
     Body::new(RequestBody::new(shared.clone(), &wire.incoming))

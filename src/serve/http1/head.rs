@@ -125,7 +125,7 @@ pub(super) fn take(inbox: &mut Inbox, limits: Limits) -> Option<Head> {
     match end_of_head(inbox, limits.head) {
         Ok(None) => None,
         Ok(Some(end)) => {
-            inbox.searched = 0;
+            (inbox.searched, inbox.passed_over) = (0, false);
             let bytes = inbox.bytes.split_to(end).freeze();
             Some(parse(&bytes, limits.more).unwrap_or_else(|fault| refused(fault, &bytes)))
         }
@@ -135,17 +135,18 @@ pub(super) fn take(inbox: &mut Inbox, limits: Limits) -> Option<Head> {
 
 /// Gives up on the head that is being received.
 pub(super) fn refuse(inbox: &mut Inbox, fault: Fault) -> Head {
-    inbox.searched = 0;
+    (inbox.searched, inbox.passed_over) = (0, false);
     let bytes = inbox.bytes.split().freeze();
     refused(fault, &bytes)
 }
 
 /// Where the head ends, once it is whole.
 fn end_of_head(inbox: &mut Inbox, max: usize) -> Result<Option<usize>, Fault> {
-    let Inbox { bytes, searched, .. } = inbox;
-    if *searched == 0 && bytes.starts_with(b"\r\n") {
+    let Inbox { bytes, searched, passed_over, .. } = inbox;
+    if !*passed_over && bytes.starts_with(b"\r\n") {
         // RFC 9112 §2.2: some clients end a body with a line of its own.
         bytes.advance(2);
+        *passed_over = true;
     }
     match **bytes {
         [] | [b'\r'] => return Ok(None),
@@ -367,6 +368,20 @@ mod tests {
         let head = head(text).expect(text);
         let refused = head.request.extensions().get::<Refused>();
         refused.map_or(200, |Refused(answer)| answer.status().as_u16())
+    }
+
+    #[test]
+    fn one_empty_line_is_passed_over_however_it_arrives() {
+        let two = "\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        for text in [two, &two[2..], &two[4..]] {
+            let mut inbox = Inbox::new(Budget::unlimited());
+            let taken = text.bytes().find_map(|byte| {
+                inbox.bytes.extend_from_slice(&[byte]);
+                take(&mut inbox, LIMITS)
+            });
+            let refused = taken.unwrap().request.extensions().get::<Refused>().is_some();
+            assert_eq!(refused, text == two);
+        }
     }
 
     #[test]

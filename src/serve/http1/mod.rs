@@ -5,6 +5,8 @@
 //! buffers, and the room for an exchange, are given back until the next byte.
 
 mod connection;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod head;
 mod response;
 mod wire;

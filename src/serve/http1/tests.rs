@@ -232,3 +232,167 @@ async fn a_client_that_leaves_while_parked_is_noticed_at_once() {
     bench.task.await.unwrap();
     assert_eq!(before.elapsed().as_secs(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_sent_at_once_are_answered_in_order_up_to_the_last() {
+    let mut bench = Bench::echo(drain::Watcher::never());
+    let post = |body: &str, field: &str| {
+        let length = body.len();
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{field}Content-Length: {length}\r\n\r\n{body}")
+    };
+    let close = "Connection: keep-alive, Close\r\n";
+    let all = [post("one", ""), post("two", ""), post("three", close), post("four", "")].concat();
+    bench.client.write_all(all.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    bench.client.read_to_string(&mut answers).await.unwrap();
+    let bodies = answers.split("\r\n\r\n").skip(1).map(|part| part.split("HTTP/").next());
+    assert_eq!(bodies.flatten().collect::<Vec<_>>(), ["one", "two", "three"], "{answers}");
+    assert_eq!(answers.matches("connection: close").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_not_whole_in_time_is_answered() {
+    let mut bench = Bench::echo(drain::Watcher::never());
+    bench.exchange(POST, "ping").await;
+    bench.client.write_all(&POST[..20]).await.unwrap();
+    let before = Instant::now();
+    let mut answer = String::new();
+    bench.client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert_eq!(before.elapsed().as_secs(), 10);
+    bench.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_still_uploads_reads_an_early_answer() {
+    let answer = |_: Request<Body>| async { Ok(Response::new(Body::from("no"))) };
+    let mut bench = Bench::new(answer, drain::Watcher::never());
+    let head = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n";
+    bench.client.write_all(head).await.unwrap();
+    // More than the pipe holds: it is taken although nobody wants it.
+    for _ in 0..100 {
+        bench.client.write_all(&[b'x'; 1000]).await.unwrap();
+    }
+    let answer = read_until(&mut bench.client, "no").await;
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    // But not for ever.
+    let before = Instant::now();
+    bench.task.await.unwrap();
+    assert_eq!(before.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_has_its_work_cancelled() {
+    let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+    let alive = Arc::new(parking_lot::Mutex::new(Some(alive)));
+    let answer = move |request: Request<Body>| {
+        let held = alive.lock().take();
+        // Read to its end elsewhere, as by a connection to an origin.
+        tokio::spawn(request.into_body().collect());
+        async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+            Ok(Response::new(Body::empty()))
+        }
+    };
+    let mut bench = Bench::new(answer, drain::Watcher::never());
+    let (head, tail) = POST.split_at(POST.len() - 2);
+    bench.client.write_all(head).await.unwrap();
+    a_while().await;
+    bench.client.write_all(tail).await.unwrap();
+    a_while().await;
+    drop(bench.client);
+    assert!(gone.await.is_err());
+    bench.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_fails_is_cut_without_an_end() {
+    let answer = |_: Request<Body>| async {
+        let frames: Vec<Result<http_body::Frame<bytes::Bytes>, crate::error::BoxError>> =
+            vec![Ok(http_body::Frame::data("some".into())), Err("gone".into())];
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        Ok(Response::new(Body::new(body)))
+    };
+    let mut bench = Bench::new(answer, drain::Watcher::never());
+    bench.client.write_all(GET).await.unwrap();
+    let mut answer = String::new();
+    bench.client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("transfer-encoding: chunked") && !answer.contains("0\r\n\r\n"));
+    bench.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_the_connection_behind_a_body_is_not_of_it() {
+    let (sender, mut bodies) = tokio::sync::mpsc::unbounded_channel();
+    let answer = move |request: Request<Body>| {
+        let sender = sender.clone();
+        async move {
+            // Read elsewhere, and kept beyond its end.
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                let mut read = Vec::new();
+                while let Some(frame) = body.frame().await {
+                    read.extend(frame.unwrap().into_data().unwrap());
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                assert!(body.frame().await.is_none());
+                sender.send(read).unwrap();
+            });
+            Ok(Response::new(Body::from("early")))
+        }
+    };
+    let mut bench = Bench::new(answer, drain::Watcher::never());
+    let (head, tail) = POST.split_at(POST.len() - 2);
+    bench.exchange(head, "early").await;
+    bench.exchange(&[tail, POST].concat(), "early").await;
+    assert_eq!(bodies.recv().await.unwrap(), b"ping");
+    assert_eq!(bodies.recv().await.unwrap(), b"ping");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_hands_the_stream_over_with_what_came_early() {
+    let answer = |mut request: Request<Body>| async move {
+        let switched = crate::switch::OnSwitch::take(request.extensions_mut()).unwrap();
+        tokio::spawn(async move {
+            let mut switched = switched.await.unwrap();
+            let mut word = [0; 5];
+            switched.read_exact(&mut word).await.unwrap();
+            switched.write_all(&word).await.unwrap();
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert("connection", http::HeaderValue::from_static("upgrade"));
+        headers.insert("upgrade", http::HeaderValue::from_static("other"));
+        Ok(response)
+    };
+    let mut bench = Bench::new(answer, drain::Watcher::never());
+    let head =
+        b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\nearly";
+    let all = bench.exchange(head, "early").await;
+    let expected =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\nearly";
+    assert_eq!(all, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection() {
+    let answer = |_: Request<Body>| async {
+        let frames = ["ab", "cd"].map(|part| {
+            Ok::<_, Infallible>(http_body::Frame::data(bytes::Bytes::from_static(part.as_bytes())))
+        });
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        Ok(Response::new(Body::new(body)))
+    };
+    let mut bench = Bench::new(answer, drain::Watcher::never());
+    let head = b"GET / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n";
+    bench.client.write_all(head).await.unwrap();
+    let mut answer = String::new();
+    bench.client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.contains("connection: close\r\n") && answer.ends_with("\r\n\r\nabcd"),
+        "{answer}"
+    );
+}

@@ -85,8 +85,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         }
     }
 
-    /// Ready once the client is gone. To be asked while nobody reads the body.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready once the client is gone. While somebody reads the body, that is for
+    /// the reader to find; the driver is woken when it is through.
+    pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.wanted {
+            self.driver = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         while self.inbox.bytes.len() < READ_AHEAD {
             match ready!(self.poll_fill(cx)) {
                 Ok(0) => return Poll::Ready(io::ErrorKind::UnexpectedEof.into()),

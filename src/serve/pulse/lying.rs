@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Beat, NEVER};
+use super::{Beat, NEVER, add};
 use crate::body::{End, Guard};
 use crate::context::Exchange;
 use crate::pace::Pace;
@@ -94,6 +94,7 @@ impl Lying {
 impl Guard for Lying {
     fn data(&mut self, bytes: usize) {
         self.hand_over(bytes);
+        self.life.beat.pulse.earn(bytes);
     }
 
     fn hold(&mut self, data: &mut Bytes) {
@@ -107,8 +108,11 @@ impl Guard for Lying {
         self.taken();
     }
 
-    fn end(&mut self, _end: End) {
+    fn end(&mut self, end: End) {
         self.taken();
+        if end == End::Complete {
+            add(&self.life.beat.pulse.0.completed, 1);
+        }
     }
 }
 

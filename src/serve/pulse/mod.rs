@@ -8,7 +8,7 @@ mod lying;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use std::time::Duration;
 
@@ -63,12 +63,22 @@ struct Notes {
     /// Responses of which a part was handed over and not yet asked for more, by
     /// the span of time in which it was.
     owed: [AtomicUsize; SPANS],
+    /// See [`Pulse::take_earned`] and [`Pulse::take_completed`].
+    earned: AtomicU32,
+    completed: AtomicU32,
 }
 
 /// How many spans are told apart. A span is half of the send timeout, so what
 /// was handed over three spans ago has waited for at least the whole of it.
 const SPANS: usize = 4;
 const SPANS_TO_TAKE: u64 = 3;
+
+/// What a request, or a part of a response, earns: a window update for its
+/// stream and one for the connection, a priority, a ping.
+const FRAMES_PER_PART: u32 = 4;
+
+/// A window update of less than this is one that nobody needs.
+const BYTES_PER_FRAME: usize = 256;
 
 /// Counts as an exchange under way until it is dropped.
 #[derive(Debug)]
@@ -95,6 +105,8 @@ impl Pulse {
             well_ahead: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             owed: std::array::from_fn(|_| AtomicUsize::new(0)),
+            earned: AtomicU32::new(0),
+            completed: AtomicU32::new(0),
         }))
     }
 
@@ -107,6 +119,7 @@ impl Pulse {
         self.0.exchanges.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
         self.0.head_since.store(NEVER, Ordering::Relaxed);
+        self.earn(0);
         Beat { pulse: self.clone() }
     }
 
@@ -118,6 +131,24 @@ impl Pulse {
     /// The client was told that the connection ends.
     pub(super) fn ending(&self) {
         self.0.ending_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// A message, or a part of one with so many bytes, went its way: the client
+    /// may answer with a few frames that carry nothing.
+    fn earn(&self, bytes: usize) {
+        let frames = u32::try_from(bytes / BYTES_PER_FRAME).unwrap_or(u32::MAX);
+        add(&self.0.earned, FRAMES_PER_PART.saturating_add(frames));
+    }
+
+    /// How many frames that carry nothing were earned since this was last asked:
+    /// window updates, pings and the like.
+    pub(super) fn take_earned(&self) -> u32 {
+        self.0.earned.swap(0, Ordering::Relaxed)
+    }
+
+    /// How many exchanges came to their end since this was last asked.
+    pub(super) fn take_completed(&self) -> u32 {
+        self.0.completed.swap(0, Ordering::Relaxed)
     }
 
     /// Bytes came from the client.
@@ -158,6 +189,11 @@ impl Pulse {
     fn patience(&self) -> Duration {
         self.0.pace.as_ref().map_or(Duration::MAX, |pace| pace.lock().patience())
     }
+}
+
+/// Adds to a count that one task writes to.
+fn add(count: &AtomicU32, more: u32) {
+    count.store(count.load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
 }
 
 /// Where a span is counted.

@@ -16,7 +16,7 @@ use crate::http1::{self, Framing, Inbox, Incoming, announced, end_of_head, field
 const MAX_FIELDS: usize = 128;
 
 /// The longest head of a response, in bytes.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
+pub(in crate::upstream) const MAX_HEAD: usize = 64 * 1024;
 
 /// A response's head, and what it says of the rest of the connection.
 #[derive(Debug)]

@@ -8,6 +8,8 @@
 //! The request stays where it is while it is sent, so that one of which not a
 //! byte was written can be sent elsewhere without a copy.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod head;
 mod received;
 
@@ -18,9 +20,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+pub(super) use self::head::MAX_HEAD;
 use self::head::{Head, Invalid};
 use self::received::Received;
 use super::client::no_request;
@@ -31,13 +34,14 @@ use crate::budget::Budget;
 use crate::context::Interim;
 use crate::error::{Error, Kind, Resend, cause_of};
 use crate::http1::{Inbox, Outgoing, Stopped};
+use crate::switch::{self, OnSwitch};
 
 /// Interim responses (RFC 9110 §15.2) that an origin may send before its answer.
-const MAX_INTERIM: u32 = 32;
+pub(super) const MAX_INTERIM: u32 = 32;
 
 /// How long an origin has to say `100 Continue` before the body is sent without
 /// that: not every origin knows of it (RFC 9110 §10.1.1).
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection that carries one exchange at a time.
 pub(super) struct Http1 {
@@ -54,6 +58,8 @@ struct Wait<'a> {
     deadline: Duration,
     /// Takes interim responses to the client.
     interims: Option<&'a Interim>,
+    /// Whether the request asks to switch protocols.
+    switches: bool,
     sent: bool,
     /// Why the request could not be written to its end.
     lost: Option<io::Error>,
@@ -94,11 +100,6 @@ impl Http1 {
         self.outgoing.rest();
     }
 
-    /// The stream, for whoever speaks another protocol on it.
-    pub(super) fn into_stream(self) -> Stream {
-        self.stream
-    }
-
     /// Sends a request and waits for the head of the response. The request is
     /// left in its slot if it failed and could be sent again. A body that the
     /// client holds back until it is told to go on is held back here too, until
@@ -121,7 +122,9 @@ impl Http1 {
         self.inbox.begin();
         let patience = if self.outgoing.is_held() { CONTINUE_PATIENCE } else { deadline };
         self.timer.as_mut().reset(now + patience);
-        let mut wait = Wait { deadline, interims, sent: false, lost: None, interim: 0 };
+        let switches = request.headers().contains_key(header::UPGRADE);
+        let (sent, lost, interim) = (false, None, 0);
+        let mut wait = Wait { deadline, interims, switches, sent, lost, interim };
         let answered = std::future::poll_fn(|cx| self.poll_answer(request, &mut wait, cx)).await;
         let head = match answered {
             Ok(head) => head,
@@ -132,11 +135,17 @@ impl Http1 {
                 return Err(error);
             }
         };
-        // An answer to a body that was never called for is the end of it.
-        let held = self.outgoing.is_held();
-        let upload = slot.take().filter(|_| !wait.sent && !held).map(Request::into_body);
-        let keep_alive = head.keep_alive && wait.lost.is_none() && !held;
-        let (parts, ()) = head.response.into_parts();
+        // An origin that answers before it called for the body does not want it,
+        // unless all is well.
+        let refused = self.outgoing.is_held() && !head.response.status().is_success();
+        self.outgoing.hold(refused);
+        let upload = slot.take().filter(|_| !wait.sent && !refused).map(Request::into_body);
+        let keep_alive = head.keep_alive && wait.lost.is_none() && !refused;
+        let (mut parts, ()) = head.response.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            parts.extensions.insert(self.switched());
+            return Ok(Response::from_parts(parts, Body::empty()));
+        }
         let body = Received::body(self, head.body, keep_alive, upload, origin.clone());
         Ok(Response::from_parts(parts, body))
     }
@@ -218,6 +227,16 @@ impl Http1 {
         Poll::Pending
     }
 
+    /// The stream, beginning with what came behind the head, for whoever speaks
+    /// another protocol on it.
+    fn switched(self: Box<Self>) -> OnSwitch {
+        let ahead = io::Cursor::new(self.inbox.bytes);
+        let (received, taken) = tokio::io::split(self.stream);
+        let (sender, on_switch) = switch::channel();
+        sender.complete(tokio::io::join(ahead.chain(received), taken));
+        on_switch
+    }
+
     /// Calls for a body that is held back.
     fn go_on(&mut self, wait: &Wait<'_>) {
         if self.outgoing.is_held() {
@@ -244,12 +263,13 @@ impl Http1 {
                 return Ok(None);
             };
             let status = head.response.status();
-            if !status.is_informational() {
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+            if !status.is_informational() || (switched && wait.switches && wait.sent) {
                 return Ok(Some(head));
             }
             wait.interim += 1;
             match status {
-                StatusCode::SWITCHING_PROTOCOLS => return Err(Invalid::Switched),
+                _ if switched => return Err(Invalid::Switched),
                 _ if wait.interim > MAX_INTERIM => return Err(Invalid::Interim),
                 StatusCode::CONTINUE => self.go_on(wait),
                 // RFC 9110 §15.2

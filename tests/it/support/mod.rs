@@ -1,9 +1,16 @@
 //! The world that the tests put a proxy in.
 
+pub mod attack;
 pub mod certs;
 pub mod client;
+pub mod frames;
+pub mod grpc;
+pub mod h2;
 pub mod origin;
 pub mod proxy;
+pub mod recorder;
+pub mod strict;
+pub mod websocket;
 
 use std::time::Duration;
 

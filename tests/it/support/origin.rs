@@ -187,7 +187,7 @@ impl Connection {
     /// One request's head.
     pub async fn head(&mut self) -> Option<String> {
         let head = self.take_until(b"\r\n\r\n").await?;
-        Some(String::from_utf8(head).unwrap())
+        Some(String::from_utf8_lossy(&head).into_owned())
     }
 
     /// One request, head and body; `None` when the connection ends.

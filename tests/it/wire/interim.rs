@@ -113,3 +113,23 @@ async fn an_origin_that_knows_no_expectation_gets_the_body_after_a_moment() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_origin_that_answers_well_before_it_has_the_body_still_gets_it() {
+    within(async {
+        let origin = Origin::scripted(|mut connection| async move {
+            connection.head().await.unwrap();
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").await;
+            let body = connection.some().await;
+            connection.write(body).await;
+        })
+        .await;
+        let proxy = Setup::forwarding_to(&origin).start();
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(HELD).await;
+        assert!(client.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+        client.send("abc").await;
+        assert_eq!(client.read_until("abc").await, "abc");
+    })
+    .await;
+}

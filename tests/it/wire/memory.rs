@@ -27,7 +27,7 @@ async fn patient() -> (Origin, watch::Sender<bool>) {
         let mut released = released.clone();
         async move {
             if connection.head().await.is_some() {
-                let _sender_gone = released.wait_for(|released| *released).await;
+                drop(released.wait_for(|released| *released).await);
                 connection.write(OK).await;
                 while !connection.some().await.is_empty() {}
             }

@@ -1,6 +1,23 @@
 //! What a hostile or unusual peer may put on the wire, sent to a running proxy
 //! in front of origins that record exactly what reaches them.
 
+mod chunks;
+mod differential;
+mod fields;
+mod h2_floods;
+mod h2_origin;
+mod h2_requests;
+mod h2_resets;
+mod h2_windows;
+mod heads;
+mod hop_by_hop;
 mod interim;
 mod memory;
+mod origin_answers;
+mod paths;
+mod pipelines;
 mod rates;
+mod server_names;
+mod slow;
+mod smuggling;
+mod targets;
