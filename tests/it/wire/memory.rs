@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::support::certs::{self, Authority};
-use crate::support::client::{Io, Raw, get};
+use crate::support::client::{Answer, Io, Raw, ask, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
 use crate::support::{eventually, within};
@@ -41,9 +41,14 @@ fn small(origin: &Origin) -> Setup {
     Setup::forwarding_to(origin).server("memory_budget = \"4MiB\"")
 }
 
+/// What the admin listener says.
+async fn admin(address: std::net::SocketAddr, path: &str) -> Answer {
+    ask(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
+}
+
 /// A value of the metrics.
 async fn metric(proxy: &Running, name: &str) -> u64 {
-    let text = get(proxy.admin, "/metrics", "").await.text();
+    let text = admin(proxy.admin, "/metrics").await.text();
     let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
         .rsplit_once(' ')
@@ -259,8 +264,8 @@ async fn connections_beyond_the_budget_are_closed_and_the_admin_listener_answers
         }
         // 4 MiB by 24 KiB.
         assert!((150..=180).contains(&held.len()), "{}", held.len());
-        assert_eq!(get(proxy.admin, "/livez", "").await.status, 200);
-        assert!(get(proxy.admin, "/metrics", "").await.text().contains("reason=\"memory\"} "));
+        assert_eq!(admin(proxy.admin, "/livez").await.status, 200);
+        assert!(admin(proxy.admin, "/metrics").await.text().contains("reason=\"memory\"} "));
         drop(held);
         eventually("there is room again", async || {
             let mut client = Raw::connect(proxy.address).await;
@@ -296,10 +301,20 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// A socket for which the system holds little, so that the proxy would have to.
+fn narrow() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    socket.set_send_buffer_size(32 * 1024).unwrap();
+    socket
+}
+
 /// An origin that leaves uploads unread at `/up`, answers without end at `/down`,
 /// and everything else with 200.
 async fn hostile_origin() -> Origin {
-    Origin::scripted(|mut connection| async move {
+    let socket = narrow();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    Origin::scripted_on(socket.listen(1024).unwrap(), |mut connection| async move {
         while let Some(head) = connection.head().await {
             if head.starts_with("POST /up") {
                 std::future::pending::<()>().await;
@@ -315,12 +330,11 @@ async fn hostile_origin() -> Origin {
             }
         }
     })
-    .await
 }
 
 /// Sends as much of an upload as is taken, and holds the rest.
 async fn upload(address: std::net::SocketAddr) {
-    let Ok(stream) = TcpStream::connect(address).await else { return };
+    let Ok(stream) = narrow().connect(address).await else { return };
     let mut client = Raw::over(stream);
     let head = "POST /up HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n";
     client.try_send(head).await;
@@ -333,7 +347,7 @@ async fn upload(address: std::net::SocketAddr) {
 
 /// Asks for a response without end, and reads nothing of it.
 async fn never_read(address: std::net::SocketAddr) {
-    let Ok(stream) = TcpStream::connect(address).await else { return };
+    let Ok(stream) = narrow().connect(address).await else { return };
     let mut client = Raw::over(stream);
     client.try_send("GET /down HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     std::future::pending::<()>().await;
@@ -342,7 +356,7 @@ async fn never_read(address: std::net::SocketAddr) {
 /// Fills a connection of HTTP/2 with streams that upload, and others whose
 /// responses are never taken.
 async fn many_streams(address: std::net::SocketAddr) {
-    let Ok(stream) = TcpStream::connect(address).await else { return };
+    let Ok(stream) = narrow().connect(address).await else { return };
     let Ok((mut client, connection)) = h2::client::handshake(stream).await else { return };
     let driver = tokio::spawn(connection);
     let large = Bytes::from(vec![b'x'; 1 << 20]);
@@ -366,16 +380,16 @@ async fn many_streams(address: std::net::SocketAddr) {
     let _ended = driver.await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_under_attack_stays_below_its_budget() {
     const BUDGET: u64 = 64 << 20;
     within(async {
         let origin = hostile_origin().await;
-        let (public, admin) = (free_port(), free_port());
+        let (public, admin_port) = (free_port(), free_port());
         let dir = TempDir::new().unwrap();
         let toml = format!(
             "[server]\nworkers = 2\nmemory_budget = \"64MiB\"\n\
-             [admin]\naddress = \"127.0.0.1:{admin}\"\n[access_log]\noutput = \"off\"\n\
+             [admin]\naddress = \"127.0.0.1:{admin_port}\"\n[access_log]\noutput = \"off\"\n\
              [[listener]]\nname = \"public\"\naddress = \"127.0.0.1:{public}\"\n\
              [[route]]\nname = \"all\"\nupstream = \"origin\"\n\
              [[upstream]]\nname = \"origin\"\norigins = [\"{origin}\"]\n"
@@ -404,8 +418,8 @@ async fn a_process_under_attack_stays_below_its_budget() {
             attack.spawn(many_streams(address));
         }
         let (mut served, mut refused) = (0, 0);
-        for _ in 0..30 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..15 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
             // A good client is served or refused, and never left waiting.
             let asked = timeout(Duration::from_secs(5), async {
                 let mut client = Raw::connect(address).await;
@@ -421,7 +435,7 @@ async fn a_process_under_attack_stays_below_its_budget() {
                 other => panic!("{other:?}"),
             }
         }
-        let metrics = get(([127, 0, 0, 1], admin).into(), "/metrics", "").await.text();
+        let metrics = admin(([127, 0, 0, 1], admin_port).into(), "/metrics").await.text();
         let memory: Vec<_> = metrics.lines().filter(|line| line.contains("_memory_")).collect();
         let most = child.status("VmHWM");
         println!("base {base}, most {most}, served {served}, refused {refused}\n{memory:#?}");

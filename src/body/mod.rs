@@ -5,6 +5,8 @@
 //! the body does, which is how permits, counters and the access log know the
 //! true end of an exchange.
 
+mod idle;
+
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,10 +17,10 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
 use crate::error::{BoxError, Error, Kind};
-use crate::pace::{MinRate, Pace};
+use crate::pace::MinRate;
+use idle::IdleTimeout;
 
 /// A streaming message body. Kept small: it is moved from layer to layer.
 pub struct Body {
@@ -35,22 +37,6 @@ enum Frames {
     Full(Bytes),
     Incoming(Incoming),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
-}
-
-struct IdleTimeout {
-    after: Duration,
-    kind: Kind,
-    /// Whether the next frame is waited for.
-    waiting: bool,
-    sleep: Option<Pin<Box<Sleep>>>,
-    paced: Option<Box<Paced>>,
-}
-
-/// How fast the frames come.
-struct Paced {
-    pace: Pace,
-    /// When the wait for the next one began.
-    since: Instant,
 }
 
 /// How a body came to its end.
@@ -163,7 +149,7 @@ impl Body {
     /// Fails the body with `kind` when no frame comes for `after`.
     #[must_use]
     pub fn with_idle_timeout(mut self, after: Duration, kind: Kind) -> Self {
-        self.idle = Some(IdleTimeout { after, kind, waiting: false, sleep: None, paced: None });
+        self.idle = Some(IdleTimeout::new(after, kind));
         self
     }
 
@@ -172,8 +158,7 @@ impl Body {
     #[must_use]
     pub fn with_min_rate(mut self, rate: MinRate) -> Self {
         if let Some(idle) = &mut self.idle {
-            let pace = Pace::new(rate, idle.after);
-            idle.paced = Some(Box::new(Paced { pace, since: Instant::now() }));
+            idle.hold_to(rate);
         }
         self
     }
@@ -221,47 +206,6 @@ impl Body {
     }
 }
 
-impl IdleTimeout {
-    /// Ready once nothing has come for too long. A wait begins with the first call
-    /// after a frame: until then nobody wanted any.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let at = (!std::mem::replace(&mut self.waiting, true)).then(|| self.begin());
-        let sleep = match (&mut self.sleep, at) {
-            (Some(sleep), None) => sleep,
-            (Some(sleep), Some(at)) => {
-                sleep.as_mut().reset(at);
-                sleep
-            }
-            (sleep @ None, at) => {
-                let at = at.unwrap_or_else(Instant::now);
-                sleep.insert(Box::pin(tokio::time::sleep_until(at)))
-            }
-        };
-        sleep.as_mut().poll(cx)
-    }
-
-    /// Begins a wait; tells how long it may last.
-    fn begin(&mut self) -> Instant {
-        let now = Instant::now();
-        let patience = self.paced.as_mut().map(|paced| {
-            paced.since = now;
-            paced.pace.patience()
-        });
-        now + patience.map_or(self.after, |patience| patience.min(self.after))
-    }
-
-    /// A frame came, with this many bytes.
-    fn moved(&mut self, bytes: usize) {
-        let waited = std::mem::take(&mut self.waiting);
-        if let Some(paced) = &mut self.paced {
-            if waited {
-                paced.pace.waited(paced.since.elapsed());
-            }
-            paced.pace.moved(bytes);
-        }
-    }
-}
-
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
@@ -278,7 +222,7 @@ impl http_body::Body for Body {
                 }
                 let Some(idle) = &mut this.idle else { return Poll::Pending };
                 ready!(idle.poll(cx));
-                Some(Err(Error::new(idle.kind).into()))
+                Some(Err(Error::new(idle.kind()).into()))
             }
             Poll::Ready(polled) => polled,
         };
@@ -379,7 +323,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
             .field("size_hint", &http_body::Body::size_hint(self))
-            .field("idle_timeout", &self.idle.as_ref().map(|idle| idle.after))
+            .field("idle_timeout", &self.idle.as_ref().map(|idle| idle.after()))
             .field("limit", &(self.limit != u64::MAX).then_some(self.limit))
             .finish_non_exhaustive()
     }
@@ -393,6 +337,7 @@ mod tests {
     use parking_lot::Mutex;
     use std::convert::Infallible;
     use std::sync::Arc;
+    use tokio::time::Instant;
 
     #[derive(Clone, Default)]
     struct Seen(Arc<Mutex<(usize, Vec<End>)>>);
