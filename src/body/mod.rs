@@ -323,7 +323,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
             .field("size_hint", &http_body::Body::size_hint(self))
-            .field("idle_timeout", &self.idle.as_ref().map(|idle| idle.after()))
+            .field("idle_timeout", &self.idle.as_ref().map(IdleTimeout::after))
             .field("limit", &(self.limit != u64::MAX).then_some(self.limit))
             .finish_non_exhaustive()
     }
