@@ -337,6 +337,7 @@ where
         Next::Go(if exchange.last || unread {
             State::Close { linger: unread || !wire.inbox.bytes.is_empty() }
         } else {
+            wire.inbox.settle();
             State::Head
         })
     }

@@ -290,7 +290,7 @@ mod tests {
     const LIMITS: Limits = Limits { head: 256, more: HeadLimits { max_target: 64, max_fields: 4 } };
 
     fn head(text: &str) -> Option<Head> {
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Default::default());
         inbox.bytes.extend_from_slice(text.as_bytes());
         take(&mut inbox, LIMITS)
     }
@@ -305,7 +305,7 @@ mod tests {
     fn one_empty_line_is_passed_over_however_it_arrives() {
         let two = "\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
         for text in [two, &two[2..], &two[4..]] {
-            let mut inbox = Inbox::new();
+            let mut inbox = Inbox::new(Default::default());
             let taken = text.bytes().find_map(|byte| {
                 inbox.bytes.extend_from_slice(&[byte]);
                 take(&mut inbox, LIMITS)
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_head_is_taken_once_it_is_whole_however_it_arrives() {
         let text = "\r\nPOST /x?y HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Default::default());
         for (at, byte) in text.bytes().enumerate() {
             inbox.bytes.extend_from_slice(&[byte]);
             let Some(head) = take(&mut inbox, LIMITS) else { continue };
@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn more_fields_than_the_stack_has_room_for_are_taken_where_they_may_be() {
         let text = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(FEW_FIELDS + 1));
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Default::default());
         inbox.bytes.extend_from_slice(text.as_bytes());
         let more = HeadLimits { max_target: 64, max_fields: FEW_FIELDS + 1 };
         let head = take(&mut inbox, Limits { head: 4096, more }).unwrap();

@@ -39,8 +39,9 @@ pub(super) async fn serve<IO, S>(
     S: Answers,
 {
     let limits = Limits { head: settings.max_request_head, more: settings.head };
+    let wire = Wire::new(io, downstream.budget.clone());
     let downstream = Arc::new(Downstream { interim: Some(Interim::default()), ..downstream });
-    let mut base = Base { wire: Wire::new(io), service, downstream, pulse, limits };
+    let mut base = Base { wire, service, downstream, pulse, limits };
     loop {
         match parked(&base.wire, watch, drain).await {
             Wake::Up => watch.park(false),

@@ -29,7 +29,7 @@ use crate::body::Body;
 use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
 
-pub(super) use connection::{Lease, connect};
+pub(super) use connection::{Lease, SEND_BUFFER, connect};
 pub(super) use set::{Claim, Dialling, Outcome, Set, outcome};
 
 impl Lease {
