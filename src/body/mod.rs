@@ -37,7 +37,7 @@ enum Frames {
     Full(Bytes),
     Incoming(Incoming),
     /// That of one stream among others, which hyper takes for ended when the peer
-    /// resets it with NO_ERROR, whatever is still to come.
+    /// resets it with `NO_ERROR`, whatever is still to come.
     Stream(Incoming),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
