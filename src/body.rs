@@ -40,6 +40,9 @@ struct IdleTimeout {
     after: Duration,
     kind: Kind,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whether the body was asked for more, and nothing had come yet: while nobody
+    /// asks, it is not the sender that is silent.
+    waiting: bool,
 }
 
 /// How a body came to its end.
@@ -145,7 +148,7 @@ impl Body {
     /// Fails the body with `kind` when no frame comes for `after`.
     #[must_use]
     pub fn with_idle_timeout(mut self, after: Duration, kind: Kind) -> Self {
-        self.idle = Some(IdleTimeout { after, kind, sleep: None });
+        self.idle = Some(IdleTimeout { after, kind, sleep: None, waiting: false });
         self
     }
 
@@ -196,14 +199,21 @@ impl IdleTimeout {
     /// Ready once nothing has come for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let after = self.after;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(after)));
+        let waits_already = std::mem::replace(&mut self.waiting, true);
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if !waits_already {
+                    sleep.as_mut().reset(Instant::now() + after);
+                }
+                sleep
+            }
+            None => self.sleep.insert(Box::pin(tokio::time::sleep(after))),
+        };
         sleep.as_mut().poll(cx)
     }
 
     fn disarm(&mut self) {
-        if let Some(sleep) = &mut self.sleep {
-            sleep.as_mut().reset(Instant::now() + self.after);
-        }
+        self.waiting = false;
     }
 }
 
@@ -404,6 +414,25 @@ mod tests {
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(before.elapsed().as_secs(), 60);
         assert_eq!(seen.0.lock().1, [End::Failed(Kind::RequestBodyTimeout)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_asks_for_more_is_not_silent() {
+        let first = futures_util::stream::iter([
+            Ok::<_, Infallible>(Frame::data("ab".into())),
+            Ok(Frame::data("cd".into())),
+        ]);
+        let slow = futures_util::stream::unfold(first, |mut frames| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((futures_util::StreamExt::next(&mut frames).await?, frames))
+        });
+        let after = Duration::from_secs(60);
+        let body = Body::new(StreamBody::new(slow));
+        let mut body = body.with_idle_timeout(after, Kind::RequestBodyTimeout);
+        assert!(body.frame().await.unwrap().is_ok());
+        // Whoever reads it is busy for longer than the sender may be silent.
+        tokio::time::sleep(2 * after).await;
+        assert!(body.frame().await.unwrap().is_ok());
     }
 
     #[test]
