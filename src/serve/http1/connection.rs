@@ -332,7 +332,7 @@ where
             return Next::Wait(State::Finish(exchange));
         }
         // What comes behind a body that was not read is never taken for a request.
-        let unread = wire.leaves_unread(cx);
+        let unread = wire.leaves_unread(cx) || exchange.facts.endless;
         Next::Go(if exchange.last || unread {
             State::Close { linger: unread || !wire.inbox.bytes.is_empty() }
         } else {
