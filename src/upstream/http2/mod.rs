@@ -101,9 +101,7 @@ impl Lease {
             asks_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let upload = upload.map(|upload| Upload::new(upload, origin.timeouts().idle_body));
         let body = if no_content || stream.is_end_stream() {
-            if let Some(upload) = upload {
-                upload.finish();
-            }
+            upload.into_iter().for_each(Upload::finish);
             Body::empty()
         } else {
             let length = parts.headers.get(header::CONTENT_LENGTH);
