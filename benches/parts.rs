@@ -22,6 +22,7 @@ use http::{HeaderValue, Request, Response};
 use tollgate::Proxy;
 use tollgate::balance::{Balance, RoundRobin};
 use tollgate::body::Body;
+use tollgate::budget::Budget;
 use tollgate::config::{RouteSettings, Settings};
 use tollgate::context::Downstream;
 use tollgate::drain::Watcher;
@@ -231,7 +232,9 @@ mod upstream {
             url.map(OriginSettings::new)
         };
         let settings = UpstreamSettings::new("bench", (0..origins).filter_map(origin).collect());
-        let Ok(upstream) = Upstream::new(settings, Metrics::default()) else { return };
+        let Ok(upstream) = Upstream::new(settings, Metrics::default(), Budget::unlimited()) else {
+            return;
+        };
         let balance = RoundRobin::new(upstream);
         bencher.bench_local(|| balance.pick(&[]));
     }
@@ -260,7 +263,9 @@ mod forward {
     fn prepare(bencher: Bencher<'_, '_>, hop_by_hop: usize) {
         let origin = "http://127.0.0.1:1000".parse().ok().map(OriginSettings::new);
         let settings = UpstreamSettings::new("bench", origin.into_iter().collect());
-        let Ok(upstream) = Upstream::new(settings, Metrics::default()) else { return };
+        let Ok(upstream) = Upstream::new(settings, Metrics::default(), Budget::unlimited()) else {
+            return;
+        };
         let told = ForwardSettings {
             target: TargetSettings::default(),
             upgrades: vec!["websocket".to_owned()],

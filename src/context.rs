@@ -17,6 +17,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::budget::{Budget, Charge};
 use crate::error::Kind;
 
 /// The connection a request came in on. Known before its first byte is parsed.
@@ -42,6 +43,10 @@ pub struct Downstream {
     pub open: Option<KeepOpen>,
     /// Takes interim responses to a client that may have them.
     pub interim: Option<Interim>,
+    /// What an exchange on it may have to hold in memory.
+    pub buffers: Buffers,
+    /// Where the memory for that comes from.
+    pub budget: Budget,
     /// What is worked out from the above once for all requests.
     pub derived: Derived,
 }
@@ -63,6 +68,16 @@ impl Interim {
     pub fn take(&self) -> Vec<Response<()>> {
         std::mem::take(&mut *self.0.lock())
     }
+}
+
+/// How much of an exchange its connection may have to hold, in bytes, beyond what
+/// every exchange needs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Buffers {
+    /// Of a request's body that nobody takes.
+    pub request: usize,
+    /// Of a response that the client does not take.
+    pub response: usize,
 }
 
 /// What every request of a connection has in common, worked out by the first
@@ -149,7 +164,11 @@ pub trait AtEnd: fmt::Debug + Send + Sync {
 
 /// Counts as one until it is dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+pub struct Permit {
+    count: Arc<AtomicUsize>,
+    #[allow(dead_code, reason = "held for its drop")]
+    charge: Charge,
+}
 
 impl Permit {
     /// Adds one to `count`, unless there are `max` already.
@@ -157,13 +176,20 @@ impl Permit {
     pub fn acquire(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
         let one_more = |open: usize| (open < max).then_some(open + 1);
         count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Self(count.clone()))
+        Some(Self { count: count.clone(), charge: Charge::default() })
+    }
+
+    /// Has it stand for memory as well.
+    #[must_use]
+    pub fn charged(mut self, charge: Charge) -> Self {
+        self.charge = charge;
+        self
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

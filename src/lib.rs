@@ -54,6 +54,7 @@ pub mod admin;
 pub mod app;
 pub mod balance;
 pub mod body;
+pub mod budget;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
@@ -67,6 +68,7 @@ pub mod fuzz;
 mod http1;
 pub mod layers;
 pub mod observe;
+pub mod pace;
 pub mod pem;
 pub mod proxy_protocol;
 pub mod respond;

@@ -16,8 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(Some(body)) = whole else {
         // What is not malformed can still be too long.
         if bytes.len() < 1_000 && bytes.iter().filter(|byte| **byte == b'\n').count() < 60 {
-            let digits = |run: &[u8]| run.len() > 16 && run.iter().all(u8::is_ascii_hexdigit);
-            assert!(expected.is_err() || bytes.windows(17).any(digits), "{expected:?}");
+            assert!(expected.is_err(), "{expected:?}");
         }
         return;
     };

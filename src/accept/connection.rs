@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use super::introduction::introduced;
 use super::{Acceptor, ListenSocket};
-use crate::context::{Derived, Downstream, KeepOpen};
+use crate::context::{Buffers, Derived, Downstream, KeepOpen};
 use crate::drain::{self, Busy};
 use crate::proxy_protocol::Announced;
 use crate::serve::{self, Answers, Speaks};
@@ -99,6 +99,8 @@ impl Admitted {
             limits: door.acceptor.serve.head,
             open: Some(open),
             interim: None,
+            buffers: Buffers::default(),
+            budget: door.acceptor.permits.budget().clone(),
             derived: Derived::default(),
         };
         if introduced {

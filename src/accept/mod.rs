@@ -32,6 +32,14 @@ use connection::Door;
 /// How long the loop sleeps when the system has nothing left to accept with.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a connection may need before its first request is whole, and holds while
+/// it is parked: its task, and what was read of a head. A longer head is charged
+/// beside this.
+const CONNECTION: usize = 24 * 1024;
+
+/// The same for TLS: the state of a session, and records on their way in.
+const TLS_SESSION: usize = 24 * 1024;
+
 /// What a listener does with its connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
@@ -57,6 +65,11 @@ impl Acceptor {
         let connections = metrics.listener(&name);
         let proxy_protocol = settings.proxy_protocol.clone().map(Arc::new);
         Self { name, tls, proxy_protocol, serve, permits, metrics, connections }
+    }
+
+    /// The memory to be set aside for each connection, in bytes.
+    fn memory(&self) -> usize {
+        CONNECTION + self.tls.as_ref().map_or(0, |_| TLS_SESSION)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::ConnectionLimits;
+use crate::budget::{Budget, Charge, Use};
 use crate::context::client_network;
 
 /// Enough that two cores rarely want the same one.
@@ -21,6 +22,7 @@ pub struct Permits(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limits: ConnectionLimits,
+    budget: Budget,
     open: AtomicUsize,
     clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
     random: RandomState,
@@ -32,6 +34,8 @@ pub struct Permit {
     permits: Permits,
     /// Counts for the client, if that was known.
     share: Option<IpAddr>,
+    #[allow(dead_code, reason = "held for its drop")]
+    charge: Charge,
 }
 
 /// One of a client's connections, until this is dropped.
@@ -48,39 +52,48 @@ pub enum LimitReached {
     Total,
     /// That of its client's.
     Client,
+    /// The memory budget.
+    Memory,
 }
 
 impl Permits {
-    /// Counts against these limits.
+    /// Counts against these limits, and takes what connections need of `budget`.
     #[must_use]
-    pub fn new(limits: ConnectionLimits) -> Self {
+    pub fn new(limits: ConnectionLimits, budget: Budget) -> Self {
         Self(Arc::new(Inner {
             limits,
+            budget,
             open: AtomicUsize::new(0),
             clients: std::array::from_fn(|_| Mutex::default()),
             random: RandomState::new(),
         }))
     }
 
-    /// A permit for one more connection; of `client`, if that is known and has an
-    /// address.
+    /// A permit for one more connection, which needs `memory` bytes; of `client`,
+    /// if that is known and has an address.
     ///
     /// # Errors
     ///
     /// There are as many as may be.
-    pub fn acquire(&self, client: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        let Inner { limits, open, .. } = &*self.0;
+    pub fn acquire(&self, client: Option<IpAddr>, memory: usize) -> Result<Permit, LimitReached> {
+        let Inner { limits, budget, open, .. } = &*self.0;
         if open.fetch_add(1, Ordering::Relaxed) >= limits.total {
             open.fetch_sub(1, Ordering::Relaxed);
             return Err(LimitReached::Total);
         }
-        match client.map(|client| self.count(client)).transpose() {
-            Ok(share) => Ok(Permit { permits: self.clone(), share }),
-            Err(limit) => {
-                open.fetch_sub(1, Ordering::Relaxed);
-                Err(limit)
+        let taken = client.map(|client| self.count(client)).transpose().and_then(|share| {
+            match budget.charge(memory, Use::Connection) {
+                Some(charge) => Ok(Permit { permits: self.clone(), share, charge }),
+                None => {
+                    share.into_iter().for_each(|client| self.uncount(client));
+                    Err(LimitReached::Memory)
+                }
             }
+        });
+        if taken.is_err() {
+            open.fetch_sub(1, Ordering::Relaxed);
         }
+        taken
     }
 
     /// Counts a connection that has a permit for `client`, who became known only
@@ -115,6 +128,12 @@ impl Permits {
         }
     }
 
+    /// Where the memory for connections comes from.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
     /// How many are out.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -135,6 +154,7 @@ impl LimitReached {
         match self {
             Self::Total => "limit_total",
             Self::Client => "limit_client",
+            Self::Memory => "memory",
         }
     }
 }
@@ -159,7 +179,7 @@ mod tests {
     use super::*;
 
     fn permits(total: usize, per_client: usize) -> Permits {
-        Permits::new(ConnectionLimits { total, per_client })
+        Permits::new(ConnectionLimits { total, per_client }, Budget::unlimited())
     }
 
     fn ip(address: &str) -> Option<IpAddr> {
@@ -169,49 +189,62 @@ mod tests {
     #[test]
     fn a_permit_counts_until_it_is_dropped() {
         let permits = permits(2, 9);
-        let first = permits.acquire(ip("192.0.2.1")).unwrap();
-        let _second = permits.acquire(ip("192.0.2.2")).unwrap();
-        assert_eq!(permits.acquire(ip("192.0.2.3")).unwrap_err(), LimitReached::Total);
+        let first = permits.acquire(ip("192.0.2.1"), 0).unwrap();
+        let _second = permits.acquire(ip("192.0.2.2"), 0).unwrap();
+        assert_eq!(permits.acquire(ip("192.0.2.3"), 0).unwrap_err(), LimitReached::Total);
         drop(first);
-        assert!(permits.acquire(ip("192.0.2.3")).is_ok());
+        assert!(permits.acquire(ip("192.0.2.3"), 0).is_ok());
     }
 
     #[test]
     fn one_client_cannot_take_everything() {
         let permits = permits(9, 1);
-        let _held = permits.acquire(ip("192.0.2.1")).unwrap();
-        assert_eq!(permits.acquire(ip("192.0.2.1")).unwrap_err(), LimitReached::Client);
-        assert_eq!(permits.acquire(ip("::ffff:192.0.2.1")).unwrap_err(), LimitReached::Client);
-        assert!(permits.acquire(ip("192.0.2.2")).is_ok());
+        let _held = permits.acquire(ip("192.0.2.1"), 0).unwrap();
+        assert_eq!(permits.acquire(ip("192.0.2.1"), 0).unwrap_err(), LimitReached::Client);
+        assert_eq!(permits.acquire(ip("::ffff:192.0.2.1"), 0).unwrap_err(), LimitReached::Client);
+        assert!(permits.acquire(ip("192.0.2.2"), 0).is_ok());
     }
 
     #[test]
     fn an_ipv6_client_is_its_64() {
         let permits = permits(9, 1);
-        let _held = permits.acquire(ip("2001:db8::1")).unwrap();
-        assert_eq!(permits.acquire(ip("2001:db8::ffff:2")).unwrap_err(), LimitReached::Client);
-        assert!(permits.acquire(ip("2001:db8:0:1::1")).is_ok());
+        let _held = permits.acquire(ip("2001:db8::1"), 0).unwrap();
+        assert_eq!(permits.acquire(ip("2001:db8::ffff:2"), 0).unwrap_err(), LimitReached::Client);
+        assert!(permits.acquire(ip("2001:db8:0:1::1"), 0).is_ok());
+    }
+
+    #[test]
+    fn a_connection_without_memory_is_refused_and_leaves_no_trace() {
+        let limits = ConnectionLimits { total: 9, per_client: 9 };
+        let permits = Permits::new(limits, Budget::new(1_000));
+        let first = permits.acquire(ip("192.0.2.1"), 600).unwrap();
+        assert_eq!(permits.acquire(ip("192.0.2.2"), 600).unwrap_err(), LimitReached::Memory);
+        assert_eq!(permits.open(), 1);
+        drop(first);
+        assert!(permits.acquire(ip("192.0.2.2"), 600).is_ok());
+        assert!(permits.0.clients.iter().all(|clients| clients.lock().is_empty()));
     }
 
     #[test]
     fn a_client_that_becomes_known_later_counts_from_then_on() {
         let permits = permits(2, 1);
-        let (unknown, second) = (permits.acquire(None).unwrap(), permits.acquire(None).unwrap());
+        let (unknown, second) =
+            (permits.acquire(None, 0).unwrap(), permits.acquire(None, 0).unwrap());
         let client = ip("192.0.2.1").unwrap();
         let share = permits.share(client).unwrap();
         assert_eq!(permits.share(client).unwrap_err(), LimitReached::Client);
         drop(second);
-        assert_eq!(permits.acquire(Some(client)).unwrap_err(), LimitReached::Client);
+        assert_eq!(permits.acquire(Some(client), 0).unwrap_err(), LimitReached::Client);
         assert_eq!(permits.open(), 1);
         drop((unknown, share));
         assert_eq!(permits.open(), 0);
-        assert!(permits.acquire(Some(client)).is_ok());
+        assert!(permits.acquire(Some(client), 0).is_ok());
     }
 
     #[test]
     fn clients_that_are_gone_leave_nothing_behind() {
         let permits = permits(9, 9);
-        drop(permits.acquire(ip("192.0.2.1")).unwrap());
+        drop(permits.acquire(ip("192.0.2.1"), 0).unwrap());
         assert!(permits.0.clients.iter().all(|clients| clients.lock().is_empty()));
     }
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::context::Downstream;
 use crate::drain;
 use crate::observe::Metrics;
@@ -28,7 +29,8 @@ fn pair() -> Pair {
     let settings = ListenerSettings::new("test", SocketAddr::from(([127, 0, 0, 1], 0)));
     let mut listener = Listener::bind(&settings, 1).unwrap();
     let socket = listener.take_sockets(0).remove(0).attach().unwrap();
-    let (permits, metrics) = (Permits::new(ConnectionLimits::default()), Metrics::default());
+    let (permits, metrics) =
+        (Permits::new(ConnectionLimits::default(), Budget::unlimited()), Metrics::default());
     let acceptor = Acceptor::new(&settings, None, permits.clone(), metrics.clone());
     let drain = drain::trigger();
     let mut crew = crew(2, &metrics);
@@ -143,7 +145,8 @@ async fn the_address_a_connection_came_to_is_known_behind_a_wildcard_too() {
         let settings = ListenerSettings::new("test", bound.parse::<SocketAddr>().unwrap());
         let mut listener = Listener::bind(&settings, 1).unwrap();
         let socket = listener.take_sockets(0).remove(0).attach().unwrap();
-        let (permits, metrics) = (Permits::new(ConnectionLimits::default()), Metrics::default());
+        let (permits, metrics) =
+            (Permits::new(ConnectionLimits::default(), Budget::unlimited()), Metrics::default());
         let acceptor = Acceptor::new(&settings, None, permits, metrics.clone());
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: Request<Body>| {

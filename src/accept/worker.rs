@@ -74,7 +74,8 @@ impl<S: Answers> Worker<S> {
         let introduced = proxy_protocol.as_ref().is_some_and(|settings| settings.expects(peer));
         // Of whom a proxy tells is not known yet, and it is not the proxy itself.
         let client = if introduced { None } else { peer };
-        let permit = match permits.acquire(client.map(|client| client.ip())) {
+        let permit = match permits.acquire(client.map(|client| client.ip()), door.acceptor.memory())
+        {
             Ok(permit) => permit,
             Err(limit) => {
                 metrics.connection_refused(name, limit.as_str());

@@ -12,6 +12,7 @@ use super::compose::Gateway;
 use super::embed::Keepers;
 use crate::accept::{self, Acceptor, BoundSocket, ListenAddress, Listener, Permits};
 use crate::admin::{self, AdminState, Readiness};
+use crate::budget::Budget;
 use crate::config::Settings;
 use crate::drain;
 use crate::observe::Metrics;
@@ -27,6 +28,7 @@ pub struct Bound {
     listeners: Vec<(Listener, Acceptor)>,
     admin: Option<TcpListener>,
     metrics: Metrics,
+    budget: Budget,
     drain: drain::Trigger,
     workers: usize,
 }
@@ -53,10 +55,10 @@ pub struct Ended {
 
 impl Bound {
     pub(super) fn new(proxy: Proxy) -> Result<Self, BindError> {
-        let Proxy { settings, gateway, upstreams, tls, metrics, drain } = proxy;
+        let Proxy { settings, gateway, upstreams, tls, metrics, budget, drain } = proxy;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = settings.server.workers.unwrap_or(cores).max(1);
-        let permits = Permits::new(settings.server.connections);
+        let permits = Permits::new(settings.server.connections, budget.clone());
         let mut listeners = Vec::new();
         for (listener, tls) in settings.listeners.iter().zip(tls) {
             let bound = Listener::bind(listener, workers).map_err(|error| BindError {
@@ -71,13 +73,19 @@ impl Bound {
             Some(admin) => Some(bind_admin(admin.address)?),
             None => None,
         };
-        Ok(Self { settings, gateway, upstreams, listeners, admin, metrics, drain, workers })
+        Ok(Self { settings, gateway, upstreams, listeners, admin, metrics, budget, drain, workers })
     }
 
     /// What it was built from.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The memory that it takes from for what it carries.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Where a listener is bound; empty if there is none of that name.

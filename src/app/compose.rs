@@ -11,6 +11,7 @@ use tower::{Layer, ServiceBuilder};
 
 use super::router::{Router, Terminus};
 use crate::balance::RoundRobin;
+use crate::budget::Budget;
 use crate::config::{RouteSettings, Settings};
 use crate::drain;
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
@@ -48,6 +49,7 @@ pub(super) fn gateway(
     router: Router<RouteStack>,
     access_log: AccessLog,
     metrics: Metrics,
+    budget: Budget,
 ) -> Gateway {
     let api_keys = settings.routes.iter().filter_map(|route| route.api_key.as_ref());
     let identities = api_keys.filter_map(|api_key| api_key.identity_header.clone());
@@ -64,8 +66,8 @@ pub(super) fn gateway(
         .layer(RescueLayer)
         // Nothing malformed is looked at any further.
         .layer(ValidateLayer)
-        // No more at once than Tollgate was told to carry.
-        .layer(InFlightLayer::new(settings.server.max_in_flight))
+        // No more at once than Tollgate was told to carry, and has the memory for.
+        .layer(InFlightLayer::new(settings.server.max_in_flight).within(budget))
         .service(router)
 }
 
@@ -85,8 +87,12 @@ pub(super) fn route(settings: &RouteSettings, all: &Settings, end: Terminus) -> 
         .option_layer(settings.grpc.web.then_some(GrpcWebLayer))
         // A call that nobody waits for any more is ended.
         .layer(GrpcLayer::new(&settings.grpc))
-        // A body too long is refused before an origin is troubled.
-        .layer(BodyLimitLayer::new(settings.max_request_body, settings.request_body_timeout))
+        // A body too long is refused before an origin is troubled; one too slow holds
+        // nothing up.
+        .layer(
+            BodyLimitLayer::new(settings.max_request_body, settings.request_body_timeout)
+                .at_least(settings.min_request_rate),
+        )
         // Where the request came from, in words that the origin may believe.
         .layer(ForwardedLayer::new(&all.trust))
         // What the operator wants of the fields, both ways; it has the last word.

@@ -24,6 +24,7 @@ pub use compose::{Gateway, Optional, RouteStack};
 pub use embed::{ProxyFuture, ProxyService};
 pub use router::{Router, Terminus};
 
+use crate::budget::Budget;
 use crate::config::{LoadError, Settings};
 use crate::drain;
 use crate::forward::Forward;
@@ -58,6 +59,7 @@ pub struct Proxy {
     /// One for each listener of the settings.
     tls: Vec<Option<TlsAcceptor>>,
     metrics: Metrics,
+    budget: Budget,
     drain: drain::Trigger,
 }
 
@@ -103,8 +105,10 @@ impl Proxy {
     pub fn build(settings: Settings) -> Result<Self, BuildError> {
         let mut problems = Vec::new();
         let metrics = Metrics::default();
+        let budget = settings.server.memory_budget.budget();
+        metrics.watch_memory(&budget);
         let drain = drain::trigger();
-        let upstreams = upstreams(&settings, &metrics, &mut problems);
+        let upstreams = upstreams(&settings, &metrics, &budget, &mut problems);
         let tls = acceptors(&settings, &mut problems);
         let access_log = AccessLog::open(&settings.access_log).unwrap_or_else(|error| {
             problems.push(format!("the access log cannot be opened: {error}"));
@@ -114,11 +118,18 @@ impl Proxy {
         let router = parts.router(&drain.watcher(), &mut problems);
         match router {
             Some(router) if problems.is_empty() => Ok(Self {
-                gateway: compose::gateway(&settings, router, access_log, metrics.clone()),
+                gateway: compose::gateway(
+                    &settings,
+                    router,
+                    access_log,
+                    metrics.clone(),
+                    budget.clone(),
+                ),
                 upstreams: upstreams.into_values().collect(),
                 settings,
                 tls,
                 metrics,
+                budget,
                 drain,
             }),
             _ => Err(BuildError { problems }),
@@ -135,6 +146,12 @@ impl Proxy {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The memory that it takes from for what it carries.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The request path as a tower service, without listeners.
@@ -210,6 +227,7 @@ impl Parts<'_> {
 fn upstreams(
     settings: &Settings,
     metrics: &Metrics,
+    budget: &Budget,
     problems: &mut Vec<String>,
 ) -> HashMap<String, Arc<Upstream>> {
     let resolver = Resolver::new(settings.dns.clone());
@@ -221,7 +239,13 @@ fn upstreams(
         let name = &upstream.name;
         let wrong = upstream.contradictions();
         problems.extend(wrong.into_iter().map(|wrong| format!("upstream `{name}`: {wrong}")));
-        match Upstream::with_resolver(upstream.clone(), resolver.clone(), metrics.clone()) {
+        let built = Upstream::with_resolver(
+            upstream.clone(),
+            resolver.clone(),
+            metrics.clone(),
+            budget.clone(),
+        );
+        match built {
             Ok(built) => {
                 if upstreams.insert(upstream.name.clone(), built).is_some() {
                     problems.push(format!("there are two upstreams named `{}`", upstream.name));

@@ -104,6 +104,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::observe::Metrics;
     use crate::upstream::{OriginSettings, UpstreamSettings, Verdict};
     use proptest::prelude::*;
@@ -118,7 +119,7 @@ mod tests {
             })
             .collect();
         let settings = UpstreamSettings::new("test", origins);
-        RoundRobin::new(Upstream::new(settings, Metrics::default()).unwrap())
+        RoundRobin::new(Upstream::new(settings, Metrics::default(), Budget::unlimited()).unwrap())
     }
 
     fn ports(balance: &RoundRobin, picks: usize) -> Vec<u16> {

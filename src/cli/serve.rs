@@ -107,6 +107,10 @@ fn announce(bound: &Bound) {
             tracing::warn!(%address, "the admin listener is open to other machines");
         }
     }
+    match bound.budget().max() {
+        Some(max) => tracing::info!(bytes = max, "memory budget"),
+        None => tracing::warn!("no memory budget: load may have the system end the process"),
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving {}", summary(settings));
 }
 

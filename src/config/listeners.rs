@@ -6,7 +6,7 @@ use std::path::Path;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{
     count, duration, file, file_mode, frame_size, listen_address, memory_size, network_or_unix,
-    positive, size_in_u32, window,
+    positive, set_min_rate, size_in_u32, window,
 };
 use crate::accept::{ListenAddress, ListenerSettings, ProxyProtocolSettings};
 use crate::proxy_protocol::{MAX_LENGTH, MIN_MAX_LENGTH};
@@ -14,7 +14,7 @@ use crate::route::HostPattern;
 use crate::serve::{H2Settings, ServeSettings};
 use crate::tls::{CertificateSettings, TlsSettings, TlsVersion};
 
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("listen", "address"),
     ("bind", "address"),
     ("port", "address"),
@@ -23,6 +23,7 @@ const ELSEWHERE: [(&str, &str); 8] = [
     ("mode", "unix_mode"),
     ("socket_mode", "unix_mode"),
     ("accept_proxy", "[listener.proxy_protocol]"),
+    ("min_rate", "min_response_rate"),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<ListenerSettings> {
@@ -76,6 +77,8 @@ fn listener(
     table.set("request_head_timeout", &mut serve.request_head_timeout, duration);
     table.set("keep_alive_timeout", &mut serve.keep_alive_timeout, duration);
     table.set("send_timeout", &mut serve.send_timeout, duration);
+    let (rate, grace) = (table.value("min_response_rate"), table.value("response_rate_grace"));
+    set_min_rate(&mut serve.min_response_rate, rate.as_ref(), grace.as_ref());
     table.set("max_request_head", &mut serve.max_request_head, memory_size);
     table.set("max_fields", &mut serve.head.max_fields, count);
     table.set("max_target", &mut serve.head.max_target, memory_size);

@@ -18,7 +18,9 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use problem::{LoadError, Problem};
-pub use settings::{AdminSettings, LogSettings, RouteSettings, ServerSettings, Settings};
+pub use settings::{
+    AdminSettings, LogSettings, MemoryBudget, RouteSettings, ServerSettings, Settings,
+};
 
 use problem::Problems;
 use reader::Table;

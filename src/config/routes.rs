@@ -11,7 +11,8 @@ use super::listeners::unique;
 use super::problem::Problems;
 use super::reader::{Fits, Misfit, Table, Value, nearest};
 use super::units::{
-    api_key, duration, field_name, header_name, header_value, network, positive, size, status,
+    api_key, duration, field_name, header_name, header_value, network, positive, set_min_rate,
+    size, status,
 };
 use crate::layers::{
     ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
@@ -22,7 +23,7 @@ use crate::route::{
     RedirectTo,
 };
 
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("method", "methods"),
     ("limit_except", "methods"),
     ("host_names", "hosts"),
@@ -35,6 +36,7 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("auth", "api_key"),
     ("header", "headers"),
     ("client_max_body_size", "max_request_body"),
+    ("min_rate", "min_request_rate"),
 ];
 
 /// How the value of an API key begins when it is not the key itself.
@@ -126,6 +128,8 @@ fn route(
         route.max_request_body = limit;
     }
     table.set("request_body_timeout", &mut route.request_body_timeout, duration);
+    let (rate, grace) = (table.value("min_request_rate"), table.value("request_rate_grace"));
+    set_min_rate(&mut route.min_request_rate, rate.as_ref(), grace.as_ref());
     table.finish(&ELSEWHERE);
     (usable && name.is_some()).then_some(route)
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::reader::{Misfit, Table, Value};
-use super::units::{count, duration, network_or_unix, socket_address};
-use super::{AdminSettings, LogSettings, ServerSettings};
+use super::reader::{Fits, Misfit, Table, Value};
+use super::units::{count, duration, memory_size, network_or_unix, socket_address};
+use super::{AdminSettings, LogSettings, MemoryBudget, ServerSettings};
 use crate::layers::TrustSettings;
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
 
@@ -18,6 +18,7 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     table.set("max_connections", &mut server.connections.total, count);
     table.set("max_connections_per_client", &mut server.connections.per_client, count);
     table.set("max_in_flight", &mut server.max_in_flight, count);
+    table.set("memory_budget", &mut server.memory_budget, memory_budget);
     table.set("drain_timeout", &mut server.drain_timeout, duration);
     let trusted = table.list("trusted_proxies", network_or_unix).unwrap_or_default();
     trust.unix = trusted.contains(&None);
@@ -26,9 +27,34 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
         ("threads", "workers"),
         ("worker_processes", "workers"),
         ("shutdown_timeout", "drain_timeout"),
+        ("memory", "memory_budget"),
+        ("memory_limit", "memory_budget"),
         ("real_ip_from", "trusted_proxies"),
     ]);
     (server, trust)
+}
+
+/// The least budget: with less, a few connections of HTTP/2 would be all.
+const LEAST_BUDGET: usize = 4 << 20;
+
+fn memory_budget(value: &Value<'_>) -> Fits<MemoryBudget> {
+    const WHAT: &str = "a size such as \"512MiB\", a share such as \"75%\", or \"unlimited\"";
+    let text = if value.is_string() { value.string(WHAT)? } else { "" };
+    if text == "unlimited" {
+        return Ok(MemoryBudget::Unlimited);
+    }
+    if let Some(number) = text.strip_suffix('%') {
+        let share = number.trim().parse().ok().filter(|share| (1..=100).contains(share));
+        let misfit = || Misfit::new(format!("`{text}` is not a share from \"1%\" to \"100%\""));
+        return share.map(MemoryBudget::Share).ok_or_else(misfit);
+    }
+    let wrong = |misfit: Misfit| misfit.hint(format!("expected {WHAT}"));
+    let bytes = memory_size(value).map_err(wrong)?;
+    if bytes < LEAST_BUDGET {
+        return Err(Misfit::new("expected a budget of at least 4MiB")
+            .hint("write \"unlimited\" to have none"));
+    }
+    Ok(MemoryBudget::Bytes(bytes))
 }
 
 pub(super) fn log(root: &mut Table<'_>) -> LogSettings {

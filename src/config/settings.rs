@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::accept::{ConnectionLimits, ListenerSettings};
+use crate::budget::{Budget, memory_limit};
 use crate::layers::{
     ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
     RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
+use crate::pace::MinRate;
 use crate::route::{Action, Match};
 use crate::upstream::{DnsSettings, UpstreamSettings};
 
@@ -45,8 +47,43 @@ pub struct ServerSettings {
     pub connections: ConnectionLimits,
     /// Exchanges under way at once; more are answered 503. Default 100,000.
     pub max_in_flight: usize,
+    /// How much memory may be used for what is under way. Default 3/4 of what the
+    /// system lets the process have.
+    pub memory_budget: MemoryBudget,
     /// How long a stopping proxy waits for what is under way. Default 30 s.
     pub drain_timeout: Duration,
+}
+
+/// How much memory may be used for what is under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MemoryBudget {
+    /// As much as this many hundredths of what the process's control group, or the
+    /// machine, has. Without bounds where the system does not say.
+    Share(u8),
+    /// This many bytes.
+    Bytes(usize),
+    /// Without bounds; nothing is counted.
+    Unlimited,
+}
+
+impl MemoryBudget {
+    /// The budget, which begins to count.
+    pub(crate) fn budget(self) -> Budget {
+        match self {
+            Self::Unlimited => Budget::unlimited(),
+            Self::Bytes(bytes) => Budget::new(bytes),
+            Self::Share(hundredths) => memory_limit().map_or_else(Budget::unlimited, |limit| {
+                let share = limit / 100 * u64::from(hundredths);
+                Budget::new(usize::try_from(share).unwrap_or(usize::MAX))
+            }),
+        }
+    }
+}
+
+impl Default for MemoryBudget {
+    fn default() -> Self {
+        Self::Share(75)
+    }
 }
 
 /// The operational log.
@@ -90,6 +127,9 @@ pub struct RouteSettings {
     pub max_request_body: Option<u64>,
     /// The longest silence within a request body. Default 60 s.
     pub request_body_timeout: Duration,
+    /// The slowest that a request body may come while nothing but the client holds
+    /// it up. Default [`MinRate::DEFAULT`].
+    pub min_request_rate: Option<MinRate>,
 }
 
 impl Default for Settings {
@@ -114,6 +154,7 @@ impl Default for ServerSettings {
             workers: None,
             connections: ConnectionLimits::default(),
             max_in_flight: 100_000,
+            memory_budget: MemoryBudget::default(),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -149,6 +190,7 @@ impl RouteSettings {
             },
             max_request_body: Some(100 * 1024 * 1024),
             request_body_timeout: Duration::from_secs(60),
+            min_request_rate: Some(MinRate::DEFAULT),
         }
     }
 }

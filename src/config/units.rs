@@ -2,7 +2,7 @@
 //! secrets.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::reader::{Fits, Misfit, Value};
 use crate::accept::ListenAddress;
 use crate::layers::KeyDigest;
+use crate::pace::MinRate;
 
 /// A time of at least a millisecond, such as `"1m 30s"`.
 pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
@@ -35,14 +36,18 @@ pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
     Ok(parsed)
 }
 
+const SIZE: &str = "a size such as \"64KiB\" or \"10MB\", or a number of bytes";
+
 /// A number of bytes, plain or such as `"64KiB"`.
 pub(super) fn size(value: &Value<'_>) -> Fits<u64> {
-    const WHAT: &str = "a size such as \"64KiB\" or \"10MB\", or a number of bytes";
     if !value.is_string() {
-        return value.integer(WHAT, 1, i64::MAX.unsigned_abs());
+        return value.integer(SIZE, 1, i64::MAX.unsigned_abs());
     }
-    let text = value.string(WHAT)?;
-    let wrong = || Misfit::new(format!("`{text}` is not {WHAT}"));
+    text_size(value.string(SIZE)?)
+}
+
+fn text_size(text: &str) -> Fits<u64> {
+    let wrong = || Misfit::new(format!("`{text}` is not {SIZE}"));
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
     let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
@@ -56,6 +61,34 @@ pub(super) fn size(value: &Value<'_>) -> Fits<u64> {
         _ => return Err(wrong().hint("units: B, KB, KiB, MB, MiB, GB, GiB")),
     };
     number.checked_mul(unit).filter(|size| *size > 0).ok_or_else(wrong)
+}
+
+/// Sets a least rate from its two keys: how fast, and how far behind one may fall.
+pub(super) fn set_min_rate(
+    min_rate: &mut Option<MinRate>,
+    rate: Option<&Value<'_>>,
+    grace: Option<&Value<'_>>,
+) {
+    let grace = grace.and_then(|value| value.fit(duration));
+    let rate = rate.and_then(|value| value.fit(bytes_per_second));
+    if let Some(rate) = rate {
+        *min_rate = rate.map(|bytes| MinRate { bytes, ..min_rate.unwrap_or(MinRate::DEFAULT) });
+    }
+    if let (Some(min_rate), Some(grace)) = (min_rate, grace) {
+        min_rate.grace = grace;
+    }
+}
+
+/// Bytes in a second, such as `"240B/s"`; `None` for `"off"`.
+fn bytes_per_second(value: &Value<'_>) -> Fits<Option<NonZeroU64>> {
+    const WHAT: &str = "a rate such as \"240B/s\" or \"2KiB/s\", or \"off\"";
+    let text = value.string(WHAT)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let wrong = || Misfit::new(format!("`{text}` is not {WHAT}"));
+    let rate = text.strip_suffix("/s").and_then(|text| text_size(text.trim()).ok());
+    rate.and_then(NonZeroU64::new).map(Some).ok_or_else(wrong)
 }
 
 /// A size that fits the machine's memory.

@@ -1,4 +1,5 @@
-//! Bounds the request's body: how long it may be, and how long it may be silent.
+//! Bounds the request's body: how long it may be, how long it may be silent, and how
+//! slow.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::ShortCircuit;
 use crate::body::Body;
 use crate::context::Exchange;
 use crate::error::{Error, Kind};
+use crate::pace::MinRate;
 use crate::respond::{Answer, Format};
 
 /// Puts [`BodyLimit`] before a service.
@@ -18,11 +20,12 @@ use crate::respond::{Answer, Format};
 pub struct BodyLimitLayer {
     max: Option<u64>,
     silence: Duration,
+    min_rate: Option<MinRate>,
 }
 
 /// Answers 413 to a body that is too long: at once if its length is announced,
-/// else as soon as it is exceeded. A body that stays silent fails, which ends
-/// in 408.
+/// else as soon as it is exceeded. A body that stays silent, or comes too slowly,
+/// fails, which ends in 408.
 #[derive(Clone, Debug)]
 pub struct BodyLimit<S> {
     inner: S,
@@ -33,7 +36,14 @@ impl BodyLimitLayer {
     /// Bodies of up to `max` bytes, with pauses of up to `silence`.
     #[must_use]
     pub const fn new(max: Option<u64>, silence: Duration) -> Self {
-        Self { max, silence }
+        Self { max, silence, min_rate: None }
+    }
+
+    /// Holds bodies to a least rate as well, but for those of gRPC, whose messages
+    /// may be few and far between.
+    #[must_use]
+    pub const fn at_least(self, min_rate: Option<MinRate>) -> Self {
+        Self { min_rate, ..self }
     }
 }
 
@@ -59,7 +69,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let BodyLimitLayer { max, silence } = self.limits;
+        let BodyLimitLayer { max, silence, min_rate } = self.limits;
         if let (Some(max), Some(length)) = (max, announced(&request))
             && length > max
         {
@@ -69,11 +79,16 @@ where
             }
             return ShortCircuit::rejected(answer.render(Format::preferred(request.headers())));
         }
+        let min_rate = min_rate.filter(|_| !is_grpc(&request));
         let request = request.map(|body| {
             if http_body::Body::is_end_stream(&body) {
                 return body;
             }
             let body = body.with_idle_timeout(silence, Kind::RequestBodyTimeout);
+            let body = match min_rate {
+                Some(rate) => body.with_min_rate(rate),
+                None => body,
+            };
             match max {
                 Some(max) => body.with_limit(max),
                 None => body,
@@ -81,6 +96,10 @@ where
         });
         ShortCircuit::forwarded(self.inner.call(request))
     }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    Format::of(None, request.headers().get(header::CONTENT_TYPE)) == Format::Grpc
 }
 
 fn announced<B>(request: &Request<B>) -> Option<u64> {

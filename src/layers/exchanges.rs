@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -105,9 +105,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
+        let mut response = ready!(this.inner.poll(cx))?;
         let Some(exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
         exchange.update(|record| record.status = Some(response.status()));
+        if exchange.request().version == Version::HTTP_2 {
+            // Its connection may hold the end of the body for longer than that
+            // lasts, and with it what the exchange was charged for.
+            response.extensions_mut().insert(exchange.clone());
+        }
         Poll::Ready(Ok(response.map(|body| body.with_guard(Sent(exchange)))))
     }
 }

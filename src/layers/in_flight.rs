@@ -1,17 +1,20 @@
-//! Bounds the exchanges under way, counted to the end of their bodies.
+//! Bounds the exchanges under way, and the memory they may come to need, both to
+//! the end of their bodies.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::ShortCircuit;
 use crate::body::{Body, Hold};
-use crate::context::{Exchange, Permit};
+use crate::budget::{Budget, Use};
+use crate::context::{Buffers, Exchange, Permit};
 use crate::error::{Error, Kind};
 use crate::respond::{Answer, Format};
 
@@ -21,21 +24,47 @@ use crate::respond::{Answer, Format};
 pub struct InFlightLayer {
     count: Arc<AtomicUsize>,
     max: usize,
+    budget: Budget,
 }
 
-/// Answers 503 when too many exchanges are under way.
+/// Answers 503 when too many exchanges are under way, or there is no memory for
+/// one more.
 #[derive(Clone, Debug)]
 pub struct InFlight<S> {
     inner: S,
-    count: Arc<AtomicUsize>,
-    max: usize,
+    limits: InFlightLayer,
 }
+
+/// What every exchange needs: both heads, what the layers keep of it, and what is
+/// read ahead where its connection has no buffers of its own for that.
+const EXCHANGE: usize = 32 * 1024;
 
 impl InFlightLayer {
     /// Lets `max` exchanges through at once.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { count: Arc::default(), max }
+        Self { count: Arc::default(), max, budget: Budget::unlimited() }
+    }
+
+    /// Takes the memory for exchanges from `budget`.
+    #[must_use]
+    pub fn within(self, budget: Budget) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// A permit for one more exchange, or why there is none.
+    fn admit<B: http_body::Body>(
+        &self,
+        request: &Request<B>,
+        exchange: Option<&Exchange>,
+    ) -> Result<Permit, Answer> {
+        let overloaded = || Answer::for_error(&Error::new(Kind::Overloaded));
+        let permit = Permit::acquire(&self.count, self.max).ok_or_else(overloaded)?;
+        let Buffers { request: body, response } =
+            exchange.map_or_else(Buffers::default, |exchange| exchange.downstream().buffers);
+        let body = if request.body().is_end_stream() { 0 } else { body };
+        let charge = self.budget.charge(EXCHANGE + body + response, Use::Exchange);
+        charge.map(|charge| permit.charged(charge)).ok_or_else(no_memory)
     }
 }
 
@@ -43,13 +72,14 @@ impl<S> Layer<S> for InFlightLayer {
     type Service = InFlight<S>;
 
     fn layer(&self, inner: S) -> InFlight<S> {
-        InFlight { inner, count: self.count.clone(), max: self.max }
+        InFlight { inner, limits: self.clone() }
     }
 }
 
 impl<S, B> Service<Request<B>> for InFlight<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
+    B: http_body::Body,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -61,12 +91,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = request.extensions().get::<Exchange>();
-        let Some(permit) = Permit::acquire(&self.count, self.max) else {
-            let answer = Answer::for_error(&Error::new(Kind::Overloaded));
-            if let Some(exchange) = exchange {
-                exchange.update(|record| record.rejection = Some(answer.code()));
+        let permit = match self.limits.admit(&request, exchange) {
+            Ok(permit) => permit,
+            Err(answer) => {
+                if let Some(exchange) = exchange {
+                    exchange.update(|record| record.rejection = Some(answer.code()));
+                }
+                return ShortCircuit::rejected(answer.render(Format::preferred(request.headers())));
             }
-            return ShortCircuit::rejected(answer.render(Format::preferred(request.headers())));
         };
         // An exchange lasts to the end of the body, or of the tunnel; without one
         // the body keeps the permit.
@@ -76,6 +108,13 @@ where
         };
         ShortCircuit::forwarded(Holding { inner: self.inner.call(request), permit })
     }
+}
+
+fn no_memory() -> Answer {
+    let detail = "The service has no memory left for this request.";
+    Answer::new(StatusCode::SERVICE_UNAVAILABLE, "memory", detail)
+        .proxy_error("connection_limit_reached")
+        .retry_after(Duration::from_secs(5))
 }
 
 pin_project! {
@@ -112,16 +151,34 @@ mod tests {
 
     #[tokio::test]
     async fn an_exchange_counts_until_its_body_is_gone() {
-        let service = InFlightLayer::new(1).layer(tower::service_fn(|_: Request<()>| async {
+        let service = InFlightLayer::new(1).layer(tower::service_fn(|_: Request<Body>| async {
             Ok::<_, Infallible>(Response::new(Body::from("x")))
         }));
-        let ask = || service.clone().oneshot(Request::new(()));
+        let ask = || service.clone().oneshot(Request::new(Body::empty()));
         let first = ask().await.unwrap();
         assert_eq!(first.status(), 200);
         let second = ask().await.unwrap();
         assert_eq!(second.status(), 503);
         assert!(second.headers().contains_key("retry-after"));
         drop((first, second));
+        assert_eq!(ask().await.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
+    async fn an_exchange_is_charged_until_its_body_is_gone() {
+        let budget = Budget::new(2 * EXCHANGE);
+        let service = InFlightLayer::new(9).within(budget.clone()).layer(tower::service_fn(
+            |_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::from("x"))) },
+        ));
+        let ask = || service.clone().oneshot(Request::new(Body::empty()));
+        let first = ask().await.unwrap();
+        assert_eq!((first.status().as_u16(), budget.charged()), (200, EXCHANGE));
+        let second = ask().await.unwrap();
+        assert_eq!(second.status(), 503);
+        assert!(second.headers().contains_key("retry-after"));
+        assert_eq!(service.limits.count.load(std::sync::atomic::Ordering::Relaxed), 1);
+        drop((first, second));
+        assert_eq!(budget.charged(), 0);
         assert_eq!(ask().await.unwrap().status(), 200);
     }
 }

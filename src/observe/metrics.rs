@@ -13,8 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::memory::Memory;
 use super::routes::RouteCounts;
 use super::workers::WorkerConnections;
+use crate::budget::Budget;
 use crate::context::{Facts, Route};
 
 /// The registry of every metric. Cheap to clone.
@@ -147,6 +149,7 @@ impl NameCounts {
 struct Families {
     registry: Registry,
     routes: RouteCounts,
+    memory: Memory,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -169,6 +172,7 @@ impl Default for Families {
         let mut families = Self {
             registry: Registry::with_prefix("tollgate"),
             routes: RouteCounts::default(),
+            memory: Memory::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -203,6 +207,7 @@ impl Families {
         registry.register_with_unit("start_time", "When it started", Unit::Seconds, started);
 
         registry.register_collector(Box::new(self.routes.clone()));
+        registry.register_collector(Box::new(self.memory.clone()));
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -232,6 +237,11 @@ impl Families {
 }
 
 impl Metrics {
+    /// Tells of this memory budget. The first has it: there is one.
+    pub fn watch_memory(&self, budget: &Budget) {
+        self.0.memory.0.get_or_init(|| budget.clone());
+    }
+
     /// The connections of this listener.
     #[must_use]
     pub fn listener(&self, listener: &Arc<str>) -> ListenerConnections {
@@ -365,6 +375,7 @@ impl fmt::Debug for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Use;
     use crate::error::Kind;
     use crate::observe::line::tests::exchange;
 
@@ -412,6 +423,21 @@ mod tests {
         drop(first.open());
         has(&metrics, "tollgate_worker_connections{worker=\"0\"} 0");
         has(&metrics, "tollgate_worker_connections{worker=\"1\"} 1");
+    }
+
+    #[test]
+    fn the_memory_budget_is_told_if_there_is_one() {
+        let metrics = Metrics::default();
+        metrics.watch_memory(&Budget::unlimited());
+        assert!(!metrics.render().contains("tollgate_memory"));
+        let (metrics, budget) = (Metrics::default(), Budget::new(1 << 20));
+        metrics.watch_memory(&budget);
+        let _charge = budget.charge(700, Use::Exchange).unwrap();
+        assert!(budget.charge(1 << 20, Use::Exchange).is_none());
+        has(&metrics, "tollgate_memory_budget_bytes 1048576");
+        has(&metrics, "tollgate_memory_charged_bytes 700");
+        has(&metrics, "tollgate_memory_refusals_total{for=\"exchange\"} 1");
+        has(&metrics, "tollgate_memory_refusals_total{for=\"connection\"} 0");
     }
 
     #[test]

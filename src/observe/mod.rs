@@ -4,6 +4,7 @@ mod access_log;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod line;
+mod memory;
 mod metrics;
 mod routes;
 mod settings;

@@ -68,10 +68,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Noted<IO> {
         Poll::Ready(Ok(read.len()))
     }
 
-    fn noted<T>(&self, written: &Poll<io::Result<T>>) {
+    fn noted(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Pending => self.pulse.blocked(),
-            Poll::Ready(_) => self.pulse.sent(),
+            Poll::Ready(written) => self.pulse.sent(*written.as_ref().unwrap_or(&0)),
         }
     }
 }
@@ -123,7 +123,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.noted(&flushed);
+        match &flushed {
+            Poll::Pending => self.pulse.blocked(),
+            Poll::Ready(_) => self.pulse.sent(0),
+        }
         flushed
     }
 

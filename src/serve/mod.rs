@@ -5,6 +5,7 @@ mod authority;
 mod http1;
 mod http2;
 mod io;
+mod memory;
 mod options;
 mod pulse;
 mod settings;
@@ -27,6 +28,7 @@ pub use validate::{Validate, ValidateLayer};
 pub(crate) use {http1::fuzz as http1_fuzz, http2::fuzz as http2_fuzz};
 
 use crate::body::Body;
+use crate::budget::Use;
 use crate::context::Downstream;
 use crate::drain;
 use io::Noted;
@@ -69,7 +71,7 @@ impl<S> Answers for S where
 pub fn connection<IO, S>(
     io: IO,
     speaks: Speaks,
-    downstream: Downstream,
+    mut downstream: Downstream,
     settings: Arc<ServeSettings>,
     service: S,
     drain: drain::Watcher,
@@ -103,7 +105,13 @@ where
             }
         };
         let mut watch = Watch::new(&pulse, &settings, http2);
+        downstream.buffers = memory::buffers(http2, downstream.tls.is_some(), &settings.h2);
         if http2 {
+            let more = memory::http2_connection(downstream.tls.is_some());
+            let Some(_charge) = downstream.budget.charge(more, Use::Connection) else {
+                tracing::debug!("there is no memory for a connection of HTTP/2");
+                return;
+            };
             let pulse = pulse.clone();
             http2::serve(io, service, downstream, &settings, (pulse, &mut watch), &drain).await;
         } else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::context::HeadLimits;
+use crate::pace::MinRate;
 
 /// Protocols, limits and timeouts of a listener's connections.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +20,9 @@ pub struct ServeSettings {
     pub keep_alive_timeout: Duration,
     /// How long a write to a client that takes nothing may hang. Default 60 s.
     pub send_timeout: Duration,
+    /// The slowest that a client may take a response while it is waited for.
+    /// Default [`MinRate::DEFAULT`].
+    pub min_response_rate: Option<MinRate>,
     /// The longest request head, in bytes. Default 64 KiB.
     pub max_request_head: usize,
     /// What a request's head is held to beside its length.
@@ -78,6 +82,7 @@ impl Default for ServeSettings {
             request_head_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(75),
             send_timeout: Duration::from_secs(60),
+            min_response_rate: Some(MinRate::DEFAULT),
             max_request_head: 64 * 1024,
             head: HeadLimits::default(),
             h2: H2Settings::default(),

@@ -14,8 +14,9 @@ use super::connect::Dialled;
 use super::http1::Http1;
 use super::http2::{self, Claim, Dialling, Outcome};
 use super::origin::Origin;
-use crate::body::Body;
-use crate::context::Interim;
+use crate::body::{Body, Hold};
+use crate::budget::Charge;
+use crate::context::{Interim, Permit};
 use crate::error::{Error, Kind, Resend};
 use crate::proxy_protocol::Announced;
 
@@ -141,12 +142,7 @@ impl Origin {
                 }
             }
         }
-        let mut permit = self.permit();
-        // Idle ones are of no use to another client.
-        while permit.is_err() && announced.is_some() && self.pool().give_up_one() {
-            permit = self.permit();
-        }
-        let permit = match permit {
+        let permit = match self.permit_for(announced) {
             Ok(permit) => permit,
             // Another worker may have one with room.
             Err(error) => match self.pool().shared_by_any().filter(|_| !http1) {
@@ -155,9 +151,11 @@ impl Origin {
             },
         };
         let announced = announced.unwrap_or_default();
-        let lease = match self.connector().dial(http1, announced, deadline).await {
+        let mut charge = self.charge().map_err(|error| (error, None))?;
+        let dialled = self.connector().dial(http1, announced, deadline).await;
+        let lease = match dialled.and_then(|dialled| self.charged(dialled, &mut charge)) {
             Ok(mut dialled) => {
-                dialled.stream.permit = permit;
+                (dialled.stream.permit, dialled.stream.charge) = (permit, charge);
                 if !http1 {
                     self.pool().learn(dialled.http2);
                 }
@@ -180,6 +178,16 @@ impl Origin {
         }
     }
 
+    /// A permit for one more connection, for which idle ones give way that are of
+    /// no use to this client.
+    fn permit_for(&self, announced: Option<Announced>) -> Result<Option<Permit>, Error> {
+        let mut permit = self.permit();
+        while permit.is_err() && announced.is_some() && self.pool().give_up_one() {
+            permit = self.permit();
+        }
+        permit
+    }
+
     /// Makes connections for requests that are still to come, until there are
     /// `count` or one cannot be made.
     pub(super) async fn warm(&self, count: usize) {
@@ -198,6 +206,14 @@ impl Origin {
         }
     }
 
+    /// Adds to a connection's charge what HTTP/2 needs.
+    fn charged(&self, dialled: Dialled, charge: &mut Charge) -> Result<Dialled, Error> {
+        if dialled.http2 {
+            self.memory().for_http2(self.h2(), charge)?;
+        }
+        Ok(dialled)
+    }
+
     async fn handshake(
         &self,
         dialled: Dialled,
@@ -208,7 +224,7 @@ impl Origin {
             let lease = http2::connect(dialled.stream, self.h2(), dialling).await?;
             return Ok(Lease::Http2(lease));
         }
-        Ok(Lease::Http1(Http1::new(dialled.stream)))
+        Ok(Lease::Http1(Http1::new(dialled.stream, self.memory().budget.clone())))
     }
 
     async fn exchange(
@@ -221,10 +237,24 @@ impl Origin {
         let deadline = self.timeouts().response_head;
         let response = match lease {
             Lease::Http1(http1) => http1.send(self, slot, now, deadline, interims).await?,
-            Lease::Http2(lease) => Box::pin(lease.send(self, slot, deadline, interims)).await?,
+            Lease::Http2(lease) => {
+                self.charge_upload(slot)?;
+                Box::pin(lease.send(self, slot, deadline, interims)).await?
+            }
         };
         let idle = self.timeouts().idle_body;
         Ok(response.map(|body| body.with_idle_timeout(idle, Kind::ResponseBodyTimeout)))
+    }
+
+    /// Ties what HTTP/2 may hold of a request's body to that.
+    fn charge_upload(&self, slot: &mut Option<Request<Body>>) -> Result<(), Error> {
+        if let Some(request) = slot
+            && !http_body::Body::is_end_stream(request.body())
+        {
+            let charge = self.memory().for_upload()?;
+            *slot = slot.take().map(|request| request.map(|body| body.with_guard(Hold(charge))));
+        }
+        Ok(())
     }
 
     /// HTTP/2 carries the scheme and the authority in the target.

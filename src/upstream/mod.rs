@@ -9,6 +9,7 @@ mod connect;
 mod dns;
 mod http1;
 mod http2;
+mod memory;
 mod origin;
 mod pool;
 mod probe;
@@ -17,6 +18,7 @@ mod sources;
 mod stream;
 mod tls;
 mod unix;
+mod url;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,12 +34,15 @@ pub use dns::{AddressFamily, DnsSettings, Resolver};
 pub(crate) use http1::fuzz;
 pub use origin::{Origin, Verdict};
 pub use settings::{
-    HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    HealthCheck, OriginSettings, PassiveHealth, Probe, Protocol, StatusRange, UpstreamH2,
+    UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 pub use tls::ClientTlsError;
+pub use url::{OriginScheme, OriginUrl};
 
+use crate::budget::Budget;
 use crate::observe::Metrics;
+use memory::Memory;
 use sources::{Maker, Member, Source, best};
 
 /// A named group of origins that serve the same thing.
@@ -73,13 +78,18 @@ pub struct Rotation {
 }
 
 impl Upstream {
-    /// Sets up an upstream. Nothing is connected or probed yet.
+    /// Sets up an upstream, whose connections take their memory from `budget`.
+    /// Nothing is connected or probed yet.
     ///
     /// # Errors
     ///
     /// The certificates to trust cannot be read.
-    pub fn new(settings: UpstreamSettings, metrics: Metrics) -> Result<Arc<Self>, ClientTlsError> {
-        Self::with_resolver(settings, Resolver::new(DnsSettings::default()), metrics)
+    pub fn new(
+        settings: UpstreamSettings,
+        metrics: Metrics,
+        budget: Budget,
+    ) -> Result<Arc<Self>, ClientTlsError> {
+        Self::with_resolver(settings, Resolver::new(DnsSettings::default()), metrics, budget)
     }
 
     /// Sets up an upstream whose origins' names `resolver` resolves.
@@ -91,10 +101,11 @@ impl Upstream {
         settings: UpstreamSettings,
         resolver: Arc<Resolver>,
         metrics: Metrics,
+        budget: Budget,
     ) -> Result<Arc<Self>, ClientTlsError> {
         let name: Arc<str> = settings.name.as_str().into();
-        let tls = tls::ClientTls::new(&settings)?;
-        let maker = Maker::new(&settings, tls, resolver, metrics.clone());
+        let (tls, memory) = (tls::ClientTls::new(&settings)?, Memory::new(budget));
+        let maker = Maker::new(&settings, tls, resolver, metrics.clone(), memory);
         let make = |(index, origin)| maker.source(index, origin, &settings);
         let (sources, members): (Vec<_>, Vec<_>) =
             settings.origins.iter().enumerate().map(make).unzip();

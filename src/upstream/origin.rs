@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use super::connect::{Connector, Place};
 use super::dns::Address;
+use super::memory::Memory;
 use super::pool::Pool;
 use super::tls::ClientTls;
 use super::{OriginScheme, OriginUrl, Protocol, UpstreamH2, UpstreamSettings, UpstreamTimeouts};
+use crate::budget::Charge;
 use crate::context::Permit;
 use crate::error::{Error, Kind, Resend};
 use crate::observe::Metrics;
@@ -35,6 +37,7 @@ pub struct Origin {
     open: Arc<AtomicUsize>,
     max_connections: Option<usize>,
     timeouts: UpstreamTimeouts,
+    memory: Memory,
     h2: UpstreamH2,
     metrics: Metrics,
 }
@@ -96,6 +99,7 @@ impl Origin {
         settings: &UpstreamSettings,
         tls: &ClientTls,
         metrics: &Metrics,
+        memory: &Memory,
     ) -> Self {
         let Spot { url, place, name, asked_as, weight } = spot;
         let authority = asked_as.authority();
@@ -125,7 +129,8 @@ impl Origin {
             open: Arc::default(),
             max_connections: settings.max_connections,
             timeouts: settings.timeouts,
-            h2: settings.h2,
+            memory: memory.clone(),
+            h2: memory.limit(settings.h2),
             metrics: metrics.clone(),
         }
     }
@@ -221,6 +226,15 @@ impl Origin {
             Error::new(Kind::Overloaded).detail(detail).resend(Resend::Safe)
         };
         Permit::acquire(&self.open, max).map(Some).ok_or_else(full)
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The memory for one more connection.
+    pub(super) fn charge(&self) -> Result<Charge, Error> {
+        self.memory.for_connection(self.is_tls())
     }
 
     pub(super) fn timeouts(&self) -> &UpstreamTimeouts {

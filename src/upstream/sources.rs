@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::connect::Place;
 use super::dns::{Address, Failures, Name, Resolver, Service, Target};
+use super::memory::Memory;
 use super::origin::{Origin, Spot};
 use super::tls::ClientTls;
 use super::{OriginSettings, OriginUrl, Upstream, UpstreamSettings};
@@ -56,6 +57,7 @@ pub(super) struct Maker {
     tls: ClientTls,
     resolver: Arc<Resolver>,
     metrics: Metrics,
+    memory: Memory,
 }
 
 impl Maker {
@@ -64,12 +66,14 @@ impl Maker {
         tls: ClientTls,
         resolver: Arc<Resolver>,
         metrics: Metrics,
+        memory: Memory,
     ) -> Self {
-        Self { upstream: settings.name.as_str().into(), tls, resolver, metrics }
+        Self { upstream: settings.name.as_str().into(), tls, resolver, metrics, memory }
     }
 
     fn make(&self, spot: Spot, settings: &UpstreamSettings) -> Arc<Origin> {
-        let origin = Origin::new(&self.upstream, spot, settings, &self.tls, &self.metrics);
+        let Self { upstream, tls, metrics, memory, .. } = self;
+        let origin = Origin::new(upstream, spot, settings, tls, metrics, memory);
         self.metrics.origin_healthy(&self.upstream, origin.shared_name(), true);
         Arc::new(origin)
     }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use super::dns::Address;
+use crate::budget::Charge;
 use crate::context::Permit;
 use crate::proxy_protocol::Announced;
 use crate::socket::Socket;
@@ -25,11 +26,13 @@ pub(super) struct Stream {
     /// Whose connection the origin was told it is, if it was: boxed, as that is
     /// rare.
     pub(super) announced: Option<Box<Announced>>,
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(super) charge: Charge,
 }
 
 impl Stream {
     pub(super) fn new(layer: Layer, address: Option<Arc<Address>>) -> Self {
-        Self { layer, permit: None, address, announced: None }
+        Self { layer, permit: None, address, announced: None, charge: Charge::default() }
     }
 
     /// Whether it leads to where the origin's name does not point any more.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 28] = [
+const FLOORS: [(&str, u32); 30] = [
     ("body", 0),
+    ("budget", 0),
     ("context", 0),
     ("drain", 0),
     ("error", 0),
     ("http1", 0),
+    ("pace", 0),
     ("pem", 0),
     ("proxy_protocol", 0),
     ("seat", 0),
@@ -37,10 +39,14 @@ const FLOORS: [(&str, u32); 28] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 9] = [
+const BESIDE: [(&str, &str); 13] = [
     ("body", "error"),
+    ("body", "pace"),
+    ("budget", "seat"),
+    ("context", "budget"),
     ("context", "error"),
     ("http1", "body"),
+    ("http1", "budget"),
     ("http1", "error"),
     ("balance", "upstream"),
     ("forward", "balance"),

@@ -12,7 +12,8 @@ use http::{Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::head::{self, Facts, Fault, Head, Limits};
+use super::fault::Fault;
+use super::head::{self, Facts, Head, Limits};
 use super::response;
 use super::wire::{Call, RequestBody, Shared, Wire, Writer};
 use crate::body::Body;
@@ -349,6 +350,7 @@ where
         Next::Go(if exchange.last || unread {
             State::Close { linger: unread || !wire.inbox.bytes.is_empty() }
         } else {
+            wire.inbox.settle();
             State::Head
         })
     }

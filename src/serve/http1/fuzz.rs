@@ -5,6 +5,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use super::head::{self, Facts, Limits};
 use super::response;
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::context::HeadLimits;
 use crate::http1::Inbox;
 use crate::http1::fuzz::Framed;
@@ -29,7 +30,7 @@ pub struct RequestHead {
 #[must_use]
 pub fn request_head(pieces: &[&[u8]], max_head: usize, more: HeadLimits) -> Option<RequestHead> {
     let limits = Limits { head: max_head, more };
-    let mut inbox = Inbox::new();
+    let mut inbox = Inbox::new(Budget::unlimited());
     let mut pieces = pieces.iter();
     let head = pieces.find_map(|piece| {
         inbox.bytes.extend_from_slice(piece);

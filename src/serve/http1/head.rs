@@ -7,12 +7,12 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 
+use super::fault::Fault;
 use crate::body::Body;
 use crate::context::HeadLimits;
 use crate::http1::{Inbox, Incoming, Invalid, stays_open};
-use crate::respond::Answer;
 use crate::serve::validate::Refused;
 
 /// As many fields are parsed on the stack.
@@ -52,74 +52,6 @@ pub(super) struct Facts {
     /// Whether more may come of the request, of which nobody knows where it ends.
     pub(super) endless: bool,
     pub(super) version: Version,
-}
-
-/// What is wrong with a head.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Fault {
-    Malformed,
-    Version,
-    Target,
-    TargetTooLong,
-    TooLong,
-    TooManyFields,
-    Framing,
-    Coding,
-    Expectation,
-    /// It was not whole in time.
-    Late,
-}
-
-impl Fault {
-    fn answer(self) -> Answer {
-        let (status, code, detail) = match self {
-            Self::Malformed => {
-                (StatusCode::BAD_REQUEST, "head_malformed", "The request's head is malformed.")
-            }
-            Self::Version => (
-                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "version_unsupported",
-                "This connection speaks HTTP/1.1.",
-            ),
-            Self::Target => {
-                (StatusCode::BAD_REQUEST, "target_invalid", "The request target is not valid.")
-            }
-            Self::TargetTooLong => {
-                (StatusCode::URI_TOO_LONG, "target_too_long", "The request target is too long.")
-            }
-            Self::TooLong => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "head_too_long",
-                "The request's head is too long.",
-            ),
-            Self::TooManyFields => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "too_many_fields",
-                "The request has too many fields.",
-            ),
-            Self::Framing => (
-                StatusCode::BAD_REQUEST,
-                "framing_invalid",
-                "It is not clear where the request's body ends.",
-            ),
-            Self::Coding => (
-                StatusCode::NOT_IMPLEMENTED,
-                "framing_invalid",
-                "The only transfer coding that is understood is `chunked`.",
-            ),
-            Self::Expectation => (
-                StatusCode::EXPECTATION_FAILED,
-                "expectation_failed",
-                "The only expectation that is understood is `100-continue`.",
-            ),
-            Self::Late => (
-                StatusCode::REQUEST_TIMEOUT,
-                "request_head_timeout",
-                "The request's head was not whole in time.",
-            ),
-        };
-        Answer::new(status, code, detail).proxy_error("http_request_error").close()
-    }
 }
 
 /// Takes the next request out of `inbox`; `None` while its head is not whole.
@@ -363,7 +295,7 @@ mod tests {
     const LIMITS: Limits = Limits { head: 256, more: HeadLimits { max_target: 64, max_fields: 4 } };
 
     fn head(text: &str) -> Option<Head> {
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Default::default());
         inbox.bytes.extend_from_slice(text.as_bytes());
         take(&mut inbox, LIMITS)
     }
@@ -378,7 +310,7 @@ mod tests {
     fn one_empty_line_is_passed_over_however_it_arrives() {
         let two = "\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
         for text in [two, &two[2..], &two[4..]] {
-            let mut inbox = Inbox::new();
+            let mut inbox = Inbox::new(Default::default());
             let taken = text.bytes().find_map(|byte| {
                 inbox.bytes.extend_from_slice(&[byte]);
                 take(&mut inbox, LIMITS)
@@ -391,7 +323,7 @@ mod tests {
     #[test]
     fn a_head_is_taken_once_it_is_whole_however_it_arrives() {
         let text = "\r\nPOST /x?y HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Default::default());
         for (at, byte) in text.bytes().enumerate() {
             inbox.bytes.extend_from_slice(&[byte]);
             let Some(head) = take(&mut inbox, LIMITS) else { continue };
@@ -473,7 +405,7 @@ mod tests {
     #[test]
     fn more_fields_than_the_stack_has_room_for_are_taken_where_they_may_be() {
         let text = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(FEW_FIELDS + 1));
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Default::default());
         inbox.bytes.extend_from_slice(text.as_bytes());
         let more = HeadLimits { max_target: 64, max_fields: FEW_FIELDS + 1 };
         let head = take(&mut inbox, Limits { head: 4096, more }).unwrap();

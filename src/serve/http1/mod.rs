@@ -5,6 +5,7 @@
 //! buffers, and the room for an exchange, are given back until the next byte.
 
 mod connection;
+mod fault;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod head;
@@ -38,8 +39,9 @@ pub(super) async fn serve<IO, S>(
     S: Answers,
 {
     let limits = Limits { head: settings.max_request_head, more: settings.head };
+    let wire = Wire::new(io, downstream.budget.clone());
     let downstream = Arc::new(Downstream { interim: Some(Interim::default()), ..downstream });
-    let mut base = Base { wire: Wire::new(io), service, downstream, pulse, limits };
+    let mut base = Base { wire, service, downstream, pulse, limits };
     loop {
         match parked(&base.wire, watch, drain).await {
             Wake::Up => watch.park(false),

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::io::Noted;
+use crate::budget::Budget;
 use crate::error::{BoxError, Error, Kind};
 use crate::http1::{Inbox, Incoming, Read};
 
@@ -64,10 +65,10 @@ impl<IO> Wire<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
-    pub(super) fn new(io: Noted<IO>) -> Shared<IO> {
+    pub(super) fn new(io: Noted<IO>, budget: Budget) -> Shared<IO> {
         Arc::new(Mutex::new(Self {
             io: Some(io),
-            inbox: Inbox::new(),
+            inbox: Inbox::new(budget),
             incoming: Incoming::Length(0),
             call: Call::Unneeded,
             wanted: false,

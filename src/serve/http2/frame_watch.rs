@@ -221,15 +221,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_connection_is_used_for_earns_more() {
         use crate::body::{End, Guard};
+        use crate::serve::pulse::Lying;
         let (mut client, mut server, pulse) = watched(2, 2);
         client.write_all(PREFACE).await.unwrap();
         read(&mut server, PREFACE.len()).await.unwrap();
         for _ in 0..10 {
             client.write_all(&[PING, PING, RESET].concat()).await.unwrap();
             read(&mut server, 2 * PING.len() + RESET.len()).await.unwrap();
-            let mut beat = pulse.begin();
-            beat.data(1);
-            beat.end(End::Complete);
+            let mut answered = Lying::new(pulse.begin(), None);
+            answered.data(1);
+            answered.end(End::Complete);
         }
         client.write_all(&RESET.repeat(3)).await.unwrap();
         assert_eq!(failure(&mut server).await.to_string(), "too_many_resets");

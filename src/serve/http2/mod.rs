@@ -21,10 +21,10 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::io::Noted;
-use super::pulse::{Beat, Pulse, Watch};
+use super::pulse::{Beat, Lying, Pulse, Watch};
 use super::{Answers, ServeSettings, Served, run};
 use crate::body::Body;
-use crate::context::Downstream;
+use crate::context::{Downstream, Exchange};
 use crate::drain;
 use crate::layers::Ask;
 use crate::switch::OnSwitch;
@@ -100,7 +100,7 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
-        let mut request = request.map(Body::from);
+        let mut request = request.map(Body::of_stream);
         if *request.method() == Method::CONNECT
             && let Some(on_switch) = OnSwitch::take(request.extensions_mut())
         {
@@ -134,9 +134,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(response) = ready!(this.answer.poll(cx));
-        let Some(mut beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
-        beat.owed();
-        Poll::Ready(Ok(response.map(|body| body.with_guard(beat))))
+        let Ok(mut response) = ready!(this.answer.poll(cx));
+        let Some(beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
+        let exchange = response.extensions_mut().remove::<Exchange>();
+        let lying = Lying::new(beat, exchange);
+        Poll::Ready(Ok(response.map(|body| body.with_guard(lying))))
     }
 }

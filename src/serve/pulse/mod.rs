@@ -1,20 +1,25 @@
 //! The signs of life of one connection, and the watch over them.
 //!
-//! A client may send nothing, or a head that never ends, or take no bytes, be it
-//! from the socket or, over HTTP/2, by opening no window. So the connection notes what happens, and one timer that follows the notes
+//! A client may send nothing, or a head that never ends, or take no bytes, or few,
+//! be it from the socket or, over HTTP/2, by opening no window. So the connection notes what happens, and one timer that follows the notes
 //! ends it when nothing does.
 
+mod lying;
 mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub(super) use lying::Lying;
 pub(super) use watch::{Expired, FAREWELL, Watch};
 
 use super::ServeSettings;
-use crate::body::{End, Guard};
+use crate::pace::{MinRate, Pace};
 
 /// "Not at all", among moments counted in milliseconds.
 const NEVER: u64 = u64::MAX;
@@ -46,6 +51,15 @@ struct Notes {
     ending_since: AtomicU64,
     /// Whether the connection is parked, or about to be.
     parked: AtomicBool,
+    /// The slowest that the client may take bytes, if there is one, and how long
+    /// one that was fast may pause.
+    min_rate: Option<(MinRate, Duration)>,
+    /// How fast it takes those that it is waited for with.
+    pace: Option<Mutex<Pace>>,
+    /// Whether it is as far ahead as counts.
+    well_ahead: AtomicBool,
+    /// Whether it takes the response of one exchange too slowly.
+    slow: AtomicBool,
     /// Responses of which a part was handed over and not yet asked for more, by
     /// the span of time in which it was.
     owed: [AtomicUsize; SPANS],
@@ -66,17 +80,16 @@ const FRAMES_PER_PART: u32 = 4;
 /// A window update of less than this is one that nobody needs.
 const BYTES_PER_FRAME: usize = 256;
 
-/// Counts as an exchange under way until it is dropped. As a guard of the
-/// response's body it notes when the client leaves it lying.
+/// Counts as an exchange under way until it is dropped.
 #[derive(Debug)]
 pub(super) struct Beat {
     pulse: Pulse,
-    owed_since: Option<u64>,
 }
 
 impl Pulse {
     pub(super) fn new(settings: &ServeSettings) -> Self {
         let span = settings.send_timeout.as_millis() / 2;
+        let min_rate = settings.min_response_rate.map(|rate| (rate, settings.send_timeout));
         Self(Arc::new(Notes {
             opened: Instant::now(),
             span: u64::try_from(span).unwrap_or(NEVER).max(1),
@@ -87,6 +100,10 @@ impl Pulse {
             blocked_since: AtomicU64::new(NEVER),
             ending_since: AtomicU64::new(NEVER),
             parked: AtomicBool::new(false),
+            min_rate,
+            pace: min_rate.map(|(rate, pause)| Mutex::new(Pace::new(rate, pause))),
+            well_ahead: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
             owed: std::array::from_fn(|_| AtomicUsize::new(0)),
             earned: AtomicU32::new(0),
             completed: AtomicU32::new(0),
@@ -103,7 +120,7 @@ impl Pulse {
         self.0.served.fetch_add(1, Ordering::Relaxed);
         self.0.head_since.store(NEVER, Ordering::Relaxed);
         self.earn(0);
-        Beat { pulse: self.clone(), owed_since: None }
+        Beat { pulse: self.clone() }
     }
 
     /// The connection is parked, or at work again.
@@ -150,11 +167,27 @@ impl Pulse {
         }
     }
 
-    /// The client took bytes.
-    pub(super) fn sent(&self) {
-        if self.0.blocked_since.load(Ordering::Relaxed) != NEVER {
-            self.0.blocked_since.store(NEVER, Ordering::Relaxed);
+    /// The client, or the system for it, took this many bytes.
+    pub(super) fn sent(&self, bytes: usize) {
+        let notes = &*self.0;
+        let since = notes.blocked_since.load(Ordering::Relaxed);
+        if since != NEVER {
+            notes.blocked_since.store(NEVER, Ordering::Relaxed);
+        } else if notes.well_ahead.load(Ordering::Relaxed) {
+            return;
         }
+        let Some(pace) = &notes.pace else { return };
+        let mut pace = pace.lock();
+        if since != NEVER {
+            pace.waited(Duration::from_millis(self.now().saturating_sub(since)));
+        }
+        pace.moved(bytes);
+        notes.well_ahead.store(pace.is_well_ahead(), Ordering::Relaxed);
+    }
+
+    /// How much longer a client that takes nothing is waited for, by its rate.
+    fn patience(&self) -> Duration {
+        self.0.pace.as_ref().map_or(Duration::MAX, |pace| pace.lock().patience())
     }
 }
 
@@ -169,44 +202,20 @@ fn slot(at: u64) -> usize {
     (at % SPANS as u64) as usize
 }
 
-impl Beat {
-    /// A part of the response is the client's to take.
-    pub(super) fn owed(&mut self) {
-        self.taken();
-        let at = self.pulse.now() / self.pulse.0.span;
-        self.pulse.0.owed[slot(at)].fetch_add(1, Ordering::Relaxed);
-        self.owed_since = Some(at);
+impl Pulse {
+    /// Something lies for the client to take, since this span.
+    fn lies(&self, at: u64) {
+        self.0.owed[slot(at)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The client took it.
-    fn taken(&mut self) {
-        if let Some(at) = self.owed_since.take() {
-            self.pulse.0.owed[slot(at)].fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Guard for Beat {
-    fn data(&mut self, bytes: usize) {
-        self.owed();
-        self.pulse.earn(bytes);
-    }
-
-    fn waiting(&mut self) {
-        self.taken();
-    }
-
-    fn end(&mut self, end: End) {
-        self.taken();
-        if end == End::Complete {
-            add(&self.pulse.0.completed, 1);
-        }
+    /// It does so no longer.
+    fn lies_no_longer(&self, at: u64) {
+        self.0.owed[slot(at)].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        self.taken();
         let notes = &*self.pulse.0;
         notes.idle_since.store(self.pulse.now(), Ordering::Relaxed);
         notes.exchanges.fetch_sub(1, Ordering::Relaxed);

@@ -33,10 +33,10 @@ pub(in crate::serve) enum Expired {
     Idle,
     /// A request's head, or the client's first byte, took too long.
     Head,
-    /// The client takes no bytes.
+    /// The client takes no bytes, or too few.
     Send,
-    /// The client does not take the response of one exchange, whatever it does
-    /// beside that.
+    /// The client does not take the response of one exchange, or takes it too
+    /// slowly, whatever it does beside that.
     Stalled,
     /// The client was told that the connection ends, and keeps it.
     Farewell,
@@ -46,6 +46,9 @@ impl Pulse {
     /// When a response will have lain for too long, if one lies, and otherwise
     /// when to look again: a part may be handed over that wakes nobody.
     fn stalled(&self) -> (u64, Expired) {
+        if self.0.slow.load(Ordering::Relaxed) {
+            return (0, Expired::Stalled);
+        }
         let span = self.0.span;
         let now = self.now() / span;
         let lies = |at: &u64| self.0.owed[slot(*at)].load(Ordering::Relaxed) > 0;
@@ -89,7 +92,11 @@ impl Pulse {
     }
 
     fn blocked_until(&self, settings: &ServeSettings) -> u64 {
-        self.0.blocked_since.load(Ordering::Relaxed).saturating_add(millis(settings.send_timeout))
+        let since = self.0.blocked_since.load(Ordering::Relaxed);
+        if since == NEVER {
+            return NEVER;
+        }
+        since.saturating_add(millis(settings.send_timeout.min(self.patience())))
     }
 
     fn next_between_exchanges(
@@ -213,6 +220,7 @@ impl<'a> Watch<'a> {
 mod tests {
     use super::*;
     use crate::body::Guard;
+    use crate::serve::pulse::Lying;
     use tokio::time::Instant;
 
     async fn after(pulse: &Pulse, http2: bool) -> (u64, Expired) {
@@ -236,9 +244,9 @@ mod tests {
         drop(pulse.begin());
         let mut watch = Watch::new(&pulse, &settings, true);
         assert!(futures_util::poll!(std::pin::pin!(watch.expired())).is_pending());
-        let mut lying = pulse.begin();
+        let beat = pulse.begin();
         assert!(futures_util::poll!(std::pin::pin!(watch.expired())).is_pending());
-        lying.owed();
+        let _lying = Lying::new(beat, None);
         let before = Instant::now();
         assert_eq!(watch.expired().await, Expired::Stalled);
         assert_eq!(before.elapsed().as_secs(), 3);
@@ -274,23 +282,74 @@ mod tests {
         let _beat = pulse.begin();
         assert!(never(&pulse));
         pulse.blocked();
+        assert_eq!(after(&pulse, false).await, (10, Expired::Send));
+        pulse.sent(1 << 20);
+        pulse.blocked();
         assert_eq!(after(&pulse, false).await, (60, Expired::Send));
-        pulse.sent();
+        pulse.sent(1);
         assert!(never(&pulse));
     }
     #[tokio::test(start_paused = true)]
     async fn a_response_left_lying_expires_though_others_move() {
         let pulse = Pulse::new(&ServeSettings::default());
-        let (mut lying, mut moving) = (pulse.begin(), pulse.begin());
-        lying.owed();
+        let mut lying = Lying::new(pulse.begin(), None);
+        let mut moving = Lying::new(pulse.begin(), None);
+        lying.data(1 << 20);
         for _ in 0..8 {
-            moving.data(1);
+            moving.data(10_000);
             tokio::time::advance(Duration::from_secs(7)).await;
             moving.waiting();
         }
         assert_eq!(after(&pulse, true).await, (90 - 56, Expired::Stalled));
         lying.waiting();
         assert!(never(&pulse));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_taken_byte_by_byte_expires() {
+        let pulse = Pulse::new(&ServeSettings::default());
+        let mut slow = Lying::new(pulse.begin(), None);
+        let before = Instant::now();
+        while never(&pulse) {
+            slow.data(1);
+            tokio::time::advance(Duration::from_secs(3)).await;
+            slow.waiting();
+        }
+        assert_eq!(before.elapsed().as_secs(), 12);
+        assert_eq!(after(&pulse, true).await, (0, Expired::Stalled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_response_lies_until_the_connection_has_let_go_of_it() {
+        let pulse = Pulse::new(&ServeSettings::default());
+        let mut lying = Lying::new(pulse.begin(), None);
+        let mut data = bytes::Bytes::from_static(b"end");
+        lying.data(data.len());
+        lying.hold(&mut data);
+        assert_eq!(data, "end");
+        drop(lying);
+        assert_eq!(after(&pulse, true).await, (90, Expired::Stalled));
+        drop(data);
+        assert!(!pulse.is_exchanging());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_little_at_a_time_is_too_slow() {
+        let pulse = Pulse::new(&ServeSettings::default());
+        let _beat = pulse.begin();
+        let before = Instant::now();
+        loop {
+            pulse.blocked();
+            let next = pulse.next(&ServeSettings::default(), false);
+            if pulse.now() >= next.0 {
+                assert_eq!(next.1, Expired::Send);
+                break;
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+            pulse.sent(24);
+        }
+        // A tenth of the rate: nine tenths of each second it is behind.
+        assert_eq!(before.elapsed().as_secs(), 12);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use http::{HeaderMap, Method, Request, Response};
 
 use super::head;
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::http1::Inbox;
 use crate::http1::fuzz::Framed;
 
@@ -26,7 +27,7 @@ pub struct ResponseHead {
 ///
 /// The name of what makes it malformed.
 pub fn response_head(pieces: &[&[u8]], method: &Method) -> Result<Option<ResponseHead>, String> {
-    let mut inbox = Inbox::new();
+    let mut inbox = Inbox::new(Budget::unlimited());
     let mut pieces = pieces.iter();
     let head = pieces.find_map(|piece| {
         inbox.bytes.extend_from_slice(piece);

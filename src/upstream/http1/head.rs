@@ -185,13 +185,14 @@ fn one_length(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
     use crate::body::Body;
+    use crate::budget::Budget;
 
     fn head(text: &str) -> Result<Option<Head>, Invalid> {
         answer_to(&Method::GET, text)
     }
 
     fn answer_to(method: &Method, text: &str) -> Result<Option<Head>, Invalid> {
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Budget::unlimited());
         inbox.bytes.extend_from_slice(text.as_bytes());
         take(&mut inbox, method, HeaderMap::new)
     }
@@ -221,7 +222,7 @@ mod tests {
     #[test]
     fn a_head_is_taken_once_it_is_whole_however_it_arrives() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nhi";
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(Budget::unlimited());
         for (at, byte) in text.bytes().enumerate() {
             inbox.bytes.extend_from_slice(&[byte]);
             let taken = take(&mut inbox, &Method::GET, HeaderMap::new).unwrap();

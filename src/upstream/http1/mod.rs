@@ -30,6 +30,7 @@ use super::client::no_request;
 use super::origin::Origin;
 use super::stream::Stream;
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::context::Interim;
 use crate::error::{Error, Kind, Resend, cause_of};
 use crate::http1::{Inbox, Outgoing, Stopped};
@@ -68,10 +69,10 @@ struct Wait<'a> {
 
 impl Http1 {
     /// Speaks HTTP/1.1 on a stream that was just connected.
-    pub(super) fn new(stream: Stream) -> Box<Self> {
+    pub(super) fn new(stream: Stream, budget: Budget) -> Box<Self> {
         Box::new(Self {
             stream,
-            inbox: Inbox::new(),
+            inbox: Inbox::new(budget),
             outgoing: Outgoing::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         })
@@ -128,6 +129,7 @@ impl Http1 {
         self.outgoing.begin(|out| head::write(request, out));
         self.outgoing.timed();
         self.outgoing.hold(request.headers().contains_key(header::EXPECT));
+        self.inbox.settle();
         self.inbox.begin();
         let patience = if self.outgoing.is_held() { CONTINUE_PATIENCE } else { deadline };
         self.timer.as_mut().reset(now + patience);
@@ -332,7 +334,8 @@ mod tests {
         let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         drop(listener.accept().await.unwrap());
         here.readable().await.unwrap();
-        let mut http1 = Http1::new(Stream::new(Layer::Plain(Socket::new(here)), None));
+        let stream = Stream::new(Layer::Plain(Socket::new(here)), None);
+        let mut http1 = Http1::new(stream, Budget::unlimited());
         let ready = std::future::poll_fn(|cx| {
             while coop::has_budget_remaining() {
                 let _done = std::pin::pin!(coop::consume_budget()).poll(cx);

@@ -22,7 +22,7 @@ use crate::upstream::stream::Stream;
 
 /// What may lie in one stream's send buffer: what is read of a client ahead of a
 /// slow origin.
-const SEND_BUFFER: usize = 128 * 1024;
+pub(in crate::upstream) const SEND_BUFFER: usize = 128 * 1024;
 
 /// A connection that requests share.
 pub(super) struct Connection {

@@ -30,7 +30,7 @@ use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
 use crate::http1::announced;
 
-pub(super) use connection::{Lease, connect};
+pub(super) use connection::{Lease, SEND_BUFFER, connect};
 pub(super) use set::{Claim, Dialling, Outcome, Set, outcome};
 
 impl Lease {

@@ -277,7 +277,12 @@ fn body<'b>(
         let digits = size.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (size, extension) = size.split_at(digits);
         let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
-        if !matches!(extension.first(), None | Some(b';')) || !extension.iter().all(is_text) {
+        // No size needs more than sixteen digits, and some readers forget the first.
+        let too_long = size.len() > 16;
+        if too_long
+            || !matches!(extension.first(), None | Some(b';'))
+            || !extension.iter().all(is_text)
+        {
             return Err(Fault::Invalid("the line of a chunk"));
         }
         let size = u64::from_str_radix(&String::from_utf8_lossy(size), 16);

@@ -39,7 +39,7 @@ fn v2_four() -> Vec<u8> {
     v2(0x21, 0x11, &[192, 0, 2, 7, 192, 0, 2, 1, 0x12, 0x67, 1, 187])
 }
 
-/// [2001:db8::7]:4711 to [2001:db8::1]:443, with TLVs behind.
+/// `[2001:db8::7]:4711` to `[2001:db8::1]:443`, with TLVs behind.
 fn v2_six() -> Vec<u8> {
     let address = |last| [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
     let tlvs = b"\x01\0\x02h2\x02\0\x06a.test";

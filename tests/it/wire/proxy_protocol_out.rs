@@ -25,6 +25,8 @@ struct Told {
     headers: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
+type Reading<'c> = std::pin::Pin<Box<dyn Future<Output = Vec<u8>> + Send + 'c>>;
+
 impl Told {
     async fn v2() -> Self {
         Self::with(|connection| Box::pin(header_v2(connection))).await
@@ -43,11 +45,7 @@ impl Told {
         .await
     }
 
-    async fn with(
-        read: for<'c> fn(
-            &'c mut Connection,
-        ) -> std::pin::Pin<Box<dyn Future<Output = Vec<u8>> + Send + 'c>>,
-    ) -> Self {
+    async fn with(read: for<'c> fn(&'c mut Connection) -> Reading<'c>) -> Self {
         let headers = Arc::new(Mutex::new(Vec::new()));
         let shared = headers.clone();
         let origin = Origin::scripted(move |mut connection| {

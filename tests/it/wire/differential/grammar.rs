@@ -371,7 +371,7 @@ fn text(texts: &[&'static str]) -> Bytes {
 }
 
 fn join<const N: usize>(parts: [Bytes; N]) -> Bytes {
-    parts.to_vec().prop_map(|parts: Vec<Vec<u8>>| parts.concat()).boxed()
+    Vec::from(parts).prop_map(|parts: Vec<Vec<u8>>| parts.concat()).boxed()
 }
 
 /// A byte for each character.

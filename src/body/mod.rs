@@ -1,23 +1,26 @@
 //! The one body type that travels both ways, and what may be tied to it.
 //!
 //! A [`Body`] streams: it is never gathered. It can carry an idle timeout, a
-//! byte limit, and [`Guard`]s that see every frame and live exactly as long as
+//! least rate, a byte limit, and [`Guard`]s that see every frame and live exactly as long as
 //! the body does, which is how permits, counters and the access log know the
 //! true end of an exchange.
+
+mod idle;
 
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
 use crate::error::{BoxError, Error, Kind};
+use crate::pace::MinRate;
+use idle::IdleTimeout;
 
 /// A streaming message body. Kept small: it is moved from layer to layer.
 pub struct Body {
@@ -33,16 +36,10 @@ enum Frames {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// That of one stream among others, which hyper takes for ended when the peer
+    /// resets it with `NO_ERROR`, whatever is still to come.
+    Stream(Incoming),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
-}
-
-struct IdleTimeout {
-    after: Duration,
-    kind: Kind,
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// Whether the body was asked for more, and nothing had come yet: while nobody
-    /// asks, it is not the sender that is silent.
-    waiting: bool,
 }
 
 /// How a body came to its end.
@@ -63,6 +60,12 @@ pub trait Guard: Send + 'static {
         let _ = bytes;
     }
 
+    /// These are the bytes, which may be tied to something that lives for as long
+    /// as anybody has them.
+    fn hold(&mut self, data: &mut Bytes) {
+        let _ = data;
+    }
+
     /// The body was asked for more, and nothing had come yet.
     fn waiting(&mut self) {}
 
@@ -80,16 +83,17 @@ struct Link<G> {
 
 /// A [`Link`], whatever its guard.
 trait Chain: Send {
-    fn data(&mut self, bytes: usize);
+    fn data(&mut self, data: &mut Bytes);
     fn waiting(&mut self);
     fn end(&mut self, end: End);
 }
 
 impl<G: Guard> Chain for Link<G> {
-    fn data(&mut self, bytes: usize) {
-        self.guard.data(bytes);
+    fn data(&mut self, data: &mut Bytes) {
+        self.guard.data(data.len());
+        self.guard.hold(data);
         if let Some(next) = &mut self.next {
-            next.data(bytes);
+            next.data(data);
         }
     }
 
@@ -141,6 +145,12 @@ impl Body {
         }
     }
 
+    /// The body of a request that came on a stream of HTTP/2.
+    #[must_use]
+    pub fn of_stream(body: Incoming) -> Self {
+        Self::from_frames(Frames::Stream(body))
+    }
+
     fn from_frames(frames: Frames) -> Self {
         Self { frames, idle: None, limit: u64::MAX, guards: None, ended: false }
     }
@@ -148,7 +158,17 @@ impl Body {
     /// Fails the body with `kind` when no frame comes for `after`.
     #[must_use]
     pub fn with_idle_timeout(mut self, after: Duration, kind: Kind) -> Self {
-        self.idle = Some(IdleTimeout { after, kind, sleep: None, waiting: false });
+        self.idle = Some(IdleTimeout::new(after, kind));
+        self
+    }
+
+    /// Fails a body that has an idle timeout also when it comes more slowly than
+    /// this. Who was fast may pause for as long as the idle timeout says.
+    #[must_use]
+    pub fn with_min_rate(mut self, rate: MinRate) -> Self {
+        if let Some(idle) = &mut self.idle {
+            idle.hold_to(rate);
+        }
         self
     }
 
@@ -172,6 +192,14 @@ impl Body {
             Frames::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Frames::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Frames::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Frames::Stream(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None if !http_body::Body::is_end_stream(body) => {
+                    let detail = "the stream was reset in the midst of a body";
+                    let error = Error::new(Kind::RequestBodyAborted).detail(detail);
+                    Poll::Ready(Some(Err(error.into())))
+                }
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            },
             Frames::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -189,31 +217,9 @@ impl Body {
         match &self.frames {
             Frames::Empty => true,
             Frames::Full(bytes) => bytes.is_empty(),
-            Frames::Incoming(body) => http_body::Body::is_end_stream(body),
+            Frames::Incoming(body) | Frames::Stream(body) => http_body::Body::is_end_stream(body),
             Frames::Boxed(body) => http_body::Body::is_end_stream(body),
         }
-    }
-}
-
-impl IdleTimeout {
-    /// Ready once nothing has come for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let after = self.after;
-        let waits_already = std::mem::replace(&mut self.waiting, true);
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if !waits_already {
-                    sleep.as_mut().reset(Instant::now() + after);
-                }
-                sleep
-            }
-            None => self.sleep.insert(Box::pin(tokio::time::sleep(after))),
-        };
-        sleep.as_mut().poll(cx)
-    }
-
-    fn disarm(&mut self) {
-        self.waiting = false;
     }
 }
 
@@ -233,14 +239,11 @@ impl http_body::Body for Body {
                 }
                 let Some(idle) = &mut this.idle else { return Poll::Pending };
                 ready!(idle.poll(cx));
-                Some(Err(Error::new(idle.kind).into()))
+                Some(Err(Error::new(idle.kind()).into()))
             }
             Poll::Ready(polled) => polled,
         };
-        if let Some(idle) = &mut this.idle {
-            idle.disarm();
-        }
-        let frame = match polled {
+        let mut frame = match polled {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 this.finish(End::Failed(kind_of(&*error)));
@@ -251,8 +254,11 @@ impl http_body::Body for Body {
                 return Poll::Ready(None);
             }
         };
-        if let Some(data) = frame.data_ref() {
-            let bytes = data.remaining();
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        if let Some(idle) = &mut this.idle {
+            idle.moved(bytes);
+        }
+        if let Some(data) = frame.data_mut() {
             if this.limit != u64::MAX {
                 match this.limit.checked_sub(bytes as u64) {
                     Some(left) => this.limit = left,
@@ -265,7 +271,7 @@ impl http_body::Body for Body {
                 }
             }
             if let Some(guards) = &mut this.guards {
-                guards.data(bytes);
+                guards.data(data);
             }
         }
         Poll::Ready(Some(Ok(frame)))
@@ -279,7 +285,7 @@ impl http_body::Body for Body {
         match &self.frames {
             Frames::Empty => SizeHint::with_exact(0),
             Frames::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Frames::Incoming(body) => http_body::Body::size_hint(body),
+            Frames::Incoming(body) | Frames::Stream(body) => http_body::Body::size_hint(body),
             Frames::Boxed(body) => http_body::Body::size_hint(body),
         }
     }
@@ -334,7 +340,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
             .field("size_hint", &http_body::Body::size_hint(self))
-            .field("idle_timeout", &self.idle.as_ref().map(|idle| idle.after))
+            .field("idle_timeout", &self.idle.as_ref().map(IdleTimeout::after))
             .field("limit", &(self.limit != u64::MAX).then_some(self.limit))
             .finish_non_exhaustive()
     }
@@ -343,10 +349,12 @@ impl fmt::Debug for Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::StreamExt;
     use http_body_util::StreamBody;
     use parking_lot::Mutex;
     use std::convert::Infallible;
     use std::sync::Arc;
+    use tokio::time::Instant;
 
     #[derive(Clone, Default)]
     struct Seen(Arc<Mutex<(usize, Vec<End>)>>);
@@ -416,23 +424,36 @@ mod tests {
         assert_eq!(seen.0.lock().1, [End::Failed(Kind::RequestBodyTimeout)]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_nobody_asks_for_more_is_not_silent() {
-        let first = futures_util::stream::iter([
-            Ok::<_, Infallible>(Frame::data("ab".into())),
-            Ok(Frame::data("cd".into())),
-        ]);
-        let slow = futures_util::stream::unfold(first, |mut frames| async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Some((futures_util::StreamExt::next(&mut frames).await?, frames))
+    /// A body whose bytes come as many seconds after one another as is said.
+    fn dribbling(gaps: &'static [u64]) -> Body {
+        let frames = futures_util::stream::iter(gaps).then(|gap| async {
+            tokio::time::sleep(Duration::from_secs(*gap)).await;
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")))
         });
-        let after = Duration::from_secs(60);
-        let body = Body::new(StreamBody::new(slow));
-        let mut body = body.with_idle_timeout(after, Kind::RequestBodyTimeout);
-        assert!(body.frame().await.unwrap().is_ok());
-        // Whoever reads it is busy for longer than the sender may be silent.
-        tokio::time::sleep(2 * after).await;
-        assert!(body.frame().await.unwrap().is_ok());
+        let rate = MinRate { grace: Duration::from_secs(5), ..MinRate::DEFAULT };
+        Body::new(StreamBody::new(Box::pin(frames)))
+            .with_idle_timeout(Duration::from_secs(60), Kind::RequestBodyTimeout)
+            .with_min_rate(rate)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_byte_by_byte_is_too_slow() {
+        let before = Instant::now();
+        let error = dribbling(&[2; 60]).collect().await.unwrap_err();
+        let error: &Error = crate::error::cause_of(&*error).unwrap();
+        assert_eq!(error.kind(), Kind::RequestBodyTimeout);
+        assert_eq!(before.elapsed().as_secs(), 5);
+        assert!(dribbling(&[2, 2]).collect().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_time_counts_in_which_the_body_is_waited_for() {
+        let mut body = dribbling(&[1, 0, 0, 0, 1]);
+        for _ in 0..5 {
+            // Whoever reads it takes longer than any limit.
+            tokio::time::advance(Duration::from_secs(100)).await;
+            body.frame().await.unwrap().unwrap();
+        }
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! Whether bytes move fast enough while nothing but the peer holds them up.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+/// The slowest that a peer may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MinRate {
+    /// Bytes in each second that the peer is waited for.
+    pub bytes: NonZeroU64,
+    /// How far it may fall behind that.
+    pub grace: Duration,
+}
+
+impl MinRate {
+    /// 240 bytes a second, and ten seconds behind that: far below what any line
+    /// carries, and far above what costs a thousand clients nothing.
+    pub const DEFAULT: Self =
+        Self { bytes: NonZeroU64::MIN.saturating_add(239), grace: Duration::from_secs(10) };
+}
+
+/// How far a peer is behind, or ahead of, a rate. Only the time counts in which
+/// it was waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    rate: MinRate,
+    /// In microseconds; below zero it is ahead.
+    behind: i64,
+    /// How far it may get ahead, and so how long it may pause afterwards.
+    most_ahead: i64,
+}
+
+impl Pace {
+    /// Begins to measure. Who was fast may pause for as long as `pause`, beside
+    /// what the grace allows.
+    #[must_use]
+    pub fn new(rate: MinRate, pause: Duration) -> Self {
+        Self { rate, behind: 0, most_ahead: micros(pause) }
+    }
+
+    /// The peer was waited for.
+    pub fn waited(&mut self, time: Duration) {
+        self.behind = self.behind.saturating_add(micros(time));
+    }
+
+    /// The peer moved this many bytes.
+    pub fn moved(&mut self, bytes: usize) {
+        let time = (bytes as u64).saturating_mul(1_000_000) / self.rate.bytes;
+        let time = i64::try_from(time).unwrap_or(i64::MAX);
+        self.behind = self.behind.saturating_sub(time).max(-self.most_ahead);
+    }
+
+    /// Whether it is as far ahead as counts, so that more bytes change nothing.
+    #[must_use]
+    pub fn is_well_ahead(&self) -> bool {
+        self.behind <= -self.most_ahead
+    }
+
+    /// How much longer it may be waited for.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let left = micros(self.rate.grace).saturating_sub(self.behind);
+        Duration::from_micros(u64::try_from(left).unwrap_or(0))
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pace() -> Pace {
+        let bytes = NonZeroU64::new(100).unwrap();
+        Pace::new(MinRate { bytes, grace: 5 * SECOND }, 60 * SECOND)
+    }
+
+    #[test]
+    fn who_keeps_the_rate_never_falls_behind() {
+        let mut pace = pace();
+        for _ in 0..1_000 {
+            pace.waited(SECOND);
+            pace.moved(100);
+        }
+        assert_eq!(pace.patience(), 5 * SECOND);
+    }
+
+    #[test]
+    fn a_byte_at_a_time_is_too_slow_after_the_grace() {
+        let mut pace = pace();
+        let mut seconds = 0;
+        while pace.patience() > Duration::ZERO {
+            pace.waited(SECOND);
+            pace.moved(1);
+            seconds += 1;
+        }
+        assert_eq!(seconds, 6);
+    }
+
+    #[test]
+    fn who_was_fast_may_pause_but_not_for_ever() {
+        let mut pace = pace();
+        pace.moved(1 << 30);
+        assert!(pace.is_well_ahead());
+        assert_eq!(pace.patience(), 65 * SECOND);
+    }
+}
