@@ -210,3 +210,60 @@ async fn an_origin_that_must_speak_http2_and_does_not_is_502() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn trailers_that_no_field_announces_reach_no_origin() {
+    within(async {
+        let (names, mut received) = tokio::sync::mpsc::unbounded_channel();
+        let origin = Origin::scripted(move |connection| {
+            let names = names.clone();
+            async move {
+                let mut server = h2::server::handshake(connection.stream).await.unwrap();
+                while let Some(Ok((mut request, respond))) = server.accept().await {
+                    let names = names.clone();
+                    tokio::spawn(async move {
+                        while request.body_mut().data().await.is_some() {}
+                        let trailers = request.body_mut().trailers().await.unwrap();
+                        let trailers = trailers.unwrap_or_default();
+                        names.send(trailers.keys().map(ToString::to_string).collect()).unwrap();
+                        ok(respond);
+                    });
+                }
+            }
+        })
+        .await;
+        let proxy = Setup::forwarding_to(h2c(&origin)).start();
+        let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n";
+        let body = "3\r\nabc\r\n0\r\nX-Sum: 1\r\nX-Consumer: root\r\n\r\n";
+        let request = format!("{head}Trailer: X-Sum\r\n\r\n{body}");
+        assert_eq!(ask(proxy.address, request).await.status, 200);
+        let names: Vec<String> = received.recv().await.unwrap();
+        assert_eq!(names, ["x-sum"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_takes_no_more_after_its_answer_does_not_keep_the_client() {
+    within(async {
+        let origin = Origin::scripted(|connection| async move {
+            let mut server = h2::server::handshake(connection.stream).await.unwrap();
+            let mut held = Vec::new();
+            while let Some(Ok((request, respond))) = server.accept().await {
+                ok(respond);
+                // It neither opens the window again nor resets the stream.
+                held.push(request);
+            }
+        })
+        .await;
+        let timeouts = "[upstream.timeouts]\nidle_body = \"200ms\"";
+        let proxy = Setup::forwarding_with(h2c(&origin), timeouts).start();
+        let mut client = Raw::connect(proxy.address).await;
+        let head = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n";
+        client.send(format!("{head}{}", "x".repeat(100_000))).await;
+        assert_eq!(client.answer().await.status, 200);
+        // What was not read cannot be told from another request.
+        assert!(client.read_to_end().await.is_empty());
+    })
+    .await;
+}

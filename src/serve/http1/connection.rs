@@ -27,6 +27,10 @@ use crate::switch;
 /// How much of interim responses waits for a client to take it, in bytes.
 const MOST_INTERIM: usize = 16 * 1024;
 
+/// How many requests that are here already are answered before others on the
+/// thread have their turn.
+const AT_ONCE: u32 = 16;
+
 /// What of a connection outlasts its buffers.
 pub(super) struct Base<IO, S> {
     pub(super) wire: Shared<IO>,
@@ -110,6 +114,7 @@ where
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut left = AT_ONCE;
         loop {
             let this = self.as_mut().project();
             let next = match std::mem::replace(this.state, State::Closed) {
@@ -123,7 +128,15 @@ where
                 State::Closed => return Poll::Ready(Ok(())),
             };
             match next {
-                Next::Go(state) => *self.as_mut().project().state = state,
+                Next::Go(state) => {
+                    let another = matches!(state, State::Head);
+                    *self.as_mut().project().state = state;
+                    left -= u32::from(another);
+                    if left == 0 {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
                 Next::Wait(state) => {
                     *self.project().state = state;
                     return Poll::Pending;
@@ -333,7 +346,7 @@ where
             return Next::Wait(State::Finish(exchange));
         }
         // What comes behind a body that was not read is never taken for a request.
-        let unread = wire.leaves_unread(cx);
+        let unread = wire.leaves_unread(cx) || exchange.facts.endless;
         Next::Go(if exchange.last || unread {
             State::Close { linger: unread || !wire.inbox.bytes.is_empty() }
         } else {

@@ -57,6 +57,7 @@ pub fn write_response(response: &Response<Body>, method: &Method, version: Versi
         upgrade: false,
         trailers: false,
         head: *method == Method::HEAD,
+        endless: false,
         version,
     };
     let mut out = Vec::new();

@@ -49,6 +49,8 @@ pub(super) struct Facts {
     pub(super) trailers: bool,
     /// Whether the response has no body whatever its fields say.
     pub(super) head: bool,
+    /// Whether more may come of the request, of which nobody knows where it ends.
+    pub(super) endless: bool,
     pub(super) version: Version,
 }
 
@@ -161,6 +163,7 @@ fn parse_into<'a>(
         upgrade: seen.upgrade && version == Version::HTTP_11,
         trailers: seen.te && takes_trailers(request.headers()),
         head: *request.method() == Method::HEAD,
+        endless: false,
         version,
     };
     Ok(Head { request, incoming, facts })
@@ -266,7 +269,9 @@ fn refused(fault: Fault, bytes: &Bytes) -> Head {
     let head = *request.method() == Method::HEAD;
     let version = Version::HTTP_11;
     let (upgrade, trailers, expects) = (false, false, false);
-    let facts = Facts { keep_alive: false, expects, upgrade, trailers, head, version };
+    // Whoever was too slow sends nothing at the moment.
+    let endless = fault != Fault::Late;
+    let facts = Facts { keep_alive: false, expects, upgrade, trailers, head, endless, version };
     Head { request, incoming: Incoming::Length(0), facts }
 }
 

@@ -165,6 +165,7 @@ mod tests {
         upgrade: false,
         trailers: false,
         head: false,
+        endless: false,
         version: Version::HTTP_11,
     };
 

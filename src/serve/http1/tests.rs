@@ -15,9 +15,11 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tower::Layer;
 
 use crate::body::Body;
 use crate::serve::tests::{GET, closed_after, read_until, serve_with};
+use crate::serve::{Speaks, ValidateLayer, connection};
 
 /// A stream that tells how much room its reader last offered: one at work has
 /// 2 KiB and more, a parked connection less.
@@ -395,4 +397,29 @@ async fn a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection() {
         answer.contains("connection: close\r\n") && answer.ends_with("\r\n\r\nabcd"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn who_sends_many_requests_at_once_leaves_others_their_turn() {
+    let (mut client, server) = tokio::io::duplex(64 * 1024);
+    let requests = GET.repeat(200);
+    client.write_all(&requests).await.unwrap();
+    let answered = Arc::new(AtomicUsize::new(0));
+    let count = answered.clone();
+    let answer = move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Ok(Response::new(Body::empty())) }
+    };
+    let service = ValidateLayer.layer(tower::service_fn(answer));
+    let (settings, drain) = (Arc::new(ServeSettings::default()), drain::Watcher::never());
+    let downstream = Downstream::default();
+    let mut served = connection(server, Speaks::Http1, downstream, settings, service, drain);
+    let mut before = 0;
+    while before < 200 {
+        tokio::task::yield_now().await;
+        assert!(futures_util::poll!(served.as_mut()).is_pending());
+        let now = answered.load(Ordering::Relaxed);
+        assert!(now - before < 50, "{} in one turn", now - before);
+        before = now;
+    }
 }

@@ -21,13 +21,14 @@ use http::{Method, Request, Response, StatusCode, header};
 use tokio::time::{Instant, sleep};
 
 use self::outgoing::Outgoing;
-use self::received::Received;
+use self::received::{Received, Upload};
 use super::client::no_request;
 use super::http1::{CONTINUE_PATIENCE, MAX_INTERIM};
 use super::origin::Origin;
 use crate::body::Body;
 use crate::context::Interim;
 use crate::error::{Error, Kind, Resend};
+use crate::http1::announced;
 
 pub(super) use connection::{Lease, SEND_BUFFER, connect};
 pub(super) use set::{Claim, Dialling, Outcome, Set, outcome};
@@ -54,6 +55,7 @@ impl Lease {
         origin.address(&mut head);
         let empty = http_body::Body::is_end_stream(&body);
         let held = !empty && head.headers().contains_key(header::EXPECT);
+        let announced = if empty { Vec::new() } else { announced(head.headers()) };
         let (mut response, stream) = match self.sender().send_request(head, empty) {
             Ok(opened) => opened,
             Err(error) if error.is_io() || error.is_go_away() => {
@@ -63,7 +65,7 @@ impl Lease {
             }
             Err(error) => return Err(Error::new(Kind::RequestInvalid).because(error)),
         };
-        let mut outgoing = Outgoing::new(stream, body, empty, held);
+        let mut outgoing = Outgoing::new(stream, body, announced, empty, held);
         let answered = answer(&mut response, &mut outgoing, deadline, interims).await;
         let response = match answered {
             Ok(response) => response,
@@ -97,7 +99,9 @@ impl Lease {
         // RFC 9110 §6.4.1: whatever follows such a head is no content.
         let no_content =
             asks_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let upload = upload.map(|upload| Upload::new(upload, origin.timeouts().idle_body));
         let body = if no_content || stream.is_end_stream() {
+            upload.into_iter().for_each(Upload::finish);
             Body::empty()
         } else {
             let length = parts.headers.get(header::CONTENT_LENGTH);

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::SendStream;
+use http::HeaderName;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -17,10 +18,17 @@ use crate::http1::may_trail;
 /// origin never looked at can be sent again.
 const KEPT: usize = 64 * 1024;
 
+/// What a frame takes beside its bytes: a body in parts of one byte each takes a
+/// hundred times as much room as its length says.
+const FRAME: usize = 128;
+
 /// Sends a body, as fast as the origin takes it.
 pub(super) struct Outgoing {
     stream: SendStream<Bytes>,
     body: Body,
+    /// The trailer fields that the head announces: no others are sent, since those
+    /// that nobody may bring along are not announced any more.
+    announced: Vec<HeaderName>,
     kept: Kept,
     over: bool,
     /// Whether nothing is sent yet: the client waits to be told to go on.
@@ -46,9 +54,15 @@ struct Again {
 impl Outgoing {
     /// `over` says that the body was known to be empty, `held` that it is not to be
     /// sent before the origin calls for it.
-    pub(super) fn new(stream: SendStream<Bytes>, body: Body, over: bool, held: bool) -> Self {
+    pub(super) fn new(
+        stream: SendStream<Bytes>,
+        body: Body,
+        announced: Vec<HeaderName>,
+        over: bool,
+        held: bool,
+    ) -> Self {
         let kept = Kept::All(VecDeque::new(), 0);
-        Self { stream, body, kept, over, held, last: Instant::now(), waiting: false }
+        Self { stream, body, announced, kept, over, held, last: Instant::now(), waiting: false }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -128,7 +142,7 @@ impl Outgoing {
             Err(frame) => {
                 self.over = true;
                 let mut trailers = frame.into_trailers().unwrap_or_default();
-                retain_trailers(&mut trailers);
+                retain_trailers(&mut trailers, |name| self.announced.contains(name));
                 self.kept.add(0, || Frame::trailers(trailers.clone()));
                 self.stream.reserve_capacity(0);
                 self.stream.send_trailers(trailers)
@@ -154,7 +168,7 @@ impl Outgoing {
 impl Kept {
     fn add(&mut self, bytes: usize, frame: impl FnOnce() -> Frame<Bytes>) {
         let Self::All(frames, total) = self else { return };
-        *total += bytes;
+        *total += bytes + FRAME;
         if *total > KEPT {
             *self = Self::TooMany;
         } else {
@@ -163,12 +177,17 @@ impl Kept {
     }
 }
 
-/// Takes out what has no place in a trailer section (RFC 9110 §6.5.1).
-pub(super) fn retain_trailers(trailers: &mut http::HeaderMap) {
-    if trailers.keys().all(may_trail) {
+/// Takes out what has no place in a trailer section (RFC 9110 §6.5.1), and what is
+/// not `wanted` there.
+pub(super) fn retain_trailers(
+    trailers: &mut http::HeaderMap,
+    wanted: impl Fn(&HeaderName) -> bool,
+) {
+    let stays = |name: &HeaderName| may_trail(name) && wanted(name);
+    if trailers.keys().all(stays) {
         return;
     }
-    let wrong: Vec<_> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
+    let wrong: Vec<_> = trailers.keys().filter(|name| !stays(name)).cloned().collect();
     for name in wrong {
         trailers.remove(name);
     }
@@ -213,7 +232,7 @@ mod tests {
     async fn a_body_that_was_begun_is_whole_again() {
         let mut kept = Kept::All(VecDeque::new(), 0);
         kept.add(2, || Frame::data(Bytes::from_static(b"ab")));
-        let Kept::All(sent, 2) = kept else { panic!("it was not kept") };
+        let Kept::All(sent, _) = kept else { panic!("it was not kept") };
         let body = Body::new(Again { sent, rest: Body::from("cde") });
         assert_eq!(body.size_hint().exact(), Some(5));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abcde");
@@ -222,9 +241,14 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_is_worth_it() {
         let mut kept = Kept::All(VecDeque::new(), 0);
-        kept.add(KEPT, || Frame::data(Bytes::new()));
+        kept.add(KEPT - FRAME, || Frame::data(Bytes::new()));
         assert!(matches!(kept, Kept::All(..)));
         kept.add(1, || Frame::data(Bytes::new()));
         assert!(matches!(kept, Kept::TooMany));
+        let mut small = Kept::All(VecDeque::new(), 0);
+        for _ in 0..KEPT / FRAME {
+            small.add(1, || Frame::data(Bytes::from_static(b"x")));
+        }
+        assert!(matches!(small, Kept::TooMany), "each takes more than its byte");
     }
 }

@@ -3,10 +3,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Frame, SizeHint};
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::connection::Lease;
@@ -20,10 +22,17 @@ pub(super) struct Received {
     stage: Stage,
     /// The bytes still to come, if they were announced; h2 holds the origin to it.
     left: Option<u64>,
-    /// What is left of the request is being sent by this task.
-    upload: Option<AbortHandle>,
+    /// What is left of the request is being sent.
+    upload: Option<Upload>,
     /// Given back at the end, or with the stream.
     lease: Option<Arc<Lease>>,
+}
+
+/// The task that sends what is left of a request.
+pub(super) struct Upload {
+    task: AbortHandle,
+    /// How long that may take once the response is whole.
+    patience: Duration,
 }
 
 enum Stage {
@@ -33,11 +42,31 @@ enum Stage {
     Failed(Option<Error>),
 }
 
+impl Upload {
+    pub(super) fn new(task: AbortHandle, patience: Duration) -> Self {
+        Self { task, patience }
+    }
+
+    /// The response is whole. The rest of the request may still be wanted, but an
+    /// origin that takes none of it would keep the client, too, for good.
+    pub(super) fn finish(self) {
+        if self.task.is_finished() {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(self.patience).await;
+                self.task.abort();
+            });
+        }
+    }
+}
+
 impl Received {
     pub(super) fn new(
         stream: RecvStream,
         left: Option<u64>,
-        upload: Option<AbortHandle>,
+        upload: Option<Upload>,
         lease: Arc<Lease>,
     ) -> Self {
         Self { stream, stage: Stage::Data, left, upload, lease: Some(lease) }
@@ -45,8 +74,9 @@ impl Received {
 
     fn complete(&mut self) {
         self.stage = Stage::Over;
-        // The rest of the request may still be wanted.
-        self.upload = None;
+        if let Some(upload) = self.upload.take() {
+            upload.finish();
+        }
         self.lease = None;
     }
 
@@ -69,7 +99,7 @@ impl Received {
                     let trailers = ready!(self.stream.poll_trailers(cx))?;
                     self.complete();
                     return Poll::Ready(Ok(trailers.map(|mut trailers| {
-                        retain_trailers(&mut trailers);
+                        retain_trailers(&mut trailers, |_| true);
                         Frame::trailers(trailers)
                     })));
                 }
@@ -119,7 +149,7 @@ impl Drop for Received {
     fn drop(&mut self) {
         // Nobody wants the response: the stream is reset once nobody sends, either.
         if let Some(upload) = &self.upload {
-            upload.abort();
+            upload.task.abort();
         }
     }
 }

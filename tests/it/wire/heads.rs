@@ -292,3 +292,21 @@ async fn a_head_without_end_is_answered_before_it_ends() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_answer_to_a_head_without_end_reaches_a_client_that_still_sends() {
+    within(async {
+        let target = Target::new().await;
+        // More than the buffers of both sockets hold: were the connection reset, this
+        // could not be sent.
+        let endless = format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(16 << 20));
+        let malformed = format!("GET / HTTP/1.1\r\nX : y\r\n\r\n{}", "z".repeat(16 << 20));
+        for (request, status) in [(endless, "431"), (malformed, "400")] {
+            let mut client = Raw::connect(target.proxy.address).await;
+            client.send(request).await;
+            let all = String::from_utf8(client.read_to_end().await).unwrap();
+            assert!(all.starts_with(&format!("HTTP/1.1 {status} ")), "{all}");
+        }
+    })
+    .await;
+}
