@@ -36,6 +36,9 @@ enum Frames {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// That of one stream among others, which hyper takes for ended when the peer
+    /// resets it with `NO_ERROR`, whatever is still to come.
+    Stream(Incoming),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
@@ -142,6 +145,12 @@ impl Body {
         }
     }
 
+    /// The body of a request that came on a stream of HTTP/2.
+    #[must_use]
+    pub fn of_stream(body: Incoming) -> Self {
+        Self::from_frames(Frames::Stream(body))
+    }
+
     fn from_frames(frames: Frames) -> Self {
         Self { frames, idle: None, limit: u64::MAX, guards: None, ended: false }
     }
@@ -183,6 +192,14 @@ impl Body {
             Frames::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Frames::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Frames::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Frames::Stream(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None if !http_body::Body::is_end_stream(body) => {
+                    let detail = "the stream was reset in the midst of a body";
+                    let error = Error::new(Kind::RequestBodyAborted).detail(detail);
+                    Poll::Ready(Some(Err(error.into())))
+                }
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            },
             Frames::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -200,7 +217,7 @@ impl Body {
         match &self.frames {
             Frames::Empty => true,
             Frames::Full(bytes) => bytes.is_empty(),
-            Frames::Incoming(body) => http_body::Body::is_end_stream(body),
+            Frames::Incoming(body) | Frames::Stream(body) => http_body::Body::is_end_stream(body),
             Frames::Boxed(body) => http_body::Body::is_end_stream(body),
         }
     }
@@ -268,7 +285,7 @@ impl http_body::Body for Body {
         match &self.frames {
             Frames::Empty => SizeHint::with_exact(0),
             Frames::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Frames::Incoming(body) => http_body::Body::size_hint(body),
+            Frames::Incoming(body) | Frames::Stream(body) => http_body::Body::size_hint(body),
             Frames::Boxed(body) => http_body::Body::size_hint(body),
         }
     }

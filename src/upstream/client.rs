@@ -16,7 +16,7 @@ use super::http2::{self, Claim, Dialling, Outcome};
 use super::origin::Origin;
 use crate::body::{Body, Hold};
 use crate::budget::Charge;
-use crate::context::Interim;
+use crate::context::{Interim, Permit};
 use crate::error::{Error, Kind, Resend};
 use crate::proxy_protocol::Announced;
 
@@ -142,12 +142,7 @@ impl Origin {
                 }
             }
         }
-        let mut permit = self.permit();
-        // Idle ones are of no use to another client.
-        while permit.is_err() && announced.is_some() && self.pool().give_up_one() {
-            permit = self.permit();
-        }
-        let permit = match permit {
+        let permit = match self.permit_for(announced) {
             Ok(permit) => permit,
             // Another worker may have one with room.
             Err(error) => match self.pool().shared_by_any().filter(|_| !http1) {
@@ -181,6 +176,16 @@ impl Origin {
             Ok(lease) => Ok((lease, took)),
             Err(error) => Err((error, took)),
         }
+    }
+
+    /// A permit for one more connection, for which idle ones give way that are of
+    /// no use to this client.
+    fn permit_for(&self, announced: Option<Announced>) -> Result<Option<Permit>, Error> {
+        let mut permit = self.permit();
+        while permit.is_err() && announced.is_some() && self.pool().give_up_one() {
+            permit = self.permit();
+        }
+        permit
     }
 
     /// Makes connections for requests that are still to come, until there are

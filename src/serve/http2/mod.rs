@@ -100,7 +100,7 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
-        let mut request = request.map(Body::from);
+        let mut request = request.map(Body::of_stream);
         if *request.method() == Method::CONNECT
             && let Some(on_switch) = OnSwitch::take(request.extensions_mut())
         {

@@ -27,6 +27,7 @@ pub const END_HEADERS: u8 = 0x4;
 
 pub const INITIAL_WINDOW_SIZE: u16 = 0x4;
 
+pub const NO_ERROR: u32 = 0x0;
 pub const PROTOCOL_ERROR: u32 = 0x1;
 pub const FLOW_CONTROL_ERROR: u32 = 0x3;
 pub const STREAM_CLOSED: u32 = 0x5;

@@ -331,6 +331,29 @@ fn upload(more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_reset_never_looks_complete_whatever_the_code() {
+    within(async {
+        let (origin, proxy) = setup().await;
+        for code in [NO_ERROR, CANCEL, PROTOCOL_ERROR] {
+            let mut client = H2::connect(proxy.address).await;
+            client.send(upload(&[])).await;
+            client.send(data(1, b"abc", false)).await;
+            assert!(client.settled().await);
+            client.send(frame(RST_STREAM, 0, 1, &code.to_be_bytes())).await;
+            assert_eq!(client.get(3, "/after").await, Outcome::Answer(200, "ok".to_owned()));
+        }
+        proxy.log_lines(6).await;
+        let whole = origin.requests();
+        assert_eq!(
+            whole.iter().filter(|request| request.contains("/evil")).count(),
+            0,
+            "{whole:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_body_of_another_length_than_announced_never_looks_complete() {
     let evil = b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
     let long = upload(&[("content-length", "5")]);

@@ -311,7 +311,7 @@ fn narrow() -> TcpSocket {
 
 /// An origin that leaves uploads unread at `/up`, answers without end at `/down`,
 /// and everything else with 200.
-async fn hostile_origin() -> Origin {
+fn hostile_origin() -> Origin {
     let socket = narrow();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     Origin::scripted_on(socket.listen(1024).unwrap(), |mut connection| async move {
@@ -380,30 +380,42 @@ async fn many_streams(address: std::net::SocketAddr) {
     let _ended = driver.await;
 }
 
+/// The binary with a budget of 64 MiB, on these ports.
+fn start(dir: &TempDir, origin: &Origin, public: u16, admin_port: u16) -> Child {
+    let toml = format!(
+        "[server]\nworkers = 2\nmemory_budget = \"64MiB\"\n\
+         [admin]\naddress = \"127.0.0.1:{admin_port}\"\n[access_log]\noutput = \"off\"\n\
+         [[listener]]\nname = \"public\"\naddress = \"127.0.0.1:{public}\"\n\
+         [[route]]\nname = \"all\"\nupstream = \"origin\"\n\
+         [[upstream]]\nname = \"origin\"\norigins = [\"{origin}\"]\n"
+    );
+    std::fs::write(dir.path().join("config.toml"), toml).unwrap();
+    Child(
+        Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .arg("run")
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    )
+}
+
+/// The answer to one request on a connection of its own; nothing if that is refused.
+async fn ask_once(address: std::net::SocketAddr) -> String {
+    let mut client = Raw::connect(address).await;
+    client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+    String::from_utf8_lossy(&client.read_to_end().await).into_owned()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_under_attack_stays_below_its_budget() {
     const BUDGET: u64 = 64 << 20;
     within(async {
-        let origin = hostile_origin().await;
+        let origin = hostile_origin();
         let (public, admin_port) = (free_port(), free_port());
         let dir = TempDir::new().unwrap();
-        let toml = format!(
-            "[server]\nworkers = 2\nmemory_budget = \"64MiB\"\n\
-             [admin]\naddress = \"127.0.0.1:{admin_port}\"\n[access_log]\noutput = \"off\"\n\
-             [[listener]]\nname = \"public\"\naddress = \"127.0.0.1:{public}\"\n\
-             [[route]]\nname = \"all\"\nupstream = \"origin\"\n\
-             [[upstream]]\nname = \"origin\"\norigins = [\"{origin}\"]\n"
-        );
-        std::fs::write(dir.path().join("config.toml"), toml).unwrap();
-        let mut child = Child(
-            Command::new(env!("CARGO_BIN_EXE_tollgate"))
-                .arg("run")
-                .current_dir(dir.path())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        );
+        let mut child = start(&dir, &origin, public, admin_port);
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], public));
         eventually("it serves", async || TcpStream::connect(address).await.is_ok()).await;
         assert_eq!(get(address, "/", "").await.status, 200);
@@ -421,13 +433,7 @@ async fn a_process_under_attack_stays_below_its_budget() {
         for _ in 0..15 {
             tokio::time::sleep(Duration::from_millis(200)).await;
             // A good client is served or refused, and never left waiting.
-            let asked = timeout(Duration::from_secs(5), async {
-                let mut client = Raw::connect(address).await;
-                client
-                    .try_send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
-                    .await;
-                String::from_utf8_lossy(&client.read_to_end().await).into_owned()
-            });
+            let asked = timeout(Duration::from_secs(10), ask_once(address));
             let answer = asked.await.expect("a good client was left waiting");
             match answer.get(9..12) {
                 Some("200") => served += 1,
@@ -445,9 +451,7 @@ async fn a_process_under_attack_stays_below_its_budget() {
 
         attack.shutdown().await;
         eventually("a good client is served", async || {
-            let mut client = Raw::connect(address).await;
-            client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
-            client.read_to_end().await.starts_with(b"HTTP/1.1 200")
+            ask_once(address).await.starts_with("HTTP/1.1 200")
         })
         .await;
         assert!(child.0.try_wait().unwrap().is_none());
