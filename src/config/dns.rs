@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{duration, network, positive};
+use super::units::{duration, network};
 use crate::upstream::{AddressFamily, DnsSettings};
 
 /// The port of a name server that names none.
@@ -14,9 +14,9 @@ pub(super) fn read(root: &mut Table<'_>) -> DnsSettings {
     let Some(mut table) = root.table("dns") else { return dns };
     dns.servers = table.list("servers", server).unwrap_or_default();
     table.set("timeout", &mut dns.timeout, duration);
-    table.set("attempts", &mut dns.attempts, |v| match positive(v)?.get() {
-        attempts @ 1..=10 => Ok(attempts),
-        _ => Err(Misfit::new("expected a number from 1 to 10")),
+    table.set("attempts", &mut dns.attempts, |v| {
+        let attempts = v.integer("a number", 1, 10)?;
+        u32::try_from(attempts).map_err(|_| Misfit::new("the number is too large"))
     });
     table.set("min_ttl", &mut dns.min_ttl, duration);
     let least = dns.min_ttl;

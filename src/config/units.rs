@@ -147,9 +147,11 @@ pub(super) fn network(value: &Value<'_>) -> Fits<IpNet> {
 
 /// A network, or `None` for the word `unix`: whoever connects over a Unix socket.
 pub(super) fn network_or_unix(value: &Value<'_>) -> Fits<Option<IpNet>> {
-    match value.string("a network such as \"10.0.0.0/8\", an address, or \"unix\"")? {
+    const WHAT: &str = "a network such as \"10.0.0.0/8\", an address, or \"unix\"";
+    match value.string(WHAT)? {
         "unix" => Ok(None),
-        _ => network(value).map(Some),
+        text if text.contains(['.', ':']) => network(value).map(Some),
+        text => Err(Misfit::new(format!("`{text}` is not {WHAT}"))),
     }
 }
 
@@ -164,7 +166,14 @@ pub(super) fn listen_address(value: &Value<'_>, base: &Path) -> Fits<ListenAddre
         return Err(Misfit::new(format!("`unix:{path}` has no path"))
             .hint("write \"unix:/run/tollgate.sock\"; there are no abstract sockets here"));
     }
-    Ok(ListenAddress::Unix(base.join(path)))
+    socket_path(&base.join(path)).map(ListenAddress::Unix)
+}
+
+/// The path of a Unix socket, if the system takes one of that length.
+pub(super) fn socket_path(path: &Path) -> Fits<PathBuf> {
+    std::os::unix::net::SocketAddr::from_pathname(path)
+        .map(|_| path.to_owned())
+        .map_err(|error| Misfit::new(format!("`{}` is no socket: {error}", path.display())))
 }
 
 /// The mode of a file, such as `"0660"`.

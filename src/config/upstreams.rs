@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{count, duration, file, positive, window};
+use super::units::{count, duration, file, positive, socket_path, window};
 use crate::proxy_protocol::Version;
 use crate::upstream::{
     HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
@@ -101,7 +101,7 @@ fn origin(value: &Value<'_>, base: &Path) -> Fits<OriginSettings> {
     const WHAT: &str = "an origin such as \"http://127.0.0.1:3000\" or \"unix:/run/app.sock\"";
     let url = |value: &Value<'_>| {
         let mut url = value.parsed::<OriginUrl>(WHAT)?;
-        url.unix = url.unix.map(|path| base.join(path));
+        url.unix = url.unix.map(|path| socket_path(&base.join(path))).transpose()?;
         Ok(url)
     };
     if value.is_string() {

@@ -85,6 +85,8 @@ impl TlsAcceptor {
         }
         if http1 {
             config.alpn_protocols.push(b"http/1.1".to_vec());
+            // Asked for by clients that were told to speak nothing newer.
+            config.alpn_protocols.push(b"http/1.0".to_vec());
         }
         Ok(Self { config: Arc::new(config), hosts, timeout: settings.handshake_timeout })
     }

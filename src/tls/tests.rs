@@ -101,6 +101,9 @@ async fn versions_and_protocols_are_agreed_on() {
     let (facts, alpn) = handshake(&acceptor, config, "a.test").await.0.unwrap();
     assert_eq!((facts.version, alpn), ("TLSv1_2", Alpn::Http1));
 
+    let config = client(roots.clone(), &["http/1.0"], false);
+    assert_eq!(handshake(&acceptor, config, "a.test").await.0.unwrap().1, Alpn::Http1);
+
     let config = client(roots, &["smtp"], false);
     let error = handshake(&acceptor, config, "a.test").await.0.unwrap_err();
     assert_eq!(error.reason(), "alpn");

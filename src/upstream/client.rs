@@ -134,7 +134,7 @@ impl Origin {
                     let error = match outcome {
                         Ok(Outcome::Open | Outcome::Settled) => continue,
                         Ok(Outcome::Failed(kind)) => Error::new(kind)
-                            .detail("so ended the connection that was waited for")
+                            .detail("the connection that was waited for ended so")
                             .resend(Resend::Safe),
                         Err(_) => self.connector().too_late(),
                     };

@@ -116,6 +116,9 @@ impl FromStr for OriginUrl {
                 })
             };
         }
+        if text.starts_with("http+unix:") || text.starts_with("http://unix:") {
+            return Err("a Unix socket is written unix:/run/app.sock".to_owned());
+        }
         let (service, text) = match text.strip_prefix("srv+") {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -138,19 +141,21 @@ impl FromStr for OriginUrl {
         if authority.as_str().contains('@') {
             return Err("an origin's URL carries no user name or password".to_owned());
         }
+        let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
             return Err("a host is missing".to_owned());
         }
-        if service && authority.port().is_some() {
+        if service && !port.is_empty() {
             return Err("the records of a service say its ports".to_owned());
         }
         if service && !is_service(host) {
             return Err("a service is written `_http._tcp.example.com`".to_owned());
         }
-        let port = match authority.port() {
-            Some(_) => authority.port_u16().filter(|port| *port > 0),
-            None => Some(scheme.default_port()),
+        // Not by `Authority::port`: it has none where the number is too large.
+        let port = match port {
+            "" => Some(scheme.default_port()),
+            _ => authority.port_u16().filter(|port| *port > 0),
         };
         let port = port.ok_or("the port is not a number from 1 to 65535")?;
         Ok(Self { scheme, host: host.to_ascii_lowercase(), port, service, unix: None })
@@ -206,11 +211,17 @@ mod tests {
         assert!(error("http://host/path").contains("path"));
         assert!(error("http://user@host").contains("user name"));
         assert!(error("http://host:0").contains("port"));
+        assert!(error("http://host:65536").contains("port"));
+        assert!(error("http://[::1]:99999").contains("port"));
+        assert!(error("http://host:").contains("port"));
         assert!(error("srv+http://_http._tcp.host:80").contains("port"));
+        assert!(error("srv+http://_http._tcp.host:99999").contains("port"));
         assert!(error("srv+http://app.example.com").contains("_tcp"));
         assert!(error("srv+http://_http._tcp").contains("_tcp"));
         assert!(error("srv+ftp://_ftp._tcp.host").contains("ftp"));
         assert!(error("unix:").contains("unix:/run/app.sock"));
         assert!(error("unix://run/app.sock").contains("unix:/run/app.sock"));
+        assert!(error("http+unix:/run/app.sock").contains("unix:/run/app.sock"));
+        assert!(error("http://unix:/run/app.sock").contains("unix:/run/app.sock"));
     }
 }

@@ -14,7 +14,11 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
 skip() {
-    echo "SKIPPED: WebSocket conformance was NOT checked: $1" >&2
+    cat >&2 <<END
+================================================================================
+SKIPPED: the WebSocket suite was NOT run: $1
+================================================================================
+END
     exit 0
 }
 

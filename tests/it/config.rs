@@ -60,6 +60,15 @@ fn a_key_is_not_shown_even_where_its_line_breaks() {
 }
 
 #[test]
+fn the_readme_shows_what_check_says_of_a_broken_sample() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let broken = SAMPLE.replace("upstream = \"demo\"", "upstream = \"dmo\"");
+    let report = report("broken.toml", &broken);
+    let problem = report.split("\n\n").find(|problem| problem.contains("`dmo`")).unwrap();
+    assert!(readme.contains(problem), "not in README.md:\n{problem}");
+}
+
+#[test]
 fn an_empty_file_says_what_it_needs() {
     golden("empty.txt", &report("empty.toml", ""));
 }

@@ -433,6 +433,7 @@ fn what_is_wrong_with_a_unix_socket_is_said() {
         ("address = \"unix:\"", "has no path"),
         ("address = \"unix://run/x.sock\"", "has no path"),
         ("address = \"unix:@x\"", "has no path"),
+        (&format!("address = \"unix:/run/{}\"", "x".repeat(108)), "is no socket"),
         ("address = \"127.0.0.1:0\"\nunix_mode = \"660\"", "no Unix socket"),
         (&format!("{unix}\nunix_mode = 660"), "octal"),
         (&format!("{unix}\nunix_mode = \"0888\""), "octal"),
@@ -440,6 +441,7 @@ fn what_is_wrong_with_a_unix_socket_is_said() {
         (&format!("{unix}\n[listener.proxy_protocol]"), "`from` is missing"),
         (&format!("{unix}\n[listener.proxy_protocol]\nfrom = []"), "names nobody"),
         (&format!("{unix}\n[listener.proxy_protocol]\nfrom = [\"10.0.0.0/8\"]"), "no address"),
+        (&format!("{unix}\n[listener.proxy_protocol]\nfrom = [\"unx\"]"), "or \"unix\""),
         ("address = \"127.0.0.1:0\"\n[listener.proxy_protocol]\nfrom = \"unix\"", "no Unix socket"),
         (
             "address = \"127.0.0.1:0\"\n[listener.proxy_protocol]\nfrom = \"10.0.0.0/8\"\n\
