@@ -1,5 +1,5 @@
-//! HTTP/2 frames, written and read by hand (RFC 9113 §4), for origins that do
-//! what no library would.
+//! HTTP/2 frames, written and read by hand (RFC 9113 §4), for peers that do what
+//! no library would.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,7 +19,7 @@ pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 /// One frame, as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Frame {
     pub kind: u8,
     pub flags: u8,
