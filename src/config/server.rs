@@ -52,7 +52,7 @@ fn memory_budget(value: &Value<'_>) -> Fits<MemoryBudget> {
     let bytes = memory_size(value).map_err(wrong)?;
     if bytes < LEAST_BUDGET {
         return Err(Misfit::new("expected a budget of at least 4MiB")
-            .hint("write \"unlimited\" to have none"));
+            .hint("a share of the memory has a sign, \"75%\"; \"unlimited\" is none"));
     }
     Ok(MemoryBudget::Bytes(bytes))
 }
