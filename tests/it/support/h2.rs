@@ -267,11 +267,11 @@ pub fn ping(payload: &[u8; 8]) -> Vec<u8> {
 }
 
 pub fn window_update(stream: u32, increment: u32) -> Vec<u8> {
-    frame(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes())
+    frame(WINDOW_UPDATE, 0, stream, increment.to_be_bytes())
 }
 
 pub fn reset(stream: u32) -> Vec<u8> {
-    frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
+    frame(RST_STREAM, 0, stream, CANCEL.to_be_bytes())
 }
 
 pub fn data(stream: u32, payload: &[u8], end: bool) -> Vec<u8> {
@@ -307,7 +307,7 @@ pub fn headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     fields: &[(N, V)],
     end: bool,
 ) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS | u8::from(end), stream, &block(fields))
+    frame(HEADERS, END_HEADERS | u8::from(end), stream, block(fields))
 }
 
 /// The fields of a request for a path of `a.test`.

@@ -151,7 +151,7 @@ async fn empty_and_tiny_data_frames_are_counted_by_h2() {
             .start();
         let floods = [
             ("empty", data(1, b"", false).repeat(TOO_MANY)),
-            ("only padding", frame(DATA, 0x8, 1, &[8, 0, 0, 0, 0, 0, 0, 0, 0]).repeat(TOO_MANY)),
+            ("only padding", frame(DATA, 0x8, 1, [8, 0, 0, 0, 0, 0, 0, 0, 0]).repeat(TOO_MANY)),
         ];
         for (name, flood) in &floods {
             let mut client = H2::connect(proxy.address).await;
@@ -201,7 +201,7 @@ async fn a_head_that_is_never_finished_is_cut() {
     within(async {
         let (origin, proxy) = setup().await;
         let mut client = H2::connect(proxy.address).await;
-        client.send(frame(HEADERS, END_STREAM, 1, &block(&request("GET", "/")))).await;
+        client.send(frame(HEADERS, END_STREAM, 1, block(&request("GET", "/")))).await;
         client.ended().await;
         assert!(origin.requests().is_empty());
     })
@@ -281,7 +281,7 @@ async fn frames_that_no_client_may_send_end_the_connection() {
         let (origin, proxy) = setup().await;
         let cases = [
             ("a promise", frame(PUSH_PROMISE, END_HEADERS, 1, b"\0\0\0\x02"), PROTOCOL_ERROR),
-            ("too long", frame(DATA, 0, 1, &[0; 16_385]), FRAME_SIZE_ERROR),
+            ("too long", frame(DATA, 0, 1, [0; 16_385]), FRAME_SIZE_ERROR),
             ("a short ping", frame(PING, 0, 0, b"1234"), FRAME_SIZE_ERROR),
             ("a ping of a stream", frame(PING, 0, 1, b"12345678"), PROTOCOL_ERROR),
             ("data of no stream", data(0, b"x", true), PROTOCOL_ERROR),
@@ -297,7 +297,7 @@ async fn frames_that_no_client_may_send_end_the_connection() {
             ("too much window", window_update(0, u32::MAX >> 1), FLOW_CONTROL_ERROR),
             ("a continuation of nothing", frame(CONTINUATION, 0, 1, b""), PROTOCOL_ERROR),
             ("huge windows", settings(&[(INITIAL_WINDOW_SIZE, 1 << 31)]), FLOW_CONTROL_ERROR),
-            ("a block of nonsense", frame(HEADERS, END_HEADERS, 3, &[0xff; 20]), COMPRESSION_ERROR),
+            ("a block of nonsense", frame(HEADERS, END_HEADERS, 3, [0xff; 20]), COMPRESSION_ERROR),
         ];
         for (name, bytes, code) in cases {
             let mut client = H2::connect(proxy.address).await;

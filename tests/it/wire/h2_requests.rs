@@ -339,7 +339,7 @@ async fn an_upload_that_is_reset_never_looks_complete_whatever_the_code() {
             client.send(upload(&[])).await;
             client.send(data(1, b"abc", false)).await;
             assert!(client.settled().await);
-            client.send(frame(RST_STREAM, 0, 1, &code.to_be_bytes())).await;
+            client.send(frame(RST_STREAM, 0, 1, code.to_be_bytes())).await;
             assert_eq!(client.get(3, "/after").await, Outcome::Answer(200, "ok".to_owned()));
         }
         proxy.log_lines(6).await;
