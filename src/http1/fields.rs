@@ -36,6 +36,13 @@ pub(crate) fn end_of_head(buffer: &[u8], searched: &mut usize) -> Option<usize> 
     None
 }
 
+/// Whether a list field has this token in any of its lines.
+pub(crate) fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter();
+    let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    tokens.any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
 /// Whether the connection of a message may be used again (RFC 9112 §9.3).
 pub(crate) fn stays_open(version: Version, headers: &HeaderMap) -> bool {
     let mut stays = version == Version::HTTP_11;

@@ -11,7 +11,7 @@ pub(crate) mod fuzz;
 mod inbox;
 mod outgoing;
 
-pub(crate) use fields::{end_of_head, field, may_trail, stays_open};
+pub(crate) use fields::{end_of_head, field, has_token, may_trail, stays_open};
 pub(crate) use framing::{Framing, Incoming, Read, announced};
 pub(crate) use inbox::Inbox;
 pub(crate) use outgoing::{Outgoing, Stopped};

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Uri, Version};
 use super::fault::Fault;
 use crate::body::Body;
 use crate::context::HeadLimits;
-use crate::http1::{Inbox, Incoming, Invalid, stays_open};
+use crate::http1::{Inbox, Incoming, Invalid, has_token, stays_open};
 use crate::serve::validate::Refused;
 
 /// As many fields are parsed on the stack.
@@ -161,7 +161,7 @@ fn parse_into<'a>(
         },
         expects: seen.expect && expects(&mut request, !incoming.is_over())?,
         upgrade: seen.upgrade && version == Version::HTTP_11,
-        trailers: seen.te && takes_trailers(request.headers()),
+        trailers: seen.te && has_token(request.headers(), header::TE, "trailers"),
         head: *request.method() == Method::HEAD,
         endless: false,
         version,
@@ -245,12 +245,6 @@ fn expects(request: &mut Request<Body>, has_body: bool) -> Result<bool, Fault> {
     }
     request.headers_mut().remove(header::EXPECT);
     Ok(false)
-}
-
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::TE).iter();
-    let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// What stands for a request that is refused: what of its first line can be read.

@@ -11,7 +11,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::head::Facts;
 use crate::body::Body;
-use crate::http1::{Framing, announced, field};
+use crate::http1::{Framing, announced, field, has_token};
 
 /// Tells a client to send the body that it holds back.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -131,9 +131,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Whether a response asks for the connection to end.
 pub(super) fn asks_to_close(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+    has_token(headers, header::CONNECTION, "close")
 }
 
 /// Writes `Date` (RFC 9110 §6.6.1), which is the same for a whole second.
