@@ -12,7 +12,7 @@ use crate::serve::ServeSettings;
 use crate::tls::TlsSettings;
 
 /// One listener: where it binds and how it treats its connections.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenerSettings {
     /// Its name, unique; in logs and metrics.
     pub name: String,

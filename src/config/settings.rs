@@ -16,7 +16,7 @@ use crate::route::{Action, Match};
 use crate::upstream::{DnsSettings, UpstreamSettings};
 
 /// Everything a proxy is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Where clients connect; not used by an embedded proxy.
     pub listeners: Vec<ListenerSettings>,
@@ -39,7 +39,7 @@ pub struct Settings {
 }
 
 /// Limits that hold for the whole proxy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerSettings {
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
@@ -87,7 +87,7 @@ impl Default for MemoryBudget {
 }
 
 /// The operational log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
     /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as
     /// `info,tollgate::upstream=debug`. Default `info`.
@@ -104,7 +104,7 @@ pub struct AdminSettings {
 }
 
 /// One route: what it takes, what is asked of a request, what becomes of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteSettings {
     /// Its name, unique; in logs and metrics.
     pub name: String,

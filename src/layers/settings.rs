@@ -49,7 +49,7 @@ impl RateLimitSettings {
 }
 
 /// Authentication by API key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ApiKeySettings {
     /// The field that carries the key. Default `X-API-Key`.
     pub header: HeaderName,
@@ -60,7 +60,7 @@ pub struct ApiKeySettings {
 }
 
 /// One API key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ApiKey {
     /// Whose it is; in logs, metrics and the identity field.
     pub name: Arc<str>,
@@ -140,7 +140,7 @@ pub struct GrpcSettings {
 }
 
 /// Changes to the fields of requests and responses.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderRewriteSettings {
     /// On the request, before it is forwarded.
     pub request: HeaderChanges,
@@ -175,7 +175,7 @@ impl HeaderChanges {
 }
 
 /// Who is believed when a request says where it comes from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrustSettings {
     /// Proxies in front of Tollgate whose `X-Forwarded-*` and `Forwarded` are
     /// believed. Default none.

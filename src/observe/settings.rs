@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The access log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccessLogSettings {
     /// Where lines go.
     pub output: LogOutput,

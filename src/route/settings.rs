@@ -72,7 +72,7 @@ impl Default for PathPattern {
 }
 
 /// What becomes of a request that passed its route's layers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Forward to this upstream.
     Forward(ForwardAction),
@@ -83,7 +83,7 @@ pub enum Action {
 }
 
 /// Forwarding to an upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ForwardAction {
     /// The upstream's name.
     pub upstream: String,
@@ -109,7 +109,7 @@ pub enum OriginHost {
 }
 
 /// A redirect.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308. Default 308.
     pub status: StatusCode,
@@ -132,7 +132,7 @@ pub enum RedirectTo {
 }
 
 /// An answer that never changes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FixedResponse {
     /// Default 200.
     pub status: StatusCode,

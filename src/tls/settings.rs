@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// TLS on one listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TlsSettings {
     /// Certificates to choose from by server name; the first is the default
     /// for clients that name no server, or one that nobody here answers to.

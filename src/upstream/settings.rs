@@ -9,7 +9,7 @@ use super::url::{OriginScheme, OriginUrl};
 use crate::proxy_protocol::Version;
 
 /// A named group of origins that serve the same thing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamSettings {
     /// Its name, unique.
     pub name: String,
@@ -91,7 +91,7 @@ pub struct UpstreamH2 {
 }
 
 /// TLS towards origins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamTls {
     /// Whether an origin's certificate must verify. Default true.
     pub verify: bool,
@@ -118,7 +118,7 @@ pub struct UpstreamTimeouts {
 }
 
 /// Active probing of each origin.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
     /// What is tried.
     pub probe: Probe,
@@ -134,7 +134,7 @@ pub struct HealthCheck {
 }
 
 /// What a health check tries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     /// A TCP connection (and a TLS handshake where the origin is `https`).
     Tcp,
