@@ -7,28 +7,26 @@ use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Proxy;
-use super::compose::Gateway;
-use super::embed::Keepers;
+use super::generation::Generation;
+use super::keepers::Keepers;
+use super::live::Live;
+use super::{Common, Proxy};
 use crate::accept::{self, Acceptor, BoundSocket, ListenAddress, Listener, Permits};
 use crate::admin::{self, AdminState, Readiness};
 use crate::budget::Budget;
 use crate::config::Settings;
 use crate::drain;
-use crate::observe::Metrics;
 use crate::socket::end_of_turns;
 use crate::upstream::Upstream;
 
 /// A proxy whose listeners are bound.
 #[derive(Debug)]
 pub struct Bound {
-    settings: Settings,
-    gateway: Gateway,
-    upstreams: Vec<Arc<Upstream>>,
+    first: Generation,
+    common: Common,
+    live: Live,
     listeners: Vec<(Listener, Acceptor)>,
     admin: Option<TcpListener>,
-    metrics: Metrics,
-    budget: Budget,
     drain: drain::Trigger,
     workers: usize,
 }
@@ -55,7 +53,9 @@ pub struct Ended {
 
 impl Bound {
     pub(super) fn new(proxy: Proxy) -> Result<Self, BindError> {
-        let Proxy { settings, gateway, upstreams, tls, metrics, budget, drain } = proxy;
+        let Proxy { first, common, trigger: drain } = proxy;
+        let Generation { settings, tls, .. } = &first;
+        let Common { metrics, budget, .. } = &common;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = settings.server.workers.unwrap_or(cores).max(1);
         let permits = Permits::new(settings.server.connections, budget.clone());
@@ -66,26 +66,27 @@ impl Bound {
                 address: error.address,
                 cause: error.cause,
             })?;
-            let acceptor = Acceptor::new(listener, tls, permits.clone(), metrics.clone());
+            let acceptor = Acceptor::new(listener, tls.clone(), permits.clone(), metrics.clone());
             listeners.push((bound, acceptor));
         }
         let admin = match &settings.admin {
             Some(admin) => Some(bind_admin(admin.address)?),
             None => None,
         };
-        Ok(Self { settings, gateway, upstreams, listeners, admin, metrics, budget, drain, workers })
+        let live = Live::new(first.gateway.clone());
+        Ok(Self { first, common, live, listeners, admin, drain, workers })
     }
 
     /// What it was built from.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.first.settings
     }
 
     /// The memory that it takes from for what it carries.
     #[must_use]
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        &self.common.budget
     }
 
     /// Where a listener is bound; empty if there is none of that name.
@@ -125,13 +126,14 @@ impl Bound {
         let stop = CancellationToken::new();
         let threads = self.start_workers(&watcher, &stop)?;
         // Each worker has warmed connections of its own.
-        let keepers = Keepers::new(self.upstreams, false);
+        let keepers = Keepers::new(self.first.upstreams.values().cloned(), false);
         keepers.start();
         let ready = Readiness::default();
         let admin = match self.admin {
             Some(listener) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                let state = AdminState::new(self.metrics.clone(), ready.clone(), watcher.clone());
+                let state =
+                    AdminState::new(self.common.metrics.clone(), ready.clone(), watcher.clone());
                 let ended = stop.clone().cancelled_owned();
                 Some(tokio::spawn(admin::serve(listener, state, ended)))
             }
@@ -139,7 +141,7 @@ impl Bound {
         };
         ready.set(true);
         shutdown.await;
-        let timeout = self.settings.server.drain_timeout;
+        let timeout = self.first.settings.server.drain_timeout;
         tracing::info!(busy = watcher.busy_count(), ?timeout, "draining");
         let cut = self.drain.drain(timeout).await;
         if cut > 0 {
@@ -164,7 +166,7 @@ impl Bound {
         stop: &CancellationToken,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         let mut threads = Vec::new();
-        let crew = accept::crew(self.workers, &self.metrics);
+        let crew = accept::crew(self.workers, &self.common.metrics);
         for (worker, member) in crew.into_iter().enumerate() {
             let mut sockets = Vec::new();
             for (listener, acceptor) in &mut self.listeners {
@@ -175,8 +177,8 @@ impl Bound {
             let work = Worker {
                 sockets,
                 member,
-                gateway: self.gateway.clone(),
-                upstreams: self.upstreams.clone(),
+                live: self.live.clone(),
+                upstreams: self.first.upstreams.values().cloned().collect(),
                 drain: drain.clone(),
                 stop: stop.clone(),
             };
@@ -196,7 +198,7 @@ impl Bound {
 struct Worker {
     sockets: Vec<(BoundSocket, Acceptor)>,
     member: accept::Member,
-    gateway: Gateway,
+    live: Live,
     upstreams: Vec<Arc<Upstream>>,
     drain: drain::Watcher,
     stop: CancellationToken,
@@ -208,7 +210,7 @@ impl Worker {
         for upstream in self.upstreams {
             tokio::spawn(upstream.warm());
         }
-        let worker = accept::Worker::start(self.member, self.gateway, self.drain);
+        let worker = accept::Worker::start(self.member, self.live, self.drain);
         for (socket, acceptor) in self.sockets {
             match socket.attach() {
                 Ok(socket) => {
