@@ -79,5 +79,6 @@ pub mod socket;
 pub mod switch;
 pub mod tls;
 pub mod upstream;
+pub mod watch;
 
 pub use app::{BindError, Bound, BuildError, Ended, Proxy, ProxyBuilder, ProxyService, SetupError};

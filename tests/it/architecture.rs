@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 30] = [
+const FLOORS: [(&str, u32); 31] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
@@ -18,6 +18,7 @@ const FLOORS: [(&str, u32); 30] = [
     ("seat", 0),
     ("socket", 0),
     ("switch", 0),
+    ("watch", 0),
     ("observe", 1),
     ("respond", 1),
     ("upstream", 2),
