@@ -65,6 +65,7 @@ pub mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod handover;
 mod http1;
 pub mod layers;
 pub mod observe;
@@ -77,6 +78,7 @@ pub mod seat;
 pub mod serve;
 pub mod socket;
 pub mod switch;
+pub mod systemd;
 pub mod tls;
 pub mod upstream;
 pub mod watch;
