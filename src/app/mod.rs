@@ -30,7 +30,7 @@ use crate::drain;
 use crate::forward::Forward;
 use crate::observe::{AccessLog, Metrics};
 use crate::route::{Action, Reply, Table};
-use crate::tls::TlsAcceptor;
+use crate::tls::{Tickets, TlsAcceptor};
 use crate::upstream::{Resolver, Upstream};
 use router::Entry;
 
@@ -259,12 +259,19 @@ fn upstreams(
 
 fn acceptors(settings: &Settings, problems: &mut Vec<String>) -> Vec<Option<TlsAcceptor>> {
     let mut acceptors = Vec::new();
+    let tickets = match Tickets::new() {
+        Ok(tickets) => tickets,
+        Err(error) => {
+            problems.push(error.to_string());
+            return acceptors;
+        }
+    };
     for listener in &settings.listeners {
         let Some(tls) = &listener.tls else {
             acceptors.push(None);
             continue;
         };
-        match TlsAcceptor::new(tls, listener.serve.http1, listener.serve.http2) {
+        match TlsAcceptor::new(tls, listener.serve.http1, listener.serve.http2, &tickets) {
             Ok(acceptor) => acceptors.push(Some(acceptor)),
             Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
         }
