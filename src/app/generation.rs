@@ -136,7 +136,8 @@ impl Build<'_> {
                 acceptors.push(None);
                 continue;
             };
-            match TlsAcceptor::new(tls, listener.serve.http1, listener.serve.http2) {
+            let (http1, http2) = (listener.serve.http1, listener.serve.http2);
+            match TlsAcceptor::new(tls, http1, http2, &self.common.tickets) {
                 Ok(acceptor) => acceptors.push(Some(acceptor)),
                 Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
             }

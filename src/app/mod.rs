@@ -31,6 +31,7 @@ use crate::config::{LoadError, Settings};
 use crate::drain;
 use crate::layers::InFlightLayer;
 use crate::observe::Metrics;
+use crate::tls::Tickets;
 use generation::Generation;
 
 /// A proxy, built and checked, that neither listens nor serves yet.
@@ -63,6 +64,7 @@ struct Common {
     metrics: Metrics,
     budget: Budget,
     in_flight: InFlightLayer,
+    tickets: Tickets,
     drain: drain::Watcher,
 }
 
@@ -111,7 +113,10 @@ impl Proxy {
         metrics.watch_memory(&budget);
         let trigger = drain::trigger();
         let in_flight = InFlightLayer::new(settings.server.max_in_flight).within(budget.clone());
-        let common = Common { metrics, budget, in_flight, drain: trigger.watcher() };
+        let tickets = Tickets::new().map_err(|error| {
+            BuildError::new(vec![format!("the system has no randomness for TLS: {error}")])
+        })?;
+        let common = Common { tickets, metrics, budget, in_flight, drain: trigger.watcher() };
         let first = Generation::build(settings, &common, None)?;
         Ok(Self { first, common, trigger })
     }
