@@ -80,4 +80,6 @@ pub mod switch;
 pub mod tls;
 pub mod upstream;
 
-pub use app::{BindError, Bound, BuildError, Ended, Proxy, ProxyBuilder, ProxyService, SetupError};
+pub use app::{
+    BindError, Bound, BuildError, Ended, Ending, Proxy, ProxyBuilder, ProxyService, SetupError,
+};
