@@ -19,13 +19,14 @@ mod router;
 use std::fmt;
 use std::path::Path;
 
-pub use bound::{BindError, Bound, Ended};
+pub use bound::{BindError, Bound, Ended, Ending};
 pub use builder::ProxyBuilder;
 pub use compose::{Gateway, Optional, RouteStack};
 pub use embed::{ProxyFuture, ProxyService};
 pub use live::Live;
 pub use router::{Router, Terminus};
 
+use crate::accept::Inherited;
 use crate::budget::Budget;
 use crate::config::{LoadError, Settings};
 use crate::drain;
@@ -151,7 +152,17 @@ impl Proxy {
     ///
     /// The first address that cannot be bound.
     pub fn bind(self) -> Result<Bound, BindError> {
-        Bound::new(self)
+        self.bind_with(Inherited::default())
+    }
+
+    /// The same, from sockets that another process has opened where there are some.
+    /// Those that no listener is for are closed.
+    ///
+    /// # Errors
+    ///
+    /// The first address that cannot be bound.
+    pub fn bind_with(self, inherited: Inherited) -> Result<Bound, BindError> {
+        Bound::new(self, inherited)
     }
 }
 
