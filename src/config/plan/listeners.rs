@@ -1,7 +1,7 @@
 //! The keys of `[[listener]]` and of its certificates.
 
 use super::keys::Keys;
-use super::spell::{duration, memory_size, min_rate, path, size};
+use super::spell::{duration, duration_or_off, memory_size, min_rate, path, size};
 use crate::accept::{ListenerSettings, ProxyProtocolSettings};
 use crate::context::HeadLimits;
 use crate::serve::{H2Settings, ServeSettings};
@@ -85,7 +85,7 @@ fn h2_keys(settings: &H2Settings) -> Keys {
 }
 
 fn tls_keys(settings: &TlsSettings) -> Keys {
-    let TlsSettings { certificates, min_version, handshake_timeout } = settings;
+    let TlsSettings { certificates, min_version, handshake_timeout, expiry_warning } = settings;
     let mut keys = Keys::default();
     keys.order("certificates", certificates.iter().map(|one| path(&one.certificate)));
     keys.one(
@@ -96,6 +96,7 @@ fn tls_keys(settings: &TlsSettings) -> Keys {
         },
     );
     keys.one("handshake_timeout", duration(*handshake_timeout));
+    keys.one("expiry_warning", duration_or_off(*expiry_warning));
     keys
 }
 

@@ -58,6 +58,7 @@ fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
         connections: ConnectionLimits { total, per_client },
         max_in_flight,
         memory_budget,
+        lame_duck,
         drain_timeout,
     } = settings;
     let TrustSettings { proxies, unix } = trust;
@@ -68,6 +69,7 @@ fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
     keys.one("max_connections_per_client", per_client);
     keys.one("max_in_flight", max_in_flight);
     keys.one("memory_budget", budget(*memory_budget));
+    keys.one("lame_duck", duration(*lame_duck));
     keys.one("drain_timeout", duration(*drain_timeout));
     let unix = unix.then(|| "unix".to_owned());
     keys.list("trusted_proxies", proxies.iter().map(ToString::to_string).chain(unix));

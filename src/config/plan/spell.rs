@@ -16,6 +16,10 @@ pub(super) fn duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
+pub(super) fn duration_or_off(time: Duration) -> String {
+    if time.is_zero() { "off".to_owned() } else { duration(time) }
+}
+
 /// In the largest unit that leaves nothing over.
 pub(super) fn size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
