@@ -81,5 +81,8 @@ pub mod switch;
 pub mod systemd;
 pub mod tls;
 pub mod upstream;
+pub mod watch;
 
-pub use app::{BindError, Bound, BuildError, Ended, Proxy, ProxyBuilder, ProxyService, SetupError};
+pub use app::{
+    BindError, Bound, BuildError, Ended, Ending, Proxy, ProxyBuilder, ProxyService, SetupError,
+};

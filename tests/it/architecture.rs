@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 32] = [
+const FLOORS: [(&str, u32); 33] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
@@ -19,6 +19,7 @@ const FLOORS: [(&str, u32); 32] = [
     ("seat", 0),
     ("socket", 0),
     ("switch", 0),
+    ("watch", 0),
     ("systemd", 0),
     ("observe", 1),
     ("respond", 1),
