@@ -77,15 +77,14 @@ impl Certificates {
                 Err(problem) => problems.push(problem),
             }
         }
+        if settings.is_empty() {
+            problems.push("no certificate is configured".to_owned());
+        }
         match default {
             Some(default) if problems.is_empty() => {
                 Ok(Self { names: Arc::new(names), shown, default })
             }
-            Some(_) => Err(TlsError { problems }),
-            None => {
-                problems.push("no certificate is configured".to_owned());
-                Err(TlsError { problems })
-            }
+            _ => Err(TlsError { problems }),
         }
     }
 
