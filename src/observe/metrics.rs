@@ -13,7 +13,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::dry_runs::DryRuns;
 use super::memory::Memory;
+use super::reloads::Reloads;
 use super::routes::RouteCounts;
 use super::workers::WorkerConnections;
 use crate::budget::Budget;
@@ -150,6 +152,8 @@ struct Families {
     registry: Registry,
     routes: RouteCounts,
     memory: Memory,
+    reloads: Reloads,
+    dry_runs: DryRuns,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -173,6 +177,8 @@ impl Default for Families {
             registry: Registry::with_prefix("tollgate"),
             routes: RouteCounts::default(),
             memory: Memory::default(),
+            reloads: Reloads::default(),
+            dry_runs: DryRuns::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -208,6 +214,8 @@ impl Families {
 
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
+        self.reloads.register(registry);
+        self.dry_runs.register(registry);
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -237,6 +245,14 @@ impl Families {
 }
 
 impl Metrics {
+    pub(super) fn reloads(&self) -> &Reloads {
+        &self.0.reloads
+    }
+
+    pub(super) fn dry_runs(&self) -> &DryRuns {
+        &self.0.dry_runs
+    }
+
     /// Tells of this memory budget. The first has it: there is one.
     pub fn watch_memory(&self, budget: &Budget) {
         self.0.memory.0.get_or_init(|| budget.clone());
