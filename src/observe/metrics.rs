@@ -14,7 +14,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::certificates::Certificates;
+use super::dry_runs::DryRuns;
 use super::memory::Memory;
+use super::reloads::Reloads;
 use super::routes::RouteCounts;
 use super::workers::WorkerConnections;
 use crate::budget::Budget;
@@ -152,6 +154,8 @@ struct Families {
     routes: RouteCounts,
     memory: Memory,
     certificates: Certificates,
+    reloads: Reloads,
+    dry_runs: DryRuns,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -176,6 +180,8 @@ impl Default for Families {
             routes: RouteCounts::default(),
             memory: Memory::default(),
             certificates: Certificates::default(),
+            reloads: Reloads::default(),
+            dry_runs: DryRuns::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -212,6 +218,8 @@ impl Families {
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
+        self.reloads.register(registry);
+        self.dry_runs.register(registry);
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -243,6 +251,14 @@ impl Families {
 impl Metrics {
     pub(super) fn certificates(&self) -> &Certificates {
         &self.0.certificates
+    }
+
+    pub(super) fn reloads(&self) -> &Reloads {
+        &self.0.reloads
+    }
+
+    pub(super) fn dry_runs(&self) -> &DryRuns {
+        &self.0.dry_runs
     }
 
     /// Tells of this memory budget. The first has it: there is one.

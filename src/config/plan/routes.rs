@@ -115,12 +115,13 @@ fn grpc_keys(settings: GrpcSettings) -> Keys {
 }
 
 fn rate_limit_keys(settings: &RateLimitSettings) -> Keys {
-    let RateLimitSettings { rate, per, burst, exempt } = settings;
+    let RateLimitSettings { rate, per, burst, exempt, dry_run } = settings;
     let mut keys = Keys::default();
     keys.one("rate", rate);
     keys.one("per", duration(*per));
     keys.one("burst", burst);
     keys.list("exempt", exempt);
+    keys.one("dry_run", dry_run);
     keys
 }
 
