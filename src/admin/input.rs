@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::operator::Reload;
+use super::socket::Peer;
 use crate::respond::{Answer, Format};
 
 /// The longest body that is read.
@@ -32,8 +33,11 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) fn of(parts: &Parts) -> Self {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        Self { peer: peer.map(|peer| peer.0), format: Format::preferred(&parts.headers) }
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
+        Self {
+            peer: peer.map(|ConnectInfo(Peer(peer))| *peer),
+            format: Format::preferred(&parts.headers),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod api;
 mod guard;
 mod input;
 mod operator;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +27,12 @@ use axum::middleware;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
+use crate::accept::Aside;
 use crate::drain;
 use crate::observe::Metrics;
 use crate::respond::{Answer, Format};
+
+use socket::{Accepting, Peer};
 
 pub use guard::Token;
 pub use operator::{
@@ -38,7 +42,13 @@ pub use operator::{
 
 /// Whether the proxy takes traffic. Cheap to clone; all clones say the same.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    ready: AtomicBool,
+    ending: AtomicBool,
+}
 
 /// What the admin listener tells of, and whom it has carry out what is asked.
 #[derive(Clone, Debug)]
@@ -53,11 +63,20 @@ pub struct AdminState {
 impl Readiness {
     /// Says whether the proxy takes traffic.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.0.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Says that the proxy is about to go, though it may still take traffic.
+    pub fn end(&self) {
+        self.0.ending.store(true, Ordering::Relaxed);
     }
 
     fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.ready.load(Ordering::Relaxed)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::Relaxed)
     }
 }
 
@@ -85,7 +104,7 @@ impl AdminState {
 
     /// What it is up to, in one word.
     fn phase(&self) -> &'static str {
-        if self.drain.is_draining() {
+        if self.ready.is_ending() || self.drain.is_draining() {
             "draining"
         } else if self.ready.get() {
             "ready"
@@ -102,15 +121,15 @@ impl AdminState {
 ///
 /// The listener cannot be polled.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    socket: Aside,
     state: AdminState,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let address = listener.local_addr()?;
-    let service = router(state, address).into_make_service_with_connect_info::<SocketAddr>();
+    let address = socket.local_addr();
+    let service = router(state, address).into_make_service_with_connect_info::<Peer>();
     // An admin connection that idles must not hold up the end.
     tokio::select! {
-        served = axum::serve(listener, service) => served,
+        served = axum::serve(Accepting(socket), service) => served,
         () = ended => Ok(()),
     }
 }

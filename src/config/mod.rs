@@ -6,6 +6,7 @@
 mod admin;
 mod dns;
 mod listeners;
+mod plan;
 mod problem;
 mod reader;
 mod routes;
@@ -19,6 +20,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use admin::{AdminAccess, admin_access};
+pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
     AdminSettings, LogSettings, MemoryBudget, RouteSettings, ServerSettings, Settings,

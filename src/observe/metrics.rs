@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::certificates::Certificates;
 use super::dry_runs::DryRuns;
 use super::memory::Memory;
 use super::reloads::Reloads;
@@ -152,6 +153,7 @@ struct Families {
     registry: Registry,
     routes: RouteCounts,
     memory: Memory,
+    certificates: Certificates,
     reloads: Reloads,
     dry_runs: DryRuns,
     rejections: Family<RouteReason, Counter>,
@@ -177,6 +179,7 @@ impl Default for Families {
             registry: Registry::with_prefix("tollgate"),
             routes: RouteCounts::default(),
             memory: Memory::default(),
+            certificates: Certificates::default(),
             reloads: Reloads::default(),
             dry_runs: DryRuns::default(),
             rejections: Family::default(),
@@ -214,6 +217,7 @@ impl Families {
 
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
+        registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
         self.dry_runs.register(registry);
         let help = "Requests that Tollgate answered itself, by reason";
@@ -245,6 +249,10 @@ impl Families {
 }
 
 impl Metrics {
+    pub(super) fn certificates(&self) -> &Certificates {
+        &self.0.certificates
+    }
+
     pub(super) fn reloads(&self) -> &Reloads {
         &self.0.reloads
     }

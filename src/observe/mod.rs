@@ -1,6 +1,7 @@
 //! What can be seen from outside: the access log, metrics.
 
 mod access_log;
+mod certificates;
 mod dry_runs;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -14,6 +15,7 @@ mod settings;
 mod workers;
 
 pub use access_log::AccessLog;
+pub use certificates::CertificateReload;
 pub use dry_runs::DryRunCount;
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 pub use metrics::{ConnectionGauge, ListenerConnections, Metrics, NameCounts};

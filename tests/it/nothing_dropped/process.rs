@@ -1,0 +1,158 @@
+//! The proxy as a process of its own, and its successors.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::wire::PATIENCE;
+
+/// A `tollgate run`, by whatever process it is served at the time.
+pub struct Process {
+    dir: PathBuf,
+    children: Vec<Child>,
+    /// Everybody who served, the last one last.
+    pids: Vec<u32>,
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Holds {
+    /// Resident memory, in KiB.
+    pub resident: u64,
+    pub files: usize,
+    pub threads: usize,
+}
+
+/// What is to be run: the command as it was built with these tests, or that of
+/// `TOLLGATE_BINARY`.
+pub fn built() -> PathBuf {
+    let named = std::env::var_os("TOLLGATE_BINARY").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_tollgate").into())
+}
+
+/// A copy of the command in a folder, which can be replaced there.
+pub fn install(dir: &Path) {
+    let new = dir.join("tollgate.new");
+    std::fs::copy(built(), &new).unwrap();
+    std::fs::rename(new, dir.join("tollgate")).unwrap();
+}
+
+impl Process {
+    /// Runs the command that is installed in `dir` with the configuration there.
+    pub fn start(dir: &Path) -> Self {
+        let mut process = Self { dir: dir.to_owned(), children: Vec::new(), pids: Vec::new() };
+        process.start_another();
+        process
+    }
+
+    /// Runs it once more.
+    pub fn start_another(&mut self) {
+        let log = File::options().create(true).append(true).open(self.dir.join("proxy.log"));
+        let log = log.unwrap();
+        let child = Command::new(self.dir.join("tollgate"))
+            .args(["run", "-c", "config.toml"])
+            .current_dir(&self.dir)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.pids.push(child.id());
+        self.children.push(child);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pids.last().copied().unwrap_or_default()
+    }
+
+    /// Another process serves from now on.
+    pub fn succeeded_by(&mut self, pid: u32) {
+        self.pids.push(pid);
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Whether the first process, or the last that was started here, has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.children.last_mut().is_none_or(|child| child.try_wait().is_ok_and(|it| it.is_some()))
+    }
+
+    /// Waits until none but the one that serves is left.
+    pub async fn only_one_left(&mut self) -> bool {
+        let deadline = tokio::time::Instant::now() + PATIENCE * 4;
+        let serving = self.pid();
+        while tokio::time::Instant::now() < deadline {
+            for child in &mut self.children {
+                let _reaped = child.try_wait();
+            }
+            if self.pids.iter().all(|pid| *pid == serving || !self.runs(*pid)) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub async fn stop(&mut self) {
+        let pid = self.pid();
+        signal(pid, "TERM");
+        let deadline = tokio::time::Instant::now() + PATIENCE * 4;
+        while self.runs(pid) {
+            assert!(tokio::time::Instant::now() < deadline, "process {pid} does not end");
+            for child in &mut self.children {
+                let _reaped = child.try_wait();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether this is still a process of ours: numbers are used again.
+    fn runs(&self, pid: u32) -> bool {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let ended = std::fs::read_to_string(proc.join("stat")).map_or(true, |stat| {
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
+        });
+        !ended && std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == self.dir)
+    }
+
+    /// What the one that serves holds.
+    pub fn holds(&self) -> Holds {
+        let proc = PathBuf::from(format!("/proc/{}", self.pid()));
+        let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        let count = |what: &str| std::fs::read_dir(proc.join(what)).map_or(0, Iterator::count);
+        Holds { resident: resident.unwrap_or_default(), files: count("fd"), threads: count("task") }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        for pid in self.pids.clone() {
+            if self.runs(pid) {
+                signal(pid, "KILL");
+            }
+        }
+        for child in &mut self.children {
+            let _ended = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
+
+impl std::fmt::Display for Holds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { resident, files, threads } = self;
+        write!(f, "{resident} KiB, {files} files, {threads} threads")
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(sent.unwrap().success(), "process {pid} cannot be sent {name}");
+}
