@@ -65,6 +65,7 @@ pub mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod handover;
 mod http1;
 pub mod layers;
 pub mod observe;
@@ -77,7 +78,11 @@ pub mod seat;
 pub mod serve;
 pub mod socket;
 pub mod switch;
+pub mod systemd;
 pub mod tls;
 pub mod upstream;
+pub mod watch;
 
-pub use app::{BindError, Bound, BuildError, Ended, Proxy, ProxyBuilder, ProxyService, SetupError};
+pub use app::{
+    BindError, Bound, BuildError, Ended, Ending, Proxy, ProxyBuilder, ProxyService, SetupError,
+};

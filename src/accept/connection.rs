@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::Acceptor;
 use super::introduction::introduced;
-use super::{Acceptor, ListenSocket};
 use crate::context::{Buffers, Derived, Downstream, KeepOpen};
 use crate::drain::{self, Busy};
 use crate::proxy_protocol::Announced;
@@ -24,11 +24,17 @@ pub(super) struct Door {
     pub(super) acceptor: Acceptor,
     /// Where its connections arrive, as far as that is one address.
     local: Option<SocketAddr>,
+    /// What ends the connections of its address.
+    pub(super) drain: drain::Watcher,
 }
 
 impl Door {
-    pub(super) fn new(acceptor: &Acceptor, socket: &ListenSocket) -> Self {
-        let local = socket.local_addr().filter(|local| !local.ip().is_unspecified());
+    pub(super) fn new(
+        acceptor: &Acceptor,
+        local: Option<SocketAddr>,
+        drain: drain::Watcher,
+    ) -> Self {
+        let local = local.filter(|local| !local.ip().is_unspecified());
         let Acceptor { name, tls, proxy_protocol, serve, permits, metrics, connections } = acceptor;
         let acceptor = Acceptor {
             name: (&**name).into(),
@@ -39,7 +45,12 @@ impl Door {
             metrics: metrics.clone(),
             connections: connections.clone(),
         };
-        Self { acceptor, local }
+        Self { acceptor, local, drain }
+    }
+
+    /// Another one at the same place.
+    pub(super) fn with(&self, acceptor: &Acceptor) -> Self {
+        Self::new(acceptor, self.local, self.drain.clone())
     }
 
     /// Notes that the system did not let a connection be polled.
@@ -87,8 +98,9 @@ impl Admitted {
     }
 
     /// Serves it in a task of its own on the current runtime.
-    pub(super) fn start<S: Answers>(self, service: S, drain: drain::Watcher) {
+    pub(super) fn start<S: Answers>(self, service: S) {
         let Self { stream, peer, introduced, door, open, busy } = self;
+        let drain = door.drain.clone();
         let downstream = Downstream {
             peer,
             local: door.local.or_else(|| stream.local_addr()),

@@ -21,7 +21,8 @@ pub struct Permits(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limits: ConnectionLimits,
+    total: AtomicUsize,
+    per_client: AtomicUsize,
     budget: Budget,
     open: AtomicUsize,
     clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
@@ -61,12 +62,19 @@ impl Permits {
     #[must_use]
     pub fn new(limits: ConnectionLimits, budget: Budget) -> Self {
         Self(Arc::new(Inner {
-            limits,
+            total: AtomicUsize::new(limits.total),
+            per_client: AtomicUsize::new(limits.per_client),
             budget,
             open: AtomicUsize::new(0),
             clients: std::array::from_fn(|_| Mutex::default()),
             random: RandomState::new(),
         }))
+    }
+
+    /// Changes the limits. What is out stays out, also where that is too much.
+    pub fn set_limits(&self, limits: ConnectionLimits) {
+        self.0.total.store(limits.total, Ordering::Relaxed);
+        self.0.per_client.store(limits.per_client, Ordering::Relaxed);
     }
 
     /// A permit for one more connection, which needs `memory` bytes; of `client`,
@@ -76,8 +84,8 @@ impl Permits {
     ///
     /// There are as many as may be.
     pub fn acquire(&self, client: Option<IpAddr>, memory: usize) -> Result<Permit, LimitReached> {
-        let Inner { limits, budget, open, .. } = &*self.0;
-        if open.fetch_add(1, Ordering::Relaxed) >= limits.total {
+        let Inner { total, budget, open, .. } = &*self.0;
+        if open.fetch_add(1, Ordering::Relaxed) >= total.load(Ordering::Relaxed) {
             open.fetch_sub(1, Ordering::Relaxed);
             return Err(LimitReached::Total);
         }
@@ -109,9 +117,14 @@ impl Permits {
     /// Adds one to a client's, and says what counts as that client.
     fn count(&self, client: IpAddr) -> Result<IpAddr, LimitReached> {
         let client = client_network(client);
+        let most = self.0.per_client.load(Ordering::Relaxed);
         let mut clients = self.shard(client).lock();
         let count = clients.entry(client).or_default();
-        if *count >= self.0.limits.per_client {
+        if *count >= most {
+            // With a limit of none there was no entry before.
+            if *count == 0 {
+                clients.remove(&client);
+            }
             return Err(LimitReached::Client);
         }
         *count += 1;
@@ -239,6 +252,22 @@ mod tests {
         drop((unknown, share));
         assert_eq!(permits.open(), 0);
         assert!(permits.acquire(Some(client), 0).is_ok());
+    }
+
+    #[test]
+    fn limits_may_change_while_permits_are_out() {
+        let permits = permits(1, 1);
+        let first = permits.acquire(ip("192.0.2.1"), 0).unwrap();
+        permits.set_limits(ConnectionLimits { total: 3, per_client: 2 });
+        let _second = permits.acquire(ip("192.0.2.1"), 0).unwrap();
+        assert_eq!(permits.acquire(ip("192.0.2.1"), 0).unwrap_err(), LimitReached::Client);
+        let _third = permits.acquire(ip("192.0.2.2"), 0).unwrap();
+        permits.set_limits(ConnectionLimits { total: 1, per_client: 1 });
+        drop(first);
+        assert_eq!(permits.acquire(ip("192.0.2.3"), 0).unwrap_err(), LimitReached::Total);
+        permits.set_limits(ConnectionLimits { total: 3, per_client: 1 });
+        assert_eq!(permits.acquire(ip("192.0.2.1"), 0).unwrap_err(), LimitReached::Client);
+        assert!(permits.acquire(ip("192.0.2.3"), 0).is_ok());
     }
 
     #[test]

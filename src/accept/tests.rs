@@ -13,6 +13,7 @@ use crate::budget::Budget;
 use crate::context::Downstream;
 use crate::drain;
 use crate::observe::Metrics;
+use crate::serve::Answers;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
@@ -23,33 +24,37 @@ struct Pair {
     metrics: Metrics,
     drain: drain::Trigger,
     second: Member,
+    _listeners: Listeners,
 }
 
 fn pair() -> Pair {
+    let (drain, mut crew) = (drain::trigger(), Vec::new());
     let settings = ListenerSettings::new("test", SocketAddr::from(([127, 0, 0, 1], 0)));
-    let mut listener = Listener::bind(&settings, 1).unwrap();
-    let socket = listener.take_sockets(0).remove(0).attach().unwrap();
-    let (permits, metrics) =
-        (Permits::new(ConnectionLimits::default(), Budget::unlimited()), Metrics::default());
-    let acceptor = Acceptor::new(&settings, None, permits.clone(), metrics.clone());
-    let drain = drain::trigger();
-    let mut crew = crew(2, &metrics);
+    let (listeners, metrics) = bound(&settings, &drain);
+    crew.extend(super::crew(2, &metrics));
     let (second, first) = (crew.pop().unwrap(), crew.pop().unwrap());
-    tokio::spawn(run(socket, acceptor, start(first, "first", drain.watcher())));
-    Pair { address: tcp(&listener), permits, metrics, drain, second }
+    listeners.open(vec![start(first, "first")]).unwrap();
+    let (address, permits) = (listeners.addresses("test")[0], listeners.permits().clone());
+    Pair { address, permits, metrics, drain, second, _listeners: listeners }
 }
 
-fn tcp(listener: &Listener) -> SocketAddr {
-    let ListenAddress::Tcp(address) = listener.addresses()[0] else { panic!() };
-    address
+/// One listener, for one worker to accept from.
+fn bound(settings: &ListenerSettings, drain: &drain::Trigger) -> (Listeners, Metrics) {
+    let (permits, metrics) =
+        (Permits::new(ConnectionLimits::default(), Budget::unlimited()), Metrics::default());
+    let counts = metrics.clone();
+    let shared = Shared { workers: 1, permits, metrics: counts, drain: drain.watcher() };
+    let settings = std::slice::from_ref(settings);
+    let bound = Listeners::bind(settings, vec![None], shared, &mut Inherited::default());
+    (bound.unwrap(), metrics)
 }
 
 /// A worker that answers with its name.
-fn start(member: Member, name: &'static str, drain: drain::Watcher) -> Worker<impl Answers> {
+fn start(member: Member, name: &'static str) -> Worker<impl Answers> {
     let answer = move |_: Request<Body>| async move {
         Ok::<_, Infallible>(Response::new(Body::from(bytes::Bytes::from_static(name.as_bytes()))))
     };
-    Worker::start(member, tower::service_fn(answer), drain)
+    Worker::start(member, tower::service_fn(answer))
 }
 
 async fn ask(address: SocketAddr) -> TcpStream {
@@ -80,7 +85,7 @@ async fn until(what: &str, mut check: impl FnMut() -> bool) {
 #[tokio::test]
 async fn a_worker_that_has_its_share_hands_the_next_connection_on() {
     let pair = pair();
-    let _second = start(pair.second, "second", pair.drain.watcher());
+    let _second = start(pair.second, "second");
     let mut clients = Vec::new();
     for expected in ["first", "second", "first", "second"] {
         let mut client = ask(pair.address).await;
@@ -105,10 +110,10 @@ async fn a_connection_on_its_way_when_the_drain_begins_is_answered() {
     let watcher = pair.drain.watcher();
     let drained = tokio::spawn(pair.drain.drain(Duration::from_secs(10)));
     watcher.draining().await;
-    let _second = start(pair.second, "second", watcher);
+    let _second = start(pair.second, "second");
     assert!(answer(&mut second).await.ends_with("second"));
     assert_eq!(second.read(&mut [0]).await.unwrap(), 0);
-    assert_eq!(drained.await.unwrap(), 0);
+    assert_eq!(drained.await.unwrap().total(), 0);
     assert_eq!(pair.permits.open(), 0);
 }
 
@@ -119,7 +124,7 @@ async fn a_connection_that_is_never_taken_over_is_cut_and_counted() {
     answer(&mut first).await;
     let mut second = ask(pair.address).await;
     until("it is handed over", || pair.metrics.worker_connections(1).count() == 1).await;
-    assert_eq!(pair.drain.drain(Duration::from_millis(50)).await, 1);
+    assert_eq!(pair.drain.drain(Duration::from_millis(50)).await.connections, 1);
     drop(pair.second);
     let mut rest = Vec::new();
     let _reset_or_end = second.read_to_end(&mut rest).await;
@@ -141,23 +146,19 @@ async fn the_connections_of_a_worker_that_has_ended_are_served_where_they_came()
 
 #[tokio::test]
 async fn the_address_a_connection_came_to_is_known_behind_a_wildcard_too() {
-    for bound in ["127.0.0.1:0", "0.0.0.0:0"] {
-        let settings = ListenerSettings::new("test", bound.parse::<SocketAddr>().unwrap());
-        let mut listener = Listener::bind(&settings, 1).unwrap();
-        let socket = listener.take_sockets(0).remove(0).attach().unwrap();
-        let (permits, metrics) =
-            (Permits::new(ConnectionLimits::default(), Budget::unlimited()), Metrics::default());
-        let acceptor = Acceptor::new(&settings, None, permits, metrics.clone());
+    for there in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let settings = ListenerSettings::new("test", there.parse::<SocketAddr>().unwrap());
+        let drain = drain::trigger();
+        let (listeners, metrics) = bound(&settings, &drain);
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: Request<Body>| {
             let local = request.extensions().get::<Arc<Downstream>>().unwrap().local;
             tell.send(local).unwrap();
             async { Ok::<_, Infallible>(Response::new(Body::empty())) }
         });
-        let drain = drain::trigger();
         let only = crew(1, &metrics).remove(0);
-        tokio::spawn(run(socket, acceptor, Worker::start(only, service, drain.watcher())));
-        let port = tcp(&listener).port();
+        listeners.open(vec![Worker::start(only, service)]).unwrap();
+        let port = listeners.addresses("test")[0].port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let _client = ask(address).await;
         assert_eq!(told.recv().await.unwrap(), Some(address));

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a socket that this process listens on. It goes when nobody accepts
-/// any more.
+/// any more, unless it is somebody else's.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     /// What tells it from one that another process has put in its place.
     id: Option<Id>,
-    removed: AtomicBool,
+    /// Who removes it: this process, until it has done so or hands it over.
+    ours: AtomicBool,
 }
 
 /// Device, inode, and when it was made: an inode is soon used again.
@@ -37,13 +38,10 @@ pub(super) fn listen(
     clear(path)?;
     let socket = socket()?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = Arc::new(SocketFile {
-        path: path.to_owned(),
-        id: id(path),
-        removed: AtomicBool::new(false),
-    });
+    let file = Arc::new(SocketFile::at(path));
+    file.set_ours(true);
     // Before it listens: whoever the mode keeps out has had no time to connect.
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    file.set_mode(mode)?;
     socket.listen(backlog)?;
     Ok((socket.into(), file))
 }
@@ -80,10 +78,25 @@ fn id(path: &Path) -> Option<Id> {
 }
 
 impl SocketFile {
-    /// Removes the file, unless that was done, or it is another's. From then on
+    /// The file of a socket that is bound to `path` already, and somebody else's.
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), id: id(path), ours: AtomicBool::new(false) }
+    }
+
+    /// Says whether it is this process that removes it.
+    pub(super) fn set_ours(&self, ours: bool) {
+        self.ours.store(ours, Ordering::Relaxed);
+    }
+
+    /// Says who may connect.
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        fs::set_permissions(&self.path, Permissions::from_mode(mode))
+    }
+
+    /// Removes the file, unless that was done, or it is another's to remove. From then on
     /// nobody finds the socket, and those that have connected can be accepted.
     pub(super) fn remove(&self) {
-        if !self.removed.swap(true, Ordering::Relaxed)
+        if self.ours.swap(false, Ordering::Relaxed)
             && self.id.is_some()
             && id(&self.path) == self.id
             && let Err(error) = fs::remove_file(&self.path)

@@ -4,11 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::Acceptor;
 use super::connection::{Admitted, Door, Handed};
 use super::spread::{self, Arrivals, Place};
 use crate::context::KeepOpen;
-use crate::drain;
+use crate::drain::Work;
 use crate::observe::Metrics;
 use crate::serve::Answers;
 use crate::socket::Stream;
@@ -17,8 +19,8 @@ use crate::socket::Stream;
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Worker<S> {
-    pub(super) service: S,
-    pub(super) drain: drain::Watcher,
+    service: S,
+    runtime: Handle,
     /// `None` where there is one worker only.
     place: Option<Arc<Place<Handed>>>,
 }
@@ -40,13 +42,18 @@ impl<S: Answers> Worker<S> {
     /// A worker on the current runtime, which from now on serves what others
     /// hand to it, also while the drain lasts.
     #[must_use]
-    pub fn start(member: Member, service: S, drain: drain::Watcher) -> Self {
+    pub fn start(member: Member, service: S) -> Self {
         let (place, arrivals) = member.0.unzip();
-        let worker = Self { service, drain, place: place.map(Arc::new) };
+        let worker = Self { service, runtime: Handle::current(), place: place.map(Arc::new) };
         if let Some(arrivals) = arrivals {
             tokio::spawn(worker.clone().take_over(arrivals));
         }
         worker
+    }
+
+    /// Where it serves.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     async fn take_over(self, mut arrivals: Arrivals<Handed>) {
@@ -64,7 +71,7 @@ impl<S: Answers> Worker<S> {
     }
 
     fn serve(&self, admitted: Admitted) {
-        admitted.start(self.service.clone(), self.drain.clone());
+        admitted.start(self.service.clone());
     }
 
     /// Serves a connection that was just accepted, here or on another worker,
@@ -84,7 +91,7 @@ impl<S: Answers> Worker<S> {
             }
         };
         let gauge = connections.opened();
-        let (door, busy) = (door.clone(), self.drain.busy());
+        let (door, busy) = (door.clone(), door.drain.busy(Work::Connection));
         let Some(place) = &self.place else {
             let open = KeepOpen::new(Arc::new((permit, gauge)));
             return self.serve(Admitted { stream, peer, introduced, door, open, busy });

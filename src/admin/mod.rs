@@ -22,7 +22,13 @@ use crate::route::host_of;
 
 /// Whether the proxy takes traffic. Cheap to clone; all clones say the same.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    ready: AtomicBool,
+    ending: AtomicBool,
+}
 
 /// What the admin listener tells of.
 #[derive(Clone, Debug)]
@@ -35,11 +41,20 @@ pub struct AdminState {
 impl Readiness {
     /// Says whether the proxy takes traffic.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.0.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Says that the proxy is about to go, though it may still take traffic.
+    pub fn end(&self) {
+        self.0.ending.store(true, Ordering::Relaxed);
     }
 
     fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.ready.load(Ordering::Relaxed)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::Relaxed)
     }
 }
 
@@ -58,7 +73,7 @@ impl AdminState {
 ///
 /// The listener cannot be polled.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    listener: impl axum::serve::Listener<Addr = SocketAddr>,
     state: AdminState,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -95,7 +110,7 @@ async fn index() -> Html<&'static str> {
 }
 
 async fn readyz(State(state): State<AdminState>) -> (StatusCode, &'static str) {
-    if state.drain.is_draining() {
+    if state.ready.is_ending() || state.drain.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else if state.ready.get() {
         (StatusCode::OK, "ready\n")

@@ -90,6 +90,19 @@ impl ProxyBuilder {
         self
     }
 
+    /// What was described, for [`ProxyService::reload`](super::ProxyService::reload).
+    ///
+    /// # Errors
+    ///
+    /// Every origin that is no URL.
+    pub fn settings(self) -> Result<Settings, BuildError> {
+        if self.problems.is_empty() {
+            Ok(self.settings)
+        } else {
+            Err(BuildError::new(self.problems))
+        }
+    }
+
     /// Builds the proxy.
     ///
     /// # Errors

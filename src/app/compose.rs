@@ -9,19 +9,18 @@ use std::sync::Arc;
 use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
 
+use super::Common;
 use super::router::{Router, Terminus};
 use crate::balance::RoundRobin;
-use crate::budget::Budget;
 use crate::config::{RouteSettings, Settings};
-use crate::drain;
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
     ApiKeyLayer, BodyLimit, BodyLimitLayer, ClientAddress, ClientAddressLayer, Exchanges,
     ExchangesLayer, Forwarded, ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite,
-    HeaderRewriteLayer, Identify, InFlight, InFlightLayer, MakeRequestId, MethodsLayer,
-    RateLimitLayer, RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
+    HeaderRewriteLayer, Identify, InFlight, MakeRequestId, MethodsLayer, RateLimitLayer,
+    RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
 };
-use crate::observe::{AccessLog, Metrics};
+use crate::observe::AccessLog;
 use crate::route::{ForwardAction, OriginHost, PathPattern};
 use crate::serve::{Validate, ValidateLayer};
 use crate::upstream::Upstream;
@@ -48,14 +47,13 @@ pub(super) fn gateway(
     settings: &Settings,
     router: Router<RouteStack>,
     access_log: AccessLog,
-    metrics: Metrics,
-    budget: Budget,
+    common: &Common,
 ) -> Gateway {
     let api_keys = settings.routes.iter().filter_map(|route| route.api_key.as_ref());
     let identities = api_keys.filter_map(|api_key| api_key.identity_header.clone());
     ServiceBuilder::new()
         // Opens the exchange's record, and writes log and metrics at its end.
-        .layer(ExchangesLayer::new(access_log, metrics))
+        .layer(ExchangesLayer::new(access_log, common.metrics.clone()))
         // Whose request it is: everything after this decides by that.
         .layer(ClientAddressLayer::new(&settings.trust))
         // Nobody brings an identity along.
@@ -67,20 +65,24 @@ pub(super) fn gateway(
         // Nothing malformed is looked at any further.
         .layer(ValidateLayer)
         // No more at once than Tollgate was told to carry, and has the memory for.
-        .layer(InFlightLayer::new(settings.server.max_in_flight).within(budget))
+        .layer(common.in_flight.up_to(settings.server.max_in_flight))
         .service(router)
 }
 
 /// Puts a route's layers around its end.
-pub(super) fn route(settings: &RouteSettings, all: &Settings, end: Terminus) -> RouteStack {
+pub(super) fn route(
+    settings: &RouteSettings,
+    all: &Settings,
+    rate_limit: Option<&RateLimitLayer>,
+    end: Terminus,
+) -> RouteStack {
     let methods = settings.methods.as_ref().map(MethodsLayer::new);
-    let rate_limit = settings.rate_limit.as_ref().map(RateLimitLayer::new);
     let api_key = settings.api_key.as_ref().map(ApiKeyLayer::new);
     ServiceBuilder::new()
         // What is not served at all needs no look at who asks.
         .option_layer(methods)
         // Before anything that costs more than a look at the address.
-        .option_layer(rate_limit)
+        .option_layer(rate_limit.cloned())
         // Who asks; a stranger's body is never read.
         .option_layer(api_key)
         // A browser's call becomes one that origins understand.
@@ -105,8 +107,7 @@ pub(super) fn forward(
     route: &RouteSettings,
     action: &ForwardAction,
     upstream: Arc<Upstream>,
-    metrics: Metrics,
-    drain: drain::Watcher,
+    common: &Common,
 ) -> Result<Forward, http::Error> {
     let (PathPattern::Exact(matched) | PathPattern::Prefix(matched)) = &route.matches.path;
     let host = match &action.host {
@@ -126,5 +127,5 @@ pub(super) fn forward(
         vouched: identity.into_iter().chain(written).collect(),
     };
     let balance = Box::new(RoundRobin::new(upstream));
-    Ok(Forward::new(balance, settings, metrics, drain))
+    Ok(Forward::new(balance, settings, common.metrics.clone(), common.drain.clone()))
 }

@@ -4,21 +4,25 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::{Request, Response};
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
-use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
 use super::compose::Gateway;
+use super::generation::Generation;
+use super::keepers::Keepers;
+use super::live::Live;
+use super::{BuildError, Common};
 use crate::body::Body;
+use crate::config::Settings;
 use crate::context::Downstream;
 use crate::error::BoxError;
-use crate::upstream::Upstream;
 
 /// The whole request path as one [`tower::Service`].
 ///
@@ -33,47 +37,44 @@ use crate::upstream::Upstream;
 /// last clone is dropped.
 #[derive(Clone)]
 pub struct ProxyService {
-    gateway: Gateway,
-    keepers: Arc<Keepers>,
+    live: Live,
+    inner: Arc<Inner>,
 }
 
-/// The background work of a proxy's upstreams, for as long as it is held.
+/// What all clones share.
 #[derive(Debug)]
-pub(super) struct Keepers {
-    upstreams: Vec<Arc<Upstream>>,
-    /// Whether connections are made ahead.
-    warm: bool,
-    tasks: OnceLock<Vec<AbortOnDropHandle<()>>>,
-}
-
-impl Keepers {
-    pub(super) fn new(upstreams: Vec<Arc<Upstream>>, warm: bool) -> Self {
-        Self { upstreams, warm, tasks: OnceLock::new() }
-    }
-
-    /// Starts the work, if it has not started and there is a runtime to run it.
-    pub(super) fn start(&self) {
-        if self.tasks.get().is_some() {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        self.tasks.get_or_init(|| {
-            let keep = |upstream: &Arc<Upstream>| {
-                if self.warm {
-                    runtime.spawn(upstream.clone().warm());
-                }
-                AbortOnDropHandle::new(runtime.spawn(upstream.clone().keep()))
-            };
-            self.upstreams.iter().map(keep).collect()
-        });
-    }
+struct Inner {
+    keepers: Keepers,
+    common: Common,
+    /// Held while one configuration takes the place of another.
+    in_force: Mutex<Generation>,
 }
 
 impl ProxyService {
-    pub(super) fn new(gateway: Gateway, upstreams: Vec<Arc<Upstream>>) -> Self {
-        let keepers = Arc::new(Keepers::new(upstreams, true));
+    pub(super) fn new(first: Generation, common: Common) -> Self {
+        let live = Live::new(first.gateway.clone());
+        let keepers = Keepers::new(first.upstreams.values().cloned(), true);
         keepers.start();
-        Self { gateway, keepers }
+        let inner = Inner { keepers, common, in_force: Mutex::new(first) };
+        Self { live, inner: Arc::new(inner) }
+    }
+
+    /// Has every request from now on treated as `settings` say. Pools, health and
+    /// counts of whatever stays the same go on; what is under way ends as it began.
+    /// Listeners and what concerns the whole process (`workers`, the memory budget)
+    /// are not looked at. Reads certificates and, if there is one, opens the access
+    /// log: not for a thread that serves requests.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found; then everything stays as it was.
+    pub fn reload(&self, settings: Settings) -> Result<(), BuildError> {
+        let mut in_force = self.inner.in_force.lock();
+        let new = Generation::build(settings, &self.inner.common, Some(&*in_force))?;
+        self.live.swap(new.gateway.clone());
+        new.succeed(&in_force, &self.inner.keepers);
+        *in_force = new;
+        Ok(())
     }
 }
 
@@ -87,18 +88,18 @@ where
     type Future = ProxyFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<Body>>::poll_ready(&mut self.gateway, cx)
+        Service::<Request<Body>>::poll_ready(&mut self.live, cx)
     }
 
     fn call(&mut self, request: Request<B>) -> ProxyFuture {
-        self.keepers.start();
+        self.inner.keepers.start();
         let mut request = request.map(Body::new);
         let extensions = request.extensions_mut();
         if extensions.get::<Arc<Downstream>>().is_none() {
             let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
             extensions.insert(Arc::new(Downstream { peer, ..Downstream::default() }));
         }
-        ProxyFuture { inner: self.gateway.call(request), keepers: self.keepers.clone() }
+        ProxyFuture { inner: self.live.call(request), kept: self.inner.clone() }
     }
 }
 
@@ -108,7 +109,7 @@ pin_project! {
         #[pin]
         inner: <Gateway as Service<Request<Body>>>::Future,
         // A request of a service that is gone may still wait for a name.
-        keepers: Arc<Keepers>,
+        kept: Arc<Inner>,
     }
 }
 
@@ -122,7 +123,7 @@ impl Future for ProxyFuture {
 
 impl fmt::Debug for ProxyService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProxyService").field("keepers", &self.keepers).finish_non_exhaustive()
+        f.debug_struct("ProxyService").field("live", &self.live).finish_non_exhaustive()
     }
 }
 

@@ -11,28 +11,29 @@ mod compose;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod embed;
+mod generation;
+mod keepers;
+mod live;
 mod router;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
-pub use bound::{BindError, Bound, Ended};
+pub use bound::{BindError, Bound, Ended, Ending};
 pub use builder::ProxyBuilder;
 pub use compose::{Gateway, Optional, RouteStack};
 pub use embed::{ProxyFuture, ProxyService};
+pub use live::Live;
 pub use router::{Router, Terminus};
 
+use crate::accept::Inherited;
 use crate::budget::Budget;
 use crate::config::{LoadError, Settings};
 use crate::drain;
-use crate::forward::Forward;
-use crate::observe::{AccessLog, Metrics};
-use crate::route::{Action, Reply, Table};
-use crate::tls::TlsAcceptor;
-use crate::upstream::{Resolver, Upstream};
-use router::Entry;
+use crate::layers::InFlightLayer;
+use crate::observe::Metrics;
+use crate::tls::Tickets;
+use generation::Generation;
 
 /// A proxy, built and checked, that neither listens nor serves yet.
 ///
@@ -53,14 +54,19 @@ use router::Entry;
 /// ```
 #[derive(Debug)]
 pub struct Proxy {
-    settings: Settings,
-    gateway: Gateway,
-    upstreams: Vec<Arc<Upstream>>,
-    /// One for each listener of the settings.
-    tls: Vec<Option<TlsAcceptor>>,
+    first: Generation,
+    common: Common,
+    trigger: drain::Trigger,
+}
+
+/// What outlives every configuration.
+#[derive(Clone, Debug)]
+struct Common {
     metrics: Metrics,
     budget: Budget,
-    drain: drain::Trigger,
+    in_flight: InFlightLayer,
+    tickets: Tickets,
+    drain: drain::Watcher,
 }
 
 /// Settings that cannot be built: every problem found.
@@ -103,61 +109,41 @@ impl Proxy {
     ///
     /// Every problem found, at once.
     pub fn build(settings: Settings) -> Result<Self, BuildError> {
-        let mut problems = Vec::new();
         let metrics = Metrics::default();
         let budget = settings.server.memory_budget.budget();
         metrics.watch_memory(&budget);
-        let drain = drain::trigger();
-        let upstreams = upstreams(&settings, &metrics, &budget, &mut problems);
-        let tls = acceptors(&settings, &mut problems);
-        let access_log = AccessLog::open(&settings.access_log).unwrap_or_else(|error| {
-            problems.push(format!("the access log cannot be opened: {error}"));
-            AccessLog::off()
-        });
-        let parts = Parts { settings: &settings, upstreams: &upstreams, metrics: &metrics };
-        let router = parts.router(&drain.watcher(), &mut problems);
-        match router {
-            Some(router) if problems.is_empty() => Ok(Self {
-                gateway: compose::gateway(
-                    &settings,
-                    router,
-                    access_log,
-                    metrics.clone(),
-                    budget.clone(),
-                ),
-                upstreams: upstreams.into_values().collect(),
-                settings,
-                tls,
-                metrics,
-                budget,
-                drain,
-            }),
-            _ => Err(BuildError { problems }),
-        }
+        let trigger = drain::trigger();
+        let in_flight = InFlightLayer::new(settings.server.max_in_flight).within(budget.clone());
+        let tickets = Tickets::new().map_err(|error| {
+            BuildError::new(vec![format!("the system has no randomness for TLS: {error}")])
+        })?;
+        let common = Common { tickets, metrics, budget, in_flight, drain: trigger.watcher() };
+        let first = Generation::build(settings, &common, None)?;
+        Ok(Self { first, common, trigger })
     }
 
     /// What it was built from.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.first.settings
     }
 
     /// The metrics of this proxy, to be shown by the host application.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+        &self.common.metrics
     }
 
     /// The memory that it takes from for what it carries.
     #[must_use]
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        &self.common.budget
     }
 
     /// The request path as a tower service, without listeners.
     #[must_use]
     pub fn into_service(self) -> ProxyService {
-        ProxyService::new(self.gateway, self.upstreams)
+        ProxyService::new(self.first, self.common)
     }
 
     /// Binds every listener, and the admin listener.
@@ -166,110 +152,18 @@ impl Proxy {
     ///
     /// The first address that cannot be bound.
     pub fn bind(self) -> Result<Bound, BindError> {
-        Bound::new(self)
-    }
-}
-
-/// What routes are built from.
-struct Parts<'a> {
-    settings: &'a Settings,
-    upstreams: &'a HashMap<String, Arc<Upstream>>,
-    metrics: &'a Metrics,
-}
-
-impl Parts<'_> {
-    fn router(
-        &self,
-        drain: &drain::Watcher,
-        problems: &mut Vec<String>,
-    ) -> Option<Router<RouteStack>> {
-        let mut entries = Vec::new();
-        for route in &self.settings.routes {
-            match self.terminus(route, drain) {
-                Ok(end) => {
-                    let stack = compose::route(route, self.settings, end);
-                    let route_of_name = self.metrics.route(&route.name.as_str().into());
-                    let entry = Entry { route: route_of_name, stack };
-                    entries.push((route.matches.clone(), entry));
-                }
-                Err(problem) => problems.push(format!("route `{}`: {problem}", route.name)),
-            }
-        }
-        Table::build(entries)
-            .map(Router::new)
-            .map_err(|conflict| problems.push(conflict.to_string()))
-            .ok()
+        self.bind_with(Inherited::default())
     }
 
-    fn terminus(
-        &self,
-        route: &crate::config::RouteSettings,
-        drain: &drain::Watcher,
-    ) -> Result<Terminus, String> {
-        let wrong = |error: http::Error| error.to_string();
-        match &route.action {
-            Action::Redirect(redirect) => Ok(Terminus::Reply(Reply::redirect(redirect.clone()))),
-            Action::Respond(fixed) => Reply::fixed(fixed).map(Terminus::Reply).map_err(wrong),
-            Action::Forward(action) => {
-                let upstream = self
-                    .upstreams
-                    .get(&action.upstream)
-                    .ok_or_else(|| format!("there is no upstream `{}`", action.upstream))?;
-                let (metrics, drain) = (self.metrics.clone(), drain.clone());
-                compose::forward(route, action, upstream.clone(), metrics, drain)
-                    .map(|forward: Forward| Terminus::Forward(forward))
-                    .map_err(wrong)
-            }
-        }
+    /// The same, from sockets that another process has opened where there are some.
+    /// Those that no listener is for are closed.
+    ///
+    /// # Errors
+    ///
+    /// The first address that cannot be bound.
+    pub fn bind_with(self, inherited: Inherited) -> Result<Bound, BindError> {
+        Bound::new(self, inherited)
     }
-}
-
-fn upstreams(
-    settings: &Settings,
-    metrics: &Metrics,
-    budget: &Budget,
-    problems: &mut Vec<String>,
-) -> HashMap<String, Arc<Upstream>> {
-    let resolver = Resolver::new(settings.dns.clone());
-    let mut upstreams = HashMap::new();
-    for upstream in &settings.upstreams {
-        if upstream.origins.is_empty() {
-            problems.push(format!("upstream `{}` has no origin", upstream.name));
-        }
-        let name = &upstream.name;
-        let wrong = upstream.contradictions();
-        problems.extend(wrong.into_iter().map(|wrong| format!("upstream `{name}`: {wrong}")));
-        let built = Upstream::with_resolver(
-            upstream.clone(),
-            resolver.clone(),
-            metrics.clone(),
-            budget.clone(),
-        );
-        match built {
-            Ok(built) => {
-                if upstreams.insert(upstream.name.clone(), built).is_some() {
-                    problems.push(format!("there are two upstreams named `{}`", upstream.name));
-                }
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-    }
-    upstreams
-}
-
-fn acceptors(settings: &Settings, problems: &mut Vec<String>) -> Vec<Option<TlsAcceptor>> {
-    let mut acceptors = Vec::new();
-    for listener in &settings.listeners {
-        let Some(tls) = &listener.tls else {
-            acceptors.push(None);
-            continue;
-        };
-        match TlsAcceptor::new(tls, listener.serve.http1, listener.serve.http2) {
-            Ok(acceptor) => acceptors.push(Some(acceptor)),
-            Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
-        }
-    }
-    acceptors
 }
 
 impl BuildError {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{
-    count, duration, file, file_mode, frame_size, listen_address, memory_size, network_or_unix,
-    positive, set_min_rate, size_in_u32, window,
+    count, duration, duration_or_off, file, file_mode, frame_size, listen_address, memory_size,
+    network_or_unix, positive, set_min_rate, size_in_u32, window,
 };
 use crate::accept::{ListenAddress, ListenerSettings, ProxyProtocolSettings};
 use crate::proxy_protocol::{MAX_LENGTH, MIN_MAX_LENGTH};
@@ -177,6 +177,7 @@ fn tls_settings(mut table: Table<'_>, base: &Path) -> TlsSettings {
     let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
     table.set("min_version", &mut tls.min_version, |v| v.word(&versions));
     table.set("handshake_timeout", &mut tls.handshake_timeout, duration);
+    table.set("expiry_warning", &mut tls.expiry_warning, duration_or_off);
     let given = table.value("certificates");
     let items = given.as_ref().and_then(|value| value.items("a list of tables"));
     match items {
@@ -198,6 +199,7 @@ fn tls_settings(mut table: Table<'_>, base: &Path) -> TlsSettings {
         ("certificate", "certificates"),
         ("cert", "certificates"),
         ("timeout", "handshake_timeout"),
+        ("warn_before", "expiry_warning"),
     ]);
     tls
 }

@@ -5,6 +5,7 @@
 
 mod dns;
 mod listeners;
+mod plan;
 mod problem;
 mod reader;
 mod routes;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
     AdminSettings, LogSettings, MemoryBudget, RouteSettings, ServerSettings, Settings,

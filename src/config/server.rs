@@ -19,6 +19,7 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     table.set("max_connections_per_client", &mut server.connections.per_client, count);
     table.set("max_in_flight", &mut server.max_in_flight, count);
     table.set("memory_budget", &mut server.memory_budget, memory_budget);
+    table.set("lame_duck", &mut server.lame_duck, duration);
     table.set("drain_timeout", &mut server.drain_timeout, duration);
     let trusted = table.list("trusted_proxies", network_or_unix).unwrap_or_default();
     trust.unix = trusted.contains(&None);
@@ -27,6 +28,8 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
         ("threads", "workers"),
         ("worker_processes", "workers"),
         ("shutdown_timeout", "drain_timeout"),
+        ("shutdown_delay", "lame_duck"),
+        ("drain_delay", "lame_duck"),
         ("memory", "memory_budget"),
         ("memory_limit", "memory_budget"),
         ("real_ip_from", "trusted_proxies"),

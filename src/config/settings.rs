@@ -50,6 +50,9 @@ pub struct ServerSettings {
     /// How much memory may be used for what is under way. Default 3/4 of what the
     /// system lets the process have.
     pub memory_budget: MemoryBudget,
+    /// How long a stopping proxy serves as before while it says that it is not
+    /// ready, so that load balancers take notice. Default zero.
+    pub lame_duck: Duration,
     /// How long a stopping proxy waits for what is under way. Default 30 s.
     pub drain_timeout: Duration,
 }
@@ -155,6 +158,7 @@ impl Default for ServerSettings {
             connections: ConnectionLimits::default(),
             max_in_flight: 100_000,
             memory_budget: MemoryBudget::default(),
+            lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
         }
     }

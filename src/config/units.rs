@@ -36,6 +36,14 @@ pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
     Ok(parsed)
 }
 
+/// A time, or none at all for `"off"`.
+pub(super) fn duration_or_off(value: &Value<'_>) -> Fits<Duration> {
+    if value.is_string() && value.string("a duration")? == "off" {
+        return Ok(Duration::ZERO);
+    }
+    duration(value)
+}
+
 const SIZE: &str = "a size such as \"64KiB\" or \"10MB\", or a number of bytes";
 
 /// A number of bytes, plain or such as `"64KiB"`.

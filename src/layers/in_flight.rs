@@ -46,6 +46,12 @@ impl InFlightLayer {
         Self { count: Arc::default(), max, budget: Budget::unlimited() }
     }
 
+    /// The same count, up to another number.
+    #[must_use]
+    pub fn up_to(&self, max: usize) -> Self {
+        Self { max, ..self.clone() }
+    }
+
     /// Takes the memory for exchanges from `budget`.
     #[must_use]
     pub fn within(self, budget: Budget) -> Self {

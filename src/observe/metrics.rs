@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::certificates::Certificates;
 use super::memory::Memory;
 use super::routes::RouteCounts;
 use super::workers::WorkerConnections;
@@ -150,6 +151,7 @@ struct Families {
     registry: Registry,
     routes: RouteCounts,
     memory: Memory,
+    certificates: Certificates,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -173,6 +175,7 @@ impl Default for Families {
             registry: Registry::with_prefix("tollgate"),
             routes: RouteCounts::default(),
             memory: Memory::default(),
+            certificates: Certificates::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -208,6 +211,7 @@ impl Families {
 
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
+        registry.register_collector(Box::new(self.certificates.clone()));
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -237,6 +241,10 @@ impl Families {
 }
 
 impl Metrics {
+    pub(super) fn certificates(&self) -> &Certificates {
+        &self.0.certificates
+    }
+
     /// Tells of this memory budget. The first has it: there is one.
     pub fn watch_memory(&self, budget: &Budget) {
         self.0.memory.0.get_or_init(|| budget.clone());

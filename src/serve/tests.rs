@@ -122,7 +122,7 @@ async fn a_drain_finishes_what_is_under_way_and_closes_what_is_idle() {
     read_until(&mut idle, "hello").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let watcher = trigger.watcher();
-    let _still_busy = watcher.busy();
+    let _still_busy = watcher.busy(drain::Work::Connection);
     tokio::spawn(trigger.drain(Duration::from_secs(60)));
     let response = read_until(&mut busy, "hello").await.to_ascii_lowercase();
     assert!(response.contains("connection: close"), "{response}");

@@ -1,12 +1,15 @@
 //! Which certificate a client is shown.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use super::facts::CertificateFacts;
+use super::tickets::{Scope, Tickets};
 use super::{CertificateSettings, TlsError};
 use crate::context::Hosts;
 use crate::pem;
@@ -14,44 +17,70 @@ use crate::pem;
 /// The certificates of a listener, by the names they answer to.
 #[derive(Debug)]
 pub(super) struct Certificates {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    names: Arc<Names>,
+    shown: Vec<Shown>,
+    /// The first, for clients that ask for none of the names.
+    default: Arc<ServerConfig>,
+}
+
+/// A certificate, and how hands are shaken with it.
+#[derive(Debug)]
+struct Shown {
+    facts: CertificateFacts,
+    key: Arc<CertifiedKey>,
+    config: Arc<ServerConfig>,
+}
+
+/// The names, without the keys: open connections keep them.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Names {
+    exact: HashMap<String, usize>,
     /// By the part after `*.`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    default: Arc<CertifiedKey>,
+    wildcard: HashMap<String, usize>,
+}
+
+/// A certificate that is not as it was.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+pub struct CertificateChange {
+    /// The fingerprint it had. The same as now where only the rest of the chain is new.
+    pub was: String,
+    /// What it is now.
+    pub now: CertificateFacts,
 }
 
 impl Certificates {
-    /// Reads every certificate and key.
+    /// Reads every certificate and key; `base` is what they have in common.
     ///
     /// # Errors
     ///
     /// Every file that cannot be used.
     pub(super) fn read(
         settings: &[CertificateSettings],
-        provider: &CryptoProvider,
+        base: &ServerConfig,
+        tickets: &Tickets,
     ) -> Result<Self, TlsError> {
         let mut problems = Vec::new();
-        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
-        let mut default = None;
+        let (mut names, mut shown, mut default) = (Names::default(), Vec::new(), None);
         for one in settings {
-            let key = match certified_key(one, provider) {
-                Ok(key) => Arc::new(key),
-                Err(problem) => {
-                    problems.push(problem);
-                    continue;
+            match read(one, base.crypto_provider()) {
+                Ok((key, facts)) => {
+                    let config = |default| {
+                        let mut config = base.clone();
+                        config.cert_resolver = Arc::new(SingleCertAndKey::from(key.clone()));
+                        config.ticketer = tickets.within(Scope::new(&facts.file, default));
+                        Arc::new(config)
+                    };
+                    names.add(&facts.names, shown.len());
+                    default.get_or_insert_with(|| config(true));
+                    shown.push(Shown { config: config(false), facts, key });
                 }
-            };
-            for name in names(one, &key) {
-                let (map, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut wildcard, parent.to_owned()),
-                    None => (&mut exact, name),
-                };
-                map.entry(name).or_insert_with(|| key.clone());
+                Err(problem) => problems.push(problem),
             }
-            default.get_or_insert(key);
         }
         match default {
-            Some(default) if problems.is_empty() => Ok(Self { exact, wildcard, default }),
+            Some(default) if problems.is_empty() => {
+                Ok(Self { names: Arc::new(names), shown, default })
+            }
             Some(_) => Err(TlsError { problems }),
             None => {
                 problems.push("no certificate is configured".to_owned());
@@ -60,37 +89,95 @@ impl Certificates {
         }
     }
 
+    /// How to shake hands with a client that asks for this server name.
+    pub(super) fn config(&self, name: Option<&str>) -> &Arc<ServerConfig> {
+        let found = name.and_then(|name| self.names.find(name));
+        found.and_then(|at| self.shown.get(at)).map_or(&self.default, |shown| &shown.config)
+    }
+
+    pub(super) fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    pub(super) fn facts(&self) -> impl Iterator<Item = &CertificateFacts> {
+        self.shown.iter().map(|shown| &shown.facts)
+    }
+
+    /// Why these, of the same settings, must not take the place of `running`: a
+    /// certificate is not valid, and the one that it would replace is.
+    pub(super) fn worse_than(&self, running: &Self, now: i64) -> Vec<String> {
+        let both = self.facts().zip(running.facts());
+        let worse = both.filter(|(new, old)| !new.is_valid_at(now) && old.is_valid_at(now));
+        let worse = worse.map(|(new, _)| {
+            let file = new.file.display();
+            if now > new.not_after_seconds {
+                format!("the certificate in {file} expired at {}", new.not_after)
+            } else {
+                format!("the certificate in {file} is not valid before {}", new.not_before)
+            }
+        });
+        worse.collect()
+    }
+
+    /// What these, of the same settings, change of `running`.
+    pub(super) fn changes(&self, running: &Self) -> Vec<CertificateChange> {
+        let both = self.shown.iter().zip(&running.shown);
+        both.filter(|(new, old)| new.key.cert != old.key.cert)
+            .map(|(new, old)| CertificateChange {
+                was: old.facts.sha256.clone(),
+                now: new.facts.clone(),
+            })
+            .collect()
+    }
+
+    /// Keeps the names of `running` where they are the same.
+    pub(super) fn share_names(&mut self, running: &Self) {
+        if self.names == running.names {
+            self.names = running.names.clone();
+        }
+    }
+}
+
+impl Names {
+    /// A name that is taken already stays with who has it.
+    fn add(&mut self, names: &[String], at: usize) {
+        for name in names {
+            let (map, name) = match name.strip_prefix("*.") {
+                Some(parent) => (&mut self.wildcard, parent),
+                None => (&mut self.exact, name.as_str()),
+            };
+            map.entry(name.to_owned()).or_insert(at);
+        }
+    }
+
     /// The certificate for this server name: exact, then one label of
-    /// wildcard (RFC 9525 §6.3), then the default.
-    fn find(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
-        let Some(name) = name else { return &self.default };
+    /// wildcard (RFC 9525 §6.3).
+    fn find(&self, name: &str) -> Option<usize> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        self.exact
-            .get(&name)
-            .or_else(|| self.wildcard.get(name.split_once('.')?.1))
-            .unwrap_or(&self.default)
+        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+        self.exact.get(&name).or_else(wildcard).copied()
     }
 }
 
-impl Hosts for Certificates {
+impl Hosts for Names {
     fn are_alike(&self, server_name: &str, host: &str) -> bool {
-        Arc::ptr_eq(self.find(Some(server_name)), self.find(Some(host)))
+        let shown = |name| self.find(name).unwrap_or(0);
+        shown(server_name) == shown(host)
     }
 }
 
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.find(hello.server_name()).clone())
-    }
-}
-
-fn certified_key(
+fn read(
     settings: &CertificateSettings,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, String> {
-    let chain = pem::read_certificates(&settings.certificate).map_err(|error| chained(&error))?;
-    let key = pem::read_key(&settings.key).map_err(|error| chained(&error))?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+) -> Result<(Arc<CertifiedKey>, CertificateFacts), String> {
+    let chain = pem::read_certificates(&settings.certificate).map_err(|error| chained(&error));
+    let key = pem::read_key(&settings.key).map_err(|error| chained(&error));
+    let (chain, key) = match (chain, key) {
+        (Ok(chain), Ok(key)) => (chain, key),
+        (Err(chain), Err(key)) => return Err(format!("{chain}; {key}")),
+        (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => return Err(problem),
+    };
+    let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => format!(
             "the key in {} does not belong to the certificate in {}",
             settings.key.display(),
@@ -101,7 +188,10 @@ fn certified_key(
             settings.certificate.display(),
             settings.key.display()
         ),
-    })
+    })?;
+    let file: PathBuf = settings.certificate.clone();
+    let facts = CertificateFacts::of(file, names(settings, &key), &key.cert)?;
+    Ok((Arc::new(key), facts))
 }
 
 /// The names a certificate answers to, in lower case.

@@ -1,31 +1,63 @@
 //! TLS from clients: server name, handshake, all before a deadline.
+//!
+//! Certificates are read again while connections come in ([`TlsAcceptor::reload`]), and
+//! sessions are resumed across that ([`Tickets`]).
 
 mod certificates;
+mod facts;
 mod settings;
+mod tickets;
+mod watch;
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::{Acceptor, NoServerSessionStorage, ResolvesServerCertUsingSni};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use certificates::CertificateChange;
+pub use facts::CertificateFacts;
 pub use settings::{CertificateSettings, TlsSettings, TlsVersion};
+pub use tickets::{TicketKeys, Tickets};
+pub use watch::{keep_watch, reload, show};
 
 use crate::context::{Hosts, TlsFacts};
 use crate::error::cause_of;
 use certificates::Certificates;
 
-/// Terminates TLS on a listener's connections. Cheap to clone.
+/// Terminates TLS on a listener's connections. Cheap to clone: all clones show the
+/// same certificates, also after a reload.
 #[derive(Clone)]
-pub struct TlsAcceptor {
-    config: Arc<ServerConfig>,
-    /// `None` where there is one certificate for all.
-    hosts: Option<Arc<dyn Hosts>>,
-    timeout: Duration,
+pub struct TlsAcceptor(Arc<Listening>);
+
+struct Listening {
+    settings: TlsSettings,
+    /// What all certificates have in common.
+    base: ServerConfig,
+    tickets: Tickets,
+    certificates: ArcSwap<Certificates>,
+    /// Held by whoever reads the files.
+    reloading: Mutex<()>,
+    /// Whether the last reload failed.
+    failed: AtomicBool,
+}
+
+/// What a reload has changed.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+pub struct Reloaded {
+    /// The certificates that are not as they were; none where the files say what is
+    /// in use already.
+    pub changed: Vec<CertificateChange>,
 }
 
 /// The protocol a handshake agreed on (RFC 7301).
@@ -59,36 +91,91 @@ pub enum HandshakeError {
 impl TlsAcceptor {
     /// Reads certificates and keys and offers the protocols in ALPN.
     ///
+    /// A certificate that has expired is taken: to serve with it is better than not to
+    /// start at all. [`keep_watch`] says so.
+    ///
     /// # Errors
     ///
     /// Every certificate or key that cannot be used.
-    pub fn new(settings: &TlsSettings, http1: bool, http2: bool) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let certificates = Arc::new(Certificates::read(&settings.certificates, &provider)?);
-        let hosts =
-            (settings.certificates.len() > 1).then(|| certificates.clone() as Arc<dyn Hosts>);
-        let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
-            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            TlsVersion::Tls13 => &[&rustls::version::TLS13],
-        };
-        let wrong = |error: rustls::Error| TlsError { problems: vec![error.to_string()] };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .map_err(wrong)?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates);
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(wrong)?;
-        // A ticket costs half of what resuming with it saves, so no spare one.
-        config.send_tls13_tickets = 1;
-        if http2 {
-            config.alpn_protocols.push(b"h2".to_vec());
+    pub fn new(
+        settings: &TlsSettings,
+        http1: bool,
+        http2: bool,
+        tickets: &Tickets,
+    ) -> Result<Self, TlsError> {
+        let base = base(settings.min_version, http1, http2)
+            .map_err(|error| TlsError::new(error.to_string()))?;
+        let certificates = Certificates::read(&settings.certificates, &base, tickets)?;
+        Ok(Self(Arc::new(Listening {
+            settings: settings.clone(),
+            base,
+            tickets: tickets.clone(),
+            certificates: ArcSwap::from_pointee(certificates),
+            reloading: Mutex::new(()),
+            failed: AtomicBool::new(false),
+        })))
+    }
+
+    /// Reads all its files again and shows what they hold to whoever connects from now
+    /// on. Connections that are open, or shaking hands, go on with what they began with.
+    ///
+    /// It changes all or nothing: if one file cannot be used, the certificates in use
+    /// stay. So they do if a certificate is not valid at this time (expired, or not
+    /// valid yet) while the one in its place is. It blocks while it reads.
+    ///
+    /// # Errors
+    ///
+    /// Every file that cannot be used.
+    pub fn reload(&self) -> Result<Reloaded, TlsError> {
+        let _one = self.0.reloading.lock();
+        let reloaded = self.try_reload();
+        self.0.failed.store(reloaded.is_err(), Ordering::Relaxed);
+        reloaded
+    }
+
+    fn try_reload(&self) -> Result<Reloaded, TlsError> {
+        let Listening { settings, base, tickets, certificates, .. } = &*self.0;
+        let running = certificates.load_full();
+        let mut read = Certificates::read(&settings.certificates, base, tickets)?;
+        let problems = read.worse_than(&running, jiff::Timestamp::now().as_second());
+        if !problems.is_empty() {
+            return Err(TlsError { problems });
         }
-        if http1 {
-            config.alpn_protocols.push(b"http/1.1".to_vec());
-            // Asked for by clients that were told to speak nothing newer.
-            config.alpn_protocols.push(b"http/1.0".to_vec());
+        let changed = read.changes(&running);
+        if !changed.is_empty() {
+            read.share_names(&running);
+            certificates.store(Arc::new(read));
         }
-        Ok(Self { config: Arc::new(config), hosts, timeout: settings.handshake_timeout })
+        Ok(Reloaded { changed })
+    }
+
+    /// The files that it reads, each once.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let settings = self.0.settings.certificates.iter();
+        let mut files: Vec<_> =
+            settings.flat_map(|one| [one.certificate.clone(), one.key.clone()]).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// The certificates in use, in the order of the settings.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateFacts> {
+        self.0.certificates.load().facts().cloned().collect()
+    }
+
+    /// Whether the last reload failed, so that the files are not what is in use.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub fn settings(&self) -> &TlsSettings {
+        &self.0.settings
     }
 
     /// Shakes hands on a connection that was just made. The stream is boxed: it is
@@ -101,10 +188,10 @@ impl TlsAcceptor {
         &self,
         tcp: IO,
     ) -> Result<(Box<TlsStream<IO>>, TlsFacts, Alpn), HandshakeError> {
-        let acceptor = tokio_rustls::TlsAcceptor::from(self.config.clone());
-        let stream = tokio::time::timeout(self.timeout, acceptor.accept(tcp))
+        let timeout = self.0.settings.handshake_timeout;
+        let (stream, hosts) = tokio::time::timeout(timeout, self.handshake(tcp))
             .await
-            .map_err(|_| HandshakeError::Timeout(self.timeout))?
+            .map_err(|_| HandshakeError::Timeout(timeout))?
             .map_err(HandshakeError::Failed)?;
         let connection = stream.get_ref().1;
         let alpn = match connection.alpn_protocol() {
@@ -118,9 +205,60 @@ impl TlsAcceptor {
             server_name: connection.server_name().map(|name| name.to_ascii_lowercase().into()),
             version: version.unwrap_or("unknown"),
             cipher: cipher.unwrap_or("unknown"),
-            hosts: self.hosts.clone(),
+            hosts,
         };
         Ok((Box::new(stream), facts, alpn))
+    }
+
+    /// The certificate is chosen, and with it whose tickets are taken, once the client
+    /// has said its name.
+    async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        tcp: IO,
+    ) -> io::Result<(TlsStream<IO>, Option<Arc<dyn Hosts>>)> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+        let (config, hosts) = {
+            let certificates = self.0.certificates.load();
+            // Where there is one certificate for all, all hosts are alike.
+            let several = self.0.settings.certificates.len() > 1;
+            let hosts = several.then(|| certificates.names().clone() as Arc<dyn Hosts>);
+            (certificates.config(hello.client_hello().server_name()).clone(), hosts)
+        };
+        Ok((hello.into_stream(config).await?, hosts))
+    }
+}
+
+/// What does not depend on the certificate.
+fn base(least: TlsVersion, http1: bool, http2: bool) -> Result<ServerConfig, rustls::Error> {
+    let versions: &[&rustls::SupportedProtocolVersion] = match least {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+    // Sessions are resumed by tickets alone: what a configuration stores of its own
+    // would not survive it.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // A ticket costs half of what resuming with it saves, so no spare one.
+    config.send_tls13_tickets = 1;
+    if http2 {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
+    if http1 {
+        config.alpn_protocols.push(b"http/1.1".to_vec());
+        // Asked for by clients that were told to speak nothing newer.
+        config.alpn_protocols.push(b"http/1.0".to_vec());
+    }
+    Ok(config)
+}
+
+impl Reloaded {
+    /// Whether the files say what is in use already.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        self.changed.is_empty()
     }
 }
 
@@ -139,6 +277,10 @@ impl HandshakeError {
 }
 
 impl TlsError {
+    fn new(problem: String) -> Self {
+        Self { problems: vec![problem] }
+    }
+
     /// Every problem found, a sentence each.
     #[must_use]
     pub fn problems(&self) -> &[String] {
@@ -156,7 +298,7 @@ impl std::error::Error for TlsError {}
 
 impl fmt::Debug for TlsAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsAcceptor").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("TlsAcceptor").field("settings", &self.0.settings).finish_non_exhaustive()
     }
 }
 

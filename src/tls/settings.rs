@@ -13,6 +13,9 @@ pub struct TlsSettings {
     pub min_version: TlsVersion,
     /// Time from the accepted connection to the finished handshake. Default 10 s.
     pub handshake_timeout: Duration,
+    /// How long before a certificate expires its owner is warned, once a day; but
+    /// not before two thirds of its life are over. Zero: never. Default 14 days.
+    pub expiry_warning: Duration,
 }
 
 /// One certificate chain with its key, both in PEM.
@@ -45,6 +48,7 @@ impl TlsSettings {
             certificates,
             min_version: TlsVersion::default(),
             handshake_timeout: Duration::from_secs(10),
+            expiry_warning: Duration::from_secs(14 * 24 * 60 * 60),
         }
     }
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 30] = [
+const FLOORS: [(&str, u32); 33] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
     ("drain", 0),
     ("error", 0),
+    ("handover", 0),
     ("http1", 0),
     ("pace", 0),
     ("pem", 0),
@@ -18,6 +19,8 @@ const FLOORS: [(&str, u32); 30] = [
     ("seat", 0),
     ("socket", 0),
     ("switch", 0),
+    ("watch", 0),
+    ("systemd", 0),
     ("observe", 1),
     ("respond", 1),
     ("upstream", 2),

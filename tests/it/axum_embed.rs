@@ -50,6 +50,50 @@ async fn it_is_a_fallback_beside_the_applications_own_routes() {
 }
 
 #[tokio::test]
+async fn it_takes_other_settings_while_it_serves() {
+    within(async {
+        let (origin, other) = (Origin::answering(OK).await, Origin::named("other").await);
+        let limited = |burst: u32| {
+            let mut limit = RateLimitSettings::per_second(NonZeroU32::new(1).unwrap());
+            limit.burst = NonZeroU32::new(burst).unwrap();
+            let action = Action::Forward(ForwardAction::new("o"));
+            let mut route = RouteSettings::new("all", Match::default(), action);
+            route.rate_limit = Some(limit);
+            Proxy::builder().upstream("o", [origin.to_string()]).route(route)
+        };
+        let service = limited(2).build().unwrap().into_service();
+        let mut client = {
+            let address = serve(Router::new().fallback_service(service.clone())).await;
+            client::Raw::connect(address).await
+        };
+        let mut ask = async |path: &str| {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+            client.answer().await
+        };
+        assert_eq!(ask("/").await.text(), "theirs");
+
+        // What stays the same goes on: the count of the limit, the connection.
+        let more = limited(2).upstream("more", [other.to_string()]).forward("/more", "more");
+        service.reload(more.settings().unwrap()).unwrap();
+        assert_eq!(ask("/more").await.text(), "other");
+        assert_eq!(ask("/").await.text(), "theirs");
+        assert_eq!(ask("/").await.status, 429);
+        assert_eq!(origin.connections(), 1);
+
+        // What cannot be built changes nothing.
+        let wrong = limited(9).forward("/more", "nowhere");
+        let error = service.reload(wrong.settings().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("no upstream `nowhere`"), "{error}");
+        assert_eq!(ask("/more").await.text(), "other");
+
+        service.reload(limited(9).settings().unwrap()).unwrap();
+        assert_eq!(ask("/more").await.text(), "theirs");
+        assert_eq!(other.requests().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn it_can_be_nested_and_layered() {
     within(async {
         let origin = Origin::answering(OK).await;

@@ -148,6 +148,9 @@ impl Switch {
         }
         let exchange = exchange.cloned();
         let Self { token, downstream, asked, websocket } = self;
+        // Before the connection that it came on may have ended.
+        let busy = drain.busy(drain::Work::Tunnel);
+        let drain = (drain, busy);
         tokio::spawn(tunnel::run(downstream, upstream, exchange, idle, websocket, drain));
         let headers = response.headers_mut();
         hop_by_hop::strip(headers, &[]);

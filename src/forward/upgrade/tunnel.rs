@@ -25,9 +25,8 @@ pub(super) async fn run(
     exchange: Option<Exchange>,
     idle: Duration,
     websocket: bool,
-    drain: drain::Watcher,
+    (drain, _busy): (drain::Watcher, drain::Busy),
 ) {
-    let _busy = drain.busy();
     let switched = async { tokio::try_join!(downstream, upstream) };
     let switched = tokio::select! {
         switched = timeout(idle, switched) => switched,

@@ -216,7 +216,7 @@ async fn a_drain_closes_what_is_parked_and_answers_what_has_come() {
     assert!(parked.is_parked() && asking.is_parked());
     asking.client.write_all(POST).await.unwrap();
     let watcher = trigger.watcher();
-    let _still_busy = watcher.busy();
+    let _still_busy = watcher.busy(drain::Work::Connection);
     tokio::spawn(trigger.drain(Duration::from_secs(60)));
     read_until(&mut asking.client, "ping").await;
     assert_eq!(closed_after(asking.client).await, 0);

@@ -41,6 +41,10 @@ fn client(roots: RootCertStore, alpn: &[&str], tls12: bool) -> ClientConfig {
     config
 }
 
+fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, TlsError> {
+    TlsAcceptor::new(settings, true, true, &Tickets::new().unwrap())
+}
+
 /// Shakes hands; returns what both sides learnt.
 async fn handshake(
     acceptor: &TlsAcceptor,
@@ -69,7 +73,7 @@ async fn the_certificate_follows_the_server_name() {
         certificate(dir.path(), "exact", &["www.example.test"]),
         certificate(dir.path(), "wild", &["*.example.test"]),
     ];
-    let acceptor = TlsAcceptor::new(&TlsSettings::new(certificates.clone()), true, true).unwrap();
+    let server = acceptor(&TlsSettings::new(certificates.clone())).unwrap();
     let cases = [
         ("default.test", 0),
         ("www.example.test", 1),
@@ -79,7 +83,7 @@ async fn the_certificate_follows_the_server_name() {
     for (name, expected) in cases {
         for (index, certificate) in certificates.iter().enumerate() {
             let config = client(trusting(std::slice::from_ref(certificate)), &[], false);
-            let (_, connected) = handshake(&acceptor, config, name).await;
+            let (_, connected) = handshake(&server, config, name).await;
             assert_eq!(connected.is_ok(), index == expected, "{name} with certificate {index}");
         }
     }
@@ -89,23 +93,23 @@ async fn the_certificate_follows_the_server_name() {
 async fn versions_and_protocols_are_agreed_on() {
     let dir = TempDir::new().unwrap();
     let certificates = vec![certificate(dir.path(), "a", &["a.test"])];
-    let acceptor = TlsAcceptor::new(&TlsSettings::new(certificates.clone()), true, true).unwrap();
+    let server = acceptor(&TlsSettings::new(certificates.clone())).unwrap();
     let roots = trusting(&certificates);
 
     let config = client(roots.clone(), &["h2", "http/1.1"], false);
-    let (facts, alpn) = handshake(&acceptor, config, "a.test").await.0.unwrap();
+    let (facts, alpn) = handshake(&server, config, "a.test").await.0.unwrap();
     assert_eq!((facts.version, alpn), ("TLSv1_3", Alpn::Http2));
     assert_eq!(facts.server_name.as_deref(), Some("a.test"));
 
     let config = client(roots.clone(), &["http/1.1"], true);
-    let (facts, alpn) = handshake(&acceptor, config, "a.test").await.0.unwrap();
+    let (facts, alpn) = handshake(&server, config, "a.test").await.0.unwrap();
     assert_eq!((facts.version, alpn), ("TLSv1_2", Alpn::Http1));
 
     let config = client(roots.clone(), &["http/1.0"], false);
-    assert_eq!(handshake(&acceptor, config, "a.test").await.0.unwrap().1, Alpn::Http1);
+    assert_eq!(handshake(&server, config, "a.test").await.0.unwrap().1, Alpn::Http1);
 
     let config = client(roots, &["smtp"], false);
-    let error = handshake(&acceptor, config, "a.test").await.0.unwrap_err();
+    let error = handshake(&server, config, "a.test").await.0.unwrap_err();
     assert_eq!(error.reason(), "alpn");
 }
 
@@ -113,7 +117,7 @@ async fn versions_and_protocols_are_agreed_on() {
 async fn every_connection_brings_the_ticket_that_resumes_the_next() {
     let dir = TempDir::new().unwrap();
     let certificates = vec![certificate(dir.path(), "a", &["a.test"])];
-    let acceptor = TlsAcceptor::new(&TlsSettings::new(certificates.clone()), true, true).unwrap();
+    let server = acceptor(&TlsSettings::new(certificates.clone())).unwrap();
     let config = Arc::new(client(trusting(&certificates), &[], false));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -127,8 +131,7 @@ async fn every_connection_brings_the_ticket_that_resumes_the_next() {
             connector.connect(name, tcp).await.unwrap().read_u8().await.unwrap()
         };
         let accept = async {
-            let (mut stream, ..) =
-                acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let (mut stream, ..) = server.accept(listener.accept().await.unwrap().0).await.unwrap();
             stream.write_u8(1).await.unwrap();
             stream.flush().await.unwrap();
             stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
@@ -144,9 +147,9 @@ async fn tls_1_2_is_refused_where_1_3_is_the_least() {
     let certificates = vec![certificate(dir.path(), "a", &["a.test"])];
     let mut settings = TlsSettings::new(certificates.clone());
     settings.min_version = TlsVersion::Tls13;
-    let acceptor = TlsAcceptor::new(&settings, true, true).unwrap();
+    let server = acceptor(&settings).unwrap();
     let config = client(trusting(&certificates), &[], true);
-    let (accepted, connected) = handshake(&acceptor, config, "a.test").await;
+    let (accepted, connected) = handshake(&server, config, "a.test").await;
     assert!(accepted.is_err() && connected.is_err());
 }
 
@@ -155,11 +158,11 @@ async fn a_client_that_never_speaks_is_given_up_on() {
     let dir = TempDir::new().unwrap();
     let mut settings = TlsSettings::new(vec![certificate(dir.path(), "a", &["a.test"])]);
     settings.handshake_timeout = Duration::from_millis(50);
-    let acceptor = TlsAcceptor::new(&settings, true, true).unwrap();
+    let server = acceptor(&settings).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (tcp, _) = listener.accept().await.unwrap();
-    let error = acceptor.accept(tcp).await.unwrap_err();
+    let error = server.accept(tcp).await.unwrap_err();
     assert_eq!(error.reason(), "timeout");
 }
 
@@ -171,7 +174,7 @@ fn every_file_that_cannot_be_used_is_named() {
     let mismatched = CertificateSettings { key: other.key, ..good.clone() };
     let missing = CertificateSettings { key: dir.path().join("missing.key"), ..good.clone() };
     let settings = TlsSettings::new(vec![good, mismatched, missing]);
-    let error = TlsAcceptor::new(&settings, true, true).unwrap_err();
+    let error = acceptor(&settings).unwrap_err();
     assert_eq!(error.problems().len(), 2, "{error}");
     assert!(error.problems()[0].contains("does not belong"), "{error}");
     assert!(error.problems()[1].contains("missing.key"), "{error}");

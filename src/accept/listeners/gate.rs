@@ -1,0 +1,171 @@
+//! One address, and who accepts from its sockets.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::Post;
+use crate::accept::ListenAddress;
+use crate::accept::bind::{Opened, Terms};
+use crate::accept::inherited::Origin;
+use crate::accept::rounds::{Acceptors, Rounds};
+use crate::accept::sockets::{BoundSocket, ListenSocket};
+use crate::accept::unix::SocketFile;
+use crate::drain;
+
+/// An address that is bound, whichever listener it belongs to.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) id: u64,
+    /// As it stands in the settings.
+    pub(super) asked: ListenAddress,
+    pub(super) bound: ListenAddress,
+    file: Option<Arc<SocketFile>>,
+    origin: Option<Origin>,
+    terms: Mutex<Terms>,
+    branch: drain::Branch,
+    sockets: Mutex<Vec<(usize, Held)>>,
+}
+
+/// A socket on its way to the worker that accepts from it.
+#[derive(Debug)]
+enum Held {
+    Bound(BoundSocket),
+    Attached(ListenSocket),
+    /// It goes when the worker lets go of it.
+    Open(Weak<ListenSocket>),
+}
+
+impl Gate {
+    pub(super) fn new(
+        id: u64,
+        asked: ListenAddress,
+        opened: Opened,
+        terms: Terms,
+        branch: drain::Branch,
+    ) -> Self {
+        let Opened { address: bound, sockets, file, origin } = opened;
+        let held = |(worker, socket)| (worker, Held::Bound(socket));
+        let sockets = Mutex::new(sockets.into_iter().map(held).collect());
+        Self { id, asked, bound, file, origin, terms: Mutex::new(terms), branch, sockets }
+    }
+
+    /// Has the workers' runtimes poll its sockets.
+    pub(super) fn attach(&self, posts: &[Box<dyn Post>]) -> io::Result<()> {
+        let backlog = self.terms.lock().backlog;
+        let mut sockets = self.sockets.lock();
+        for (worker, held) in std::mem::take(&mut *sockets) {
+            let held = match (held, posts.get(worker)) {
+                (Held::Bound(socket), Some(post)) => {
+                    let _there = post.runtime().enter();
+                    Held::Attached(socket.attach(backlog)?)
+                }
+                (held, _) => held,
+            };
+            sockets.push((worker, held));
+        }
+        Ok(())
+    }
+
+    /// Has the workers accept from what is attached.
+    pub(super) fn start(
+        &self,
+        posts: &[Box<dyn Post>],
+        table: &Arc<ArcSwap<Acceptors>>,
+        released: &CancellationToken,
+    ) {
+        if let (Some(file), Some(Origin::Predecessor)) = (&self.file, self.origin) {
+            file.set_ours(true);
+            self.set_mode(self.terms.lock().unix_mode);
+        }
+        let mut sockets = self.sockets.lock();
+        for (worker, held) in std::mem::take(&mut *sockets) {
+            let held = match (held, posts.get(worker)) {
+                (Held::Attached(socket), Some(post)) => {
+                    let socket = Arc::new(socket);
+                    let open = Held::Open(Arc::downgrade(&socket));
+                    let drain = self.branch.watcher();
+                    let (table, released) = (table.clone(), released.clone());
+                    if let Some(rounds) = Rounds::new(self.id, socket, table, drain, released) {
+                        post.accept(rounds);
+                    }
+                    open
+                }
+                (held, _) => held,
+            };
+            sockets.push((worker, held));
+        }
+    }
+
+    /// Whether a worker still accepts from one of its sockets, or is to.
+    pub(super) fn is_open(&self) -> bool {
+        self.sockets.lock().iter().any(|(_, held)| match held {
+            Held::Open(socket) => socket.strong_count() > 0,
+            Held::Bound(_) | Held::Attached(_) => true,
+        })
+    }
+
+    /// Follows settings that may have changed.
+    pub(super) fn follow(&self, terms: Terms) {
+        let before = std::mem::replace(&mut *self.terms.lock(), terms);
+        if before.backlog != terms.backlog {
+            for (_, held) in &*self.sockets.lock() {
+                let set = match held {
+                    // It listens, or will, with what stands there then.
+                    Held::Bound(_) => Ok(()),
+                    Held::Attached(socket) => socket.set_backlog(terms.backlog),
+                    Held::Open(socket) => {
+                        socket.upgrade().map_or(Ok(()), |open| open.set_backlog(terms.backlog))
+                    }
+                };
+                if let Err(error) = set {
+                    tracing::warn!(address = %self.bound, %error, "the backlog cannot be changed");
+                }
+            }
+        }
+        if before.unix_mode != terms.unix_mode {
+            self.set_mode(terms.unix_mode);
+        }
+    }
+
+    fn set_mode(&self, mode: u32) {
+        if let Some(file) =
+            self.file.as_ref().filter(|_| self.origin != Some(Origin::ServiceManager))
+            && let Err(error) = file.set_mode(mode)
+        {
+            tracing::warn!(address = %self.bound, %error, "the mode of a socket cannot be changed");
+        }
+    }
+
+    /// Doubles of its sockets, for another process.
+    pub(super) fn handles(&self) -> io::Result<Vec<OwnedFd>> {
+        let sockets = self.sockets.lock();
+        let handles = sockets.iter().filter_map(|(_, held)| match held {
+            Held::Bound(socket) => socket.handle(),
+            Held::Attached(socket) => socket.handle(),
+            Held::Open(socket) => socket.upgrade().and_then(|socket| socket.handle()),
+        });
+        handles.collect()
+    }
+
+    /// Leaves the file of a Unix socket to another process.
+    pub(super) fn leave_file(&self) {
+        if let Some(file) = &self.file {
+            file.set_ours(false);
+        }
+    }
+
+    /// Takes what has come already, and nothing more; its connections end when
+    /// they come to it.
+    pub(super) fn end(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
+        self.branch.end();
+        self.sockets.lock().retain(|(_, held)| matches!(held, Held::Open(_)));
+    }
+}

@@ -1,0 +1,84 @@
+//! How a run ends.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use crate::accept::Listeners;
+use crate::config::ServerSettings;
+use crate::drain::{self, Left};
+
+/// How often a drain that lasts says what is left.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// How a run is to end. From the start of it on the proxy says that it is not
+/// ready.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ending {
+    /// How long it still accepts and serves as before, while load balancers take
+    /// notice.
+    pub lame_duck: Duration,
+    /// How long it then waits for what is under way, before it cuts.
+    pub drain_timeout: Duration,
+    /// Whether another process accepts from its sockets: then it leaves them, and
+    /// what waits in them, to that.
+    pub handed_over: bool,
+}
+
+/// How a run ended: what was still busy at the drain deadline, and cut.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Ended {
+    /// All that was cut.
+    pub cut: usize,
+    /// Connections with an exchange under way among that. Idle ones end when the
+    /// drain begins.
+    pub connections: usize,
+    /// Tunnels among that, such as those of WebSockets.
+    pub tunnels: usize,
+}
+
+impl Ending {
+    /// A process that is told to stop.
+    #[must_use]
+    pub fn after_lame_duck(settings: &ServerSettings) -> Self {
+        let ServerSettings { lame_duck, drain_timeout, .. } = *settings;
+        Self { lame_duck, drain_timeout, handed_over: false }
+    }
+
+    /// A process whose successor accepts already.
+    #[must_use]
+    pub fn handed_over(settings: &ServerSettings) -> Self {
+        let drain_timeout = settings.drain_timeout;
+        Self { lame_duck: Duration::ZERO, drain_timeout, handed_over: true }
+    }
+
+    /// Waits as it says, stops accepting, lets what is under way finish, and cuts
+    /// the rest.
+    pub(super) async fn carry_out(self, listeners: &Listeners, drain: drain::Trigger) -> Ended {
+        let Self { lame_duck, drain_timeout: timeout, handed_over } = self;
+        if !lame_duck.is_zero() {
+            tracing::info!(?lame_duck, "not ready any more; serving until load balancers know");
+            tokio::time::sleep(lame_duck).await;
+        }
+        if handed_over {
+            listeners.release();
+        }
+        let watcher = drain.watcher();
+        let say = |left: Left| {
+            let Left { connections, tunnels } = left;
+            tracing::info!(connections, tunnels, ?timeout, "draining");
+        };
+        say(watcher.left());
+        let mut drained = pin!(drain.drain(timeout));
+        let left = loop {
+            match tokio::time::timeout(PROGRESS, drained.as_mut()).await {
+                Ok(left) => break left,
+                Err(_) => say(watcher.left()),
+            }
+        };
+        let Left { connections, tunnels } = left;
+        if left.total() > 0 {
+            tracing::warn!(connections, tunnels, "the drain timeout passed; cut");
+        }
+        Ended { cut: left.total(), connections, tunnels }
+    }
+}

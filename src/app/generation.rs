@@ -1,0 +1,250 @@
+//! What one configuration becomes: built and checked beside the one in force,
+//! from which it takes over whatever stayed the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::compose::{self, Gateway, RouteStack};
+use super::keepers::Keepers;
+use super::router::{Entry, Router, Terminus};
+use super::{BuildError, Common};
+use crate::config::{RouteSettings, Settings};
+use crate::forward::Forward;
+use crate::layers::RateLimitLayer;
+use crate::observe::{AccessLog, LogOutput};
+use crate::route::{Action, Reply, Table};
+use crate::tls::TlsAcceptor;
+use crate::upstream::{Resolver, Upstream};
+
+/// One configuration, built. Nothing of it has happened to the one in force.
+#[derive(Clone, Debug)]
+pub(super) struct Generation {
+    pub(super) settings: Settings,
+    pub(super) gateway: Gateway,
+    pub(super) upstreams: HashMap<String, Arc<Upstream>>,
+    /// One for each listener of the settings.
+    pub(super) tls: Vec<Option<TlsAcceptor>>,
+    routes: HashMap<String, Built>,
+    resolver: Arc<Resolver>,
+    access_log: AccessLog,
+}
+
+/// A route, and what of it can outlive a change to the route.
+#[derive(Clone, Debug)]
+struct Built {
+    entry: Entry<RouteStack>,
+    rate_limit: Option<RateLimitLayer>,
+}
+
+impl Generation {
+    /// Builds what `settings` say; of `old`, if there is one, it takes over what
+    /// kept its identity.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, at once.
+    pub(super) fn build(
+        settings: Settings,
+        common: &Common,
+        old: Option<&Self>,
+    ) -> Result<Self, BuildError> {
+        let mut problems = Vec::new();
+        let resolver = match old {
+            Some(old) if old.settings.dns == settings.dns => old.resolver.clone(),
+            _ => Resolver::new(settings.dns.clone()),
+        };
+        let build = Build { settings: &settings, common, old, resolver: &resolver };
+        let upstreams = build.upstreams(&mut problems);
+        let tls = build.acceptors(&mut problems);
+        let access_log = build.access_log(&mut problems);
+        let routes = build.routes(&upstreams, &mut problems);
+        let entries = settings.routes.iter().filter_map(|route| {
+            let built = routes.get(&route.name)?;
+            Some((route.matches.clone(), built.entry.clone()))
+        });
+        let table = Table::build(entries.collect())
+            .map_err(|conflict| problems.push(conflict.to_string()))
+            .ok();
+        match table {
+            Some(table) if problems.is_empty() => {
+                let router = Router::new(table);
+                let gateway = compose::gateway(&settings, router, access_log.clone(), common);
+                Ok(Self { settings, gateway, upstreams, tls, routes, resolver, access_log })
+            }
+            _ => Err(BuildError::new(problems)),
+        }
+    }
+
+    /// Has what was built take effect outside of the request path, once requests
+    /// take it: the upstreams are kept, and origins that left `old` are let go.
+    pub(super) fn succeed(&self, _old: &Self, keepers: &Keepers) {
+        keepers.replace(self.upstreams.values().cloned());
+    }
+
+    /// The rate limit of a route, if it has one.
+    pub(super) fn rate_limit(&self, route: &str) -> Option<&RateLimitLayer> {
+        self.routes.get(route)?.rate_limit.as_ref()
+    }
+}
+
+/// What a generation is built from.
+struct Build<'a> {
+    settings: &'a Settings,
+    common: &'a Common,
+    old: Option<&'a Generation>,
+    resolver: &'a Arc<Resolver>,
+}
+
+impl Build<'_> {
+    fn upstreams(&self, problems: &mut Vec<String>) -> HashMap<String, Arc<Upstream>> {
+        let mut upstreams = HashMap::new();
+        for upstream in &self.settings.upstreams {
+            let name = &upstream.name;
+            if upstream.origins.is_empty() {
+                problems.push(format!("upstream `{name}` has no origin"));
+            }
+            let wrong = upstream.contradictions();
+            problems.extend(wrong.into_iter().map(|wrong| format!("upstream `{name}`: {wrong}")));
+            let Common { metrics, budget, .. } = self.common;
+            let (resolver, metrics, budget) =
+                (self.resolver.clone(), metrics.clone(), budget.clone());
+            let built = match self.old.and_then(|old| Some((old, old.upstreams.get(name)?))) {
+                Some((old, known))
+                    if known.settings() == upstream
+                        && Arc::ptr_eq(&old.resolver, self.resolver) =>
+                {
+                    Ok(known.clone())
+                }
+                _ => Upstream::with_resolver(upstream.clone(), resolver, metrics, budget),
+            };
+            match built {
+                Ok(built) => {
+                    if upstreams.insert(name.clone(), built).is_some() {
+                        problems.push(format!("there are two upstreams named `{name}`"));
+                    }
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        upstreams
+    }
+
+    fn acceptors(&self, problems: &mut Vec<String>) -> Vec<Option<TlsAcceptor>> {
+        let mut acceptors = Vec::new();
+        for listener in &self.settings.listeners {
+            let Some(tls) = &listener.tls else {
+                acceptors.push(None);
+                continue;
+            };
+            let (http1, http2) = (listener.serve.http1, listener.serve.http2);
+            match TlsAcceptor::new(tls, http1, http2, &self.common.tickets) {
+                Ok(acceptor) => acceptors.push(Some(acceptor)),
+                Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+            }
+        }
+        acceptors
+    }
+
+    /// A file is opened anew each time: what rotates logs may have moved it.
+    fn access_log(&self, problems: &mut Vec<String>) -> AccessLog {
+        let settings = &self.settings.access_log;
+        match self.old {
+            Some(old)
+                if old.settings.access_log == *settings
+                    && !matches!(settings.output, LogOutput::File(_)) =>
+            {
+                old.access_log.clone()
+            }
+            _ => AccessLog::open(settings).unwrap_or_else(|error| {
+                problems.push(format!("the access log cannot be opened: {error}"));
+                AccessLog::off()
+            }),
+        }
+    }
+
+    fn routes(
+        &self,
+        upstreams: &HashMap<String, Arc<Upstream>>,
+        problems: &mut Vec<String>,
+    ) -> HashMap<String, Built> {
+        let mut routes = HashMap::new();
+        for route in &self.settings.routes {
+            let built = match self.unchanged(route, upstreams) {
+                Some(built) => Ok(built.clone()),
+                None => self.route(route, upstreams),
+            };
+            match built {
+                Ok(built) => {
+                    if routes.insert(route.name.clone(), built).is_some() {
+                        problems.push(format!("there are two routes named `{}`", route.name));
+                    }
+                }
+                Err(problem) => problems.push(format!("route `{}`: {problem}", route.name)),
+            }
+        }
+        routes
+    }
+
+    /// The route as it was built before, if it would be built alike: its turns,
+    /// its counts and all that its layers remember go on.
+    fn unchanged(
+        &self,
+        route: &RouteSettings,
+        upstreams: &HashMap<String, Arc<Upstream>>,
+    ) -> Option<&Built> {
+        let old = self.old?;
+        let before = old.settings.routes.iter().find(|before| before.name == route.name)?;
+        let same_upstream = match &route.action {
+            Action::Forward(forward) => {
+                let upstream = |of: &HashMap<_, Arc<_>>| of.get(&forward.upstream).map(Arc::as_ptr);
+                upstream(upstreams) == upstream(&old.upstreams)
+            }
+            Action::Redirect(_) | Action::Respond(_) => true,
+        };
+        let same = before == route && old.settings.trust == self.settings.trust && same_upstream;
+        same.then(|| old.routes.get(&route.name)).flatten()
+    }
+
+    fn route(
+        &self,
+        route: &RouteSettings,
+        upstreams: &HashMap<String, Arc<Upstream>>,
+    ) -> Result<Built, String> {
+        let end = self.terminus(route, upstreams)?;
+        let rate_limit = self.rate_limit(route);
+        let stack = compose::route(route, self.settings, rate_limit.as_ref(), end);
+        let route = self.common.metrics.route(&route.name.as_str().into());
+        Ok(Built { entry: Entry { route, stack }, rate_limit })
+    }
+
+    /// Counts go on where the limit is the same.
+    fn rate_limit(&self, route: &RouteSettings) -> Option<RateLimitLayer> {
+        let settings = route.rate_limit.as_ref()?;
+        let known = self.old.and_then(|old| {
+            let before = old.settings.routes.iter().find(|before| before.name == route.name)?;
+            let same = before.rate_limit.as_ref() == Some(settings);
+            same.then(|| old.rate_limit(&route.name)).flatten()
+        });
+        Some(known.cloned().unwrap_or_else(|| RateLimitLayer::new(settings)))
+    }
+
+    fn terminus(
+        &self,
+        route: &RouteSettings,
+        upstreams: &HashMap<String, Arc<Upstream>>,
+    ) -> Result<Terminus, String> {
+        let wrong = |error: http::Error| error.to_string();
+        match &route.action {
+            Action::Redirect(redirect) => Ok(Terminus::Reply(Reply::redirect(redirect.clone()))),
+            Action::Respond(fixed) => Reply::fixed(fixed).map(Terminus::Reply).map_err(wrong),
+            Action::Forward(action) => {
+                let upstream = upstreams
+                    .get(&action.upstream)
+                    .ok_or_else(|| format!("there is no upstream `{}`", action.upstream))?;
+                compose::forward(route, action, upstream.clone(), self.common)
+                    .map(|forward: Forward| Terminus::Forward(forward))
+                    .map_err(wrong)
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The keys of the tables that are there once.
+
+use super::keys::Keys;
+use super::spell::{budget, duration, path};
+use crate::accept::ConnectionLimits;
+use crate::config::{AdminSettings, LogSettings, ServerSettings, Settings};
+use crate::layers::TrustSettings;
+use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
+use crate::upstream::{AddressFamily, DnsSettings};
+
+/// What only a new process can have: its threads, what they count against, the
+/// log that was opened before all else, and the listener by which it is asked.
+pub(super) const OF_THE_PROCESS: [&str; 5] =
+    ["server.workers", "server.memory_budget", "log.format", "admin.enabled", "admin.address"];
+
+/// Each table with its keys.
+pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 5] {
+    let Settings {
+        listeners: _,
+        upstreams: _,
+        routes: _,
+        server,
+        dns,
+        trust,
+        access_log,
+        log,
+        admin,
+    } = settings;
+    [
+        ("server", server_keys(server, trust)),
+        ("dns", dns_keys(dns)),
+        ("log", log_keys(log)),
+        ("access_log", access_log_keys(access_log)),
+        ("admin", admin_keys(*admin)),
+    ]
+}
+
+/// Has `settings` say of the process what `running` says: it stays so until the
+/// next one.
+pub(super) fn leave(settings: &mut Settings, running: &Settings) {
+    settings.server.workers = running.server.workers;
+    settings.server.memory_budget = running.server.memory_budget;
+    settings.log.json = running.log.json;
+    settings.admin = running.admin;
+}
+
+/// What a change to one of these tables brings about.
+pub(super) fn effects(table: &str) -> Vec<String> {
+    match table {
+        "dns" => vec!["the names of origins are resolved anew".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
+    let ServerSettings {
+        workers,
+        connections: ConnectionLimits { total, per_client },
+        max_in_flight,
+        memory_budget,
+        lame_duck,
+        drain_timeout,
+    } = settings;
+    let TrustSettings { proxies, unix } = trust;
+    let mut keys = Keys::default();
+    let per_core = || "one per core".to_owned();
+    keys.one("workers", workers.map_or_else(per_core, |workers| workers.to_string()));
+    keys.one("max_connections", total);
+    keys.one("max_connections_per_client", per_client);
+    keys.one("max_in_flight", max_in_flight);
+    keys.one("memory_budget", budget(*memory_budget));
+    keys.one("lame_duck", duration(*lame_duck));
+    keys.one("drain_timeout", duration(*drain_timeout));
+    let unix = unix.then(|| "unix".to_owned());
+    keys.list("trusted_proxies", proxies.iter().map(ToString::to_string).chain(unix));
+    keys
+}
+
+fn dns_keys(settings: &DnsSettings) -> Keys {
+    let DnsSettings { servers, timeout, attempts, min_ttl, max_ttl, negative_ttl, family, allow } =
+        settings;
+    let mut keys = Keys::default();
+    keys.list("servers", servers);
+    keys.one("timeout", duration(*timeout));
+    keys.one("attempts", attempts);
+    keys.one("min_ttl", duration(*min_ttl));
+    keys.one("max_ttl", duration(*max_ttl));
+    keys.one("negative_ttl", duration(*negative_ttl));
+    let family = match family {
+        AddressFamily::Ipv6First => "ipv6_first",
+        AddressFamily::Ipv4First => "ipv4_first",
+        AddressFamily::Ipv6 => "ipv6",
+        AddressFamily::Ipv4 => "ipv4",
+    };
+    keys.one("family", family);
+    keys.list("allow", allow);
+    keys
+}
+
+fn log_keys(settings: &LogSettings) -> Keys {
+    let LogSettings { level, json } = settings;
+    let mut keys = Keys::default();
+    keys.one("level", level);
+    keys.one("format", if *json { "json" } else { "text" });
+    keys
+}
+
+fn access_log_keys(settings: &AccessLogSettings) -> Keys {
+    let AccessLogSettings { output, format } = settings;
+    let mut keys = Keys::default();
+    let output = match output {
+        LogOutput::Stdout => "stdout".to_owned(),
+        LogOutput::Stderr => "stderr".to_owned(),
+        LogOutput::Off => "off".to_owned(),
+        LogOutput::File(file) => path(file),
+    };
+    keys.one("output", output);
+    let format = match format {
+        AccessLogFormat::Text => "text",
+        AccessLogFormat::Json => "json",
+    };
+    keys.one("format", format);
+    keys
+}
+
+fn admin_keys(settings: Option<AdminSettings>) -> Keys {
+    let mut keys = Keys::default();
+    keys.one("enabled", settings.is_some());
+    if let Some(AdminSettings { address }) = settings {
+        keys.one("address", address);
+    }
+    keys
+}

@@ -1,0 +1,162 @@
+//! The keys of `[[route]]`.
+
+use super::keys::{Hidden, KeyChange, Keys};
+use super::spell::{NONE, duration, min_rate, or_none, size};
+use crate::config::RouteSettings;
+use crate::layers::{
+    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
+};
+use crate::route::{
+    Action, FixedResponse, ForwardAction, Match, OriginHost, PathPattern, Redirect, RedirectTo,
+};
+
+pub(super) fn route(settings: &RouteSettings) -> Keys {
+    let RouteSettings {
+        name: _,
+        matches: Match { hosts, path },
+        action,
+        methods,
+        rate_limit,
+        api_key,
+        grpc,
+        headers: HeaderRewriteSettings { request, response },
+        max_request_body,
+        request_body_timeout,
+        min_request_rate,
+    } = settings;
+    let mut keys = Keys::default();
+    keys.list("hosts", hosts);
+    match path {
+        PathPattern::Prefix(prefix) => keys.one("path", prefix),
+        PathPattern::Exact(path) => keys.one("path_exact", path),
+    }
+    match methods {
+        None => keys.list("methods", [""; 0]),
+        Some(some) => keys.list("methods", &some.methods),
+    }
+    action_keys(&mut keys, action);
+    let size_or_not = max_request_body.map_or_else(|| "unlimited".to_owned(), size);
+    keys.one("max_request_body", size_or_not);
+    keys.one("request_body_timeout", duration(*request_body_timeout));
+    min_rate(&mut keys, "min_request_rate", "request_rate_grace", *min_request_rate);
+    keys.table("grpc", grpc_keys(*grpc));
+    if let Some(rate_limit) = rate_limit {
+        keys.table("rate_limit", rate_limit_keys(rate_limit));
+    }
+    if let Some(api_key) = api_key {
+        keys.table("api_key", api_key_keys(api_key));
+    }
+    keys.table("headers.request", header_keys(request));
+    keys.table("headers.response", header_keys(response));
+    keys
+}
+
+fn action_keys(keys: &mut Keys, action: &Action) {
+    let mut of_action = Keys::default();
+    match action {
+        Action::Forward(forward) => {
+            forward_keys(&mut of_action, forward);
+            keys.with("upstream", of_action);
+        }
+        Action::Redirect(redirect) => {
+            redirect_keys(&mut of_action, redirect);
+            keys.table("redirect", of_action);
+        }
+        Action::Respond(FixedResponse { status, content_type, body }) => {
+            of_action.one("status", status.as_u16());
+            of_action.one("content_type", content_type);
+            of_action.hidden("body", body);
+            keys.table("respond", of_action);
+        }
+    }
+}
+
+fn forward_keys(keys: &mut Keys, action: &ForwardAction) {
+    let ForwardAction { upstream, rewrite_prefix, host, upgrades } = action;
+    keys.one("upstream", upstream);
+    let strips = rewrite_prefix.as_deref() == Some("");
+    keys.one("strip_prefix", strips);
+    let prefix = rewrite_prefix.as_deref().filter(|_| !strips);
+    keys.one("rewrite_prefix", prefix.unwrap_or(NONE));
+    let host = match host {
+        OriginHost::Keep => "keep",
+        OriginHost::Origin => "origin",
+        OriginHost::Set(host) => host,
+    };
+    keys.one("host", host);
+    keys.list("upgrades", upgrades);
+}
+
+fn redirect_keys(keys: &mut Keys, redirect: &Redirect) {
+    let Redirect { status, to } = redirect;
+    keys.one("status", status.as_u16());
+    match to {
+        RedirectTo::Https { port } => {
+            keys.one("to", "https");
+            keys.one("port", port);
+        }
+        RedirectTo::SamePath(uri) => {
+            keys.one("to", uri);
+            keys.one("keep_path", true);
+        }
+        RedirectTo::Fixed(uri) => {
+            keys.one("to", uri);
+            keys.one("keep_path", false);
+        }
+    }
+}
+
+fn grpc_keys(settings: GrpcSettings) -> Keys {
+    let GrpcSettings { web, max_timeout } = settings;
+    let mut keys = Keys::default();
+    keys.one("web", web);
+    keys.one("max_timeout", or_none(max_timeout, duration));
+    keys
+}
+
+fn rate_limit_keys(settings: &RateLimitSettings) -> Keys {
+    let RateLimitSettings { rate, per, burst, exempt } = settings;
+    let mut keys = Keys::default();
+    keys.one("rate", rate);
+    keys.one("per", duration(*per));
+    keys.one("burst", burst);
+    keys.list("exempt", exempt);
+    keys
+}
+
+fn api_key_keys(settings: &ApiKeySettings) -> Keys {
+    let ApiKeySettings { header, keys: secrets, identity_header } = settings;
+    let mut keys = Keys::default();
+    keys.one("header", header);
+    keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
+    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, Hidden::Digest(key.digest))));
+    keys
+}
+
+/// Values are not shown: some carry a token.
+fn header_keys(changes: &HeaderChanges) -> Keys {
+    let HeaderChanges { remove, set, append } = changes;
+    let mut keys = Keys::default();
+    let hidden = |(name, value): &(http::HeaderName, http::HeaderValue)| {
+        (name.clone(), Hidden::Bytes(value.as_bytes().to_vec()))
+    };
+    keys.pairs("set", set.iter().map(hidden));
+    keys.pairs("append", append.iter().map(hidden));
+    keys.list("remove", remove);
+    keys
+}
+
+/// What becomes of the state of a route that changes.
+pub(super) fn effects(
+    old: &RouteSettings,
+    new: &RouteSettings,
+    _changes: &[KeyChange],
+) -> Vec<String> {
+    let limits = (&old.rate_limit, &new.rate_limit);
+    match limits {
+        (Some(before), Some(now)) if before != now => {
+            vec!["the counts of its rate limit start anew".to_owned()]
+        }
+        _ => Vec::new(),
+    }
+}

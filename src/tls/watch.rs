@@ -1,0 +1,172 @@
+//! Watches over the certificates in use: metrics, reloads that failed, and warnings
+//! before they expire.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{CertificateFacts, Reloaded, TlsAcceptor, TlsError};
+use crate::observe::{CertificateReload, Metrics};
+
+/// How often the certificates are looked at. Files whose change was missed, or that
+/// are good only now, are found as fast.
+const LOOK: Duration = Duration::from_secs(60);
+/// How often the log repeats itself about one certificate, in seconds.
+const REPEAT: i64 = 24 * 60 * 60;
+
+/// A listener's name, with its TLS.
+type Named = (Arc<str>, TlsAcceptor);
+
+/// Reads the certificates of a listener again, which the log and the metrics are told.
+///
+/// # Errors
+///
+/// Those of [`TlsAcceptor::reload`].
+pub fn reload(
+    listener: &Arc<str>,
+    acceptor: &TlsAcceptor,
+    metrics: &Metrics,
+) -> Result<Reloaded, TlsError> {
+    let reloaded = acceptor.reload();
+    report(listener, acceptor, metrics, &reloaded);
+    reloaded
+}
+
+fn report(
+    listener: &Arc<str>,
+    acceptor: &TlsAcceptor,
+    metrics: &Metrics,
+    reloaded: &Result<Reloaded, TlsError>,
+) {
+    let result = match reloaded {
+        Ok(reloaded) if reloaded.is_unchanged() => CertificateReload::Unchanged,
+        Ok(_) => CertificateReload::Changed,
+        Err(error) => {
+            tracing::error!(
+                listener = &**listener,
+                %error,
+                "certificates cannot be reloaded; those in use are kept"
+            );
+            CertificateReload::Failed
+        }
+    };
+    for change in reloaded.iter().flat_map(|reloaded| &reloaded.changed) {
+        tracing::info!(
+            listener = &**listener,
+            certificate = %change.now.file.display(),
+            not_after = change.now.not_after,
+            sha256 = change.now.sha256,
+            was = change.was,
+            "certificate reloaded"
+        );
+    }
+    metrics.certificates_reloaded(listener, result);
+    show_one(listener, acceptor, metrics);
+}
+
+/// Tells the metrics which certificates are in use: those of these listeners, and no
+/// others.
+pub fn show(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
+    let listeners: Vec<_> = in_use.iter().map(|(listener, _)| listener.clone()).collect();
+    metrics.certificates_only_of(&listeners);
+    for (listener, acceptor) in in_use {
+        show_one(listener, acceptor, metrics);
+    }
+}
+
+fn show_one(listener: &Arc<str>, acceptor: &TlsAcceptor, metrics: &Metrics) {
+    let facts = acceptor.certificates();
+    let shown = facts.iter().map(|one| (one.file.to_string_lossy(), one.not_after_seconds));
+    metrics.certificates_shown(listener, shown);
+}
+
+/// Watches over the certificates in use, which `in_use` tells whenever it is asked, and
+/// never ends. Once a minute it tells the metrics which there are, tries those again
+/// whose last reload failed, and warns of what is about to expire or has expired:
+/// at once, and then once a day for each certificate.
+pub async fn keep_watch(in_use: impl Fn() -> Vec<(Arc<str>, TlsAcceptor)>, metrics: Metrics) {
+    let mut watch = Watch::default();
+    loop {
+        watch.look(&in_use(), &metrics, jiff::Timestamp::now().as_second());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// When the log was last told of a certificate: by listener and fingerprint.
+#[derive(Default)]
+struct Watch(HashMap<(Arc<str>, String), i64>);
+
+/// What is to be said of a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Outlook {
+    Good,
+    NotYetValid,
+    /// It expires in so many seconds.
+    Ends(i64),
+    Expired,
+}
+
+impl Watch {
+    /// Returns what it had to say.
+    fn look(&mut self, in_use: &[Named], metrics: &Metrics, now: i64) -> Vec<Outlook> {
+        show(in_use, metrics);
+        let mut told = HashMap::new();
+        let mut said = Vec::new();
+        for (listener, acceptor) in in_use {
+            if acceptor.has_failed() {
+                let reloaded = acceptor.reload();
+                // What failed was said when it did.
+                if reloaded.is_ok() {
+                    report(listener, acceptor, metrics, &reloaded);
+                }
+            }
+            for one in acceptor.certificates() {
+                let outlook = outlook(&one, acceptor.settings().expiry_warning, now);
+                if outlook == Outlook::Good {
+                    continue;
+                }
+                let key = (listener.clone(), one.sha256.clone());
+                let last = self.0.get(&key).copied().filter(|last| now - last < REPEAT);
+                if last.is_none() && !told.contains_key(&key) {
+                    tell(listener, &one, outlook);
+                    said.push(outlook);
+                }
+                told.entry(key).or_insert(last.unwrap_or(now));
+            }
+        }
+        self.0 = told;
+        said
+    }
+}
+
+fn outlook(facts: &CertificateFacts, warning: Duration, now: i64) -> Outlook {
+    if now < facts.not_before_seconds {
+        return Outlook::NotYetValid;
+    }
+    let left = facts.not_after_seconds - now;
+    if left < 0 {
+        return Outlook::Expired;
+    }
+    // One that is made for a week would be warned of from the first day on.
+    let third = (facts.not_after_seconds - facts.not_before_seconds) / 3;
+    let warning = i64::try_from(warning.as_secs()).unwrap_or(i64::MAX).min(third);
+    if left < warning { Outlook::Ends(left) } else { Outlook::Good }
+}
+
+fn tell(listener: &str, facts: &CertificateFacts, outlook: Outlook) {
+    let (certificate, not_after) = (facts.file.display(), &facts.not_after);
+    match outlook {
+        Outlook::Good => {}
+        Outlook::NotYetValid => {
+            let not_before = &facts.not_before;
+            tracing::error!(listener, %certificate, not_before, "the certificate is not valid yet");
+        }
+        Outlook::Ends(left) => {
+            let days = left / REPEAT;
+            tracing::warn!(listener, %certificate, not_after, days, "the certificate expires soon");
+        }
+        Outlook::Expired => {
+            tracing::error!(listener, %certificate, not_after, "the certificate has expired");
+        }
+    }
+}
