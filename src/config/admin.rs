@@ -111,7 +111,9 @@ mod tests {
 
     #[test]
     fn the_admin_address_is_found_in_a_file_that_is_wrong_elsewhere() {
-        for wrong in ["[server]\nworkers = 0\n", "[sever]\nworkers = 5\n", "[server]\nworkers = = 2\n"] {
+        for wrong in
+            ["[server]\nworkers = 0\n", "[sever]\nworkers = 5\n", "[server]\nworkers = = 2\n"]
+        {
             let admin = "[admin]\naddress = \"127.0.0.1:7000\"\ntoken = \"file:token\"\n";
             for text in [format!("{wrong}{admin}"), format!("{admin}{wrong}")] {
                 let access = access(&text);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{count, duration, memory_size, network_or_unix};
+use super::units::{count, duration, memory_size, network_or_unix, pause};
 use super::{LogSettings, MemoryBudget, ServerSettings};
 use crate::layers::TrustSettings;
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput, check_log_level};
@@ -19,7 +19,7 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     table.set("max_connections_per_client", &mut server.connections.per_client, count);
     table.set("max_in_flight", &mut server.max_in_flight, count);
     table.set("memory_budget", &mut server.memory_budget, memory_budget);
-    table.set("lame_duck", &mut server.lame_duck, duration);
+    table.set("lame_duck", &mut server.lame_duck, pause);
     table.set("drain_timeout", &mut server.drain_timeout, duration);
     let trusted = table.list("trusted_proxies", network_or_unix).unwrap_or_default();
     trust.unix = trusted.contains(&None);

@@ -18,6 +18,15 @@ use crate::pace::MinRate;
 
 /// A time of at least a millisecond, such as `"1m 30s"`.
 pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
+    match pause(value)? {
+        parsed if parsed >= Duration::from_millis(1) => Ok(parsed),
+        _ => Err(Misfit::new("expected a duration of at least 1ms")
+            .hint("a timeout cannot be switched off; choose a long one instead")),
+    }
+}
+
+/// A time, which may be none.
+pub(super) fn pause(value: &Value<'_>) -> Fits<Duration> {
     const WHAT: &str = "a duration such as \"500ms\", \"10s\" or \"1m 30s\"";
     if !value.is_string() {
         return Err(value
@@ -27,13 +36,8 @@ pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
             .hint("write the unit: \"10s\" is ten seconds"));
     }
     let text = value.string(WHAT)?;
-    let parsed = humantime::parse_duration(text)
-        .map_err(|error| Misfit::new(format!("`{text}` is not {WHAT}: {error}")))?;
-    if parsed < Duration::from_millis(1) {
-        return Err(Misfit::new("expected a duration of at least 1ms")
-            .hint("a timeout cannot be switched off; choose a long one instead"));
-    }
-    Ok(parsed)
+    humantime::parse_duration(text)
+        .map_err(|error| Misfit::new(format!("`{text}` is not {WHAT}: {error}")))
 }
 
 /// A time, or none at all for `"off"`.

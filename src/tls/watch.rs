@@ -133,7 +133,7 @@ impl Watch {
                     tell(listener, &one, outlook);
                     said.push(outlook);
                 }
-                told.entry(key).or_insert(last.unwrap_or(now));
+                told.entry(key).or_insert_with(|| last.unwrap_or(now));
             }
         }
         self.0 = told;

@@ -18,6 +18,7 @@ mod grpc_web;
 mod h2_origins;
 mod h2_pool;
 mod life;
+mod listeners;
 mod nothing_dropped;
 mod observe;
 mod origin_requests;

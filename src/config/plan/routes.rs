@@ -1,6 +1,6 @@
 //! The keys of `[[route]]`.
 
-use super::keys::{Hidden, KeyChange, Keys};
+use super::keys::{Hidden, Keys};
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
@@ -148,13 +148,8 @@ fn header_keys(changes: &HeaderChanges) -> Keys {
 }
 
 /// What becomes of the state of a route that changes.
-pub(super) fn effects(
-    old: &RouteSettings,
-    new: &RouteSettings,
-    _changes: &[KeyChange],
-) -> Vec<String> {
-    let limits = (&old.rate_limit, &new.rate_limit);
-    match limits {
+pub(super) fn effects(old: &RouteSettings, new: &RouteSettings) -> Vec<String> {
+    match (&old.rate_limit, &new.rate_limit) {
         (Some(before), Some(now)) if before != now => {
             vec!["the counts of its rate limit start anew".to_owned()]
         }

@@ -68,9 +68,8 @@ async fn meet(server: &TlsAcceptor, client: &Arc<ClientConfig>, name: &str) -> O
         stream.flush().await.ok()?;
         Some((stream, facts))
     };
-    let (client, (server, facts)) = match tokio::join!(connect, accept) {
-        (Some(client), Some(server)) => (client, server),
-        _ => return None,
+    let (Some(client), Some((server, facts))) = tokio::join!(connect, accept) else {
+        return None;
     };
     let kind = server.get_ref().1.handshake_kind();
     assert_eq!(kind, client.get_ref().1.handshake_kind());

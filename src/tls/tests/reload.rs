@@ -125,6 +125,7 @@ fn one_that_is_not_valid_takes_the_place_only_of_another_such() {
     make(1, 20);
     let error = server.reload().unwrap_err().to_string();
     assert!(error.contains("a.crt is not valid before "), "{error}");
+    assert!(server.renewed(server.settings(), true, true).is_err());
     assert!(server.certificates()[0].is_valid_at(now()));
 
     make(-10, -1);

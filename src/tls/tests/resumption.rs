@@ -81,7 +81,7 @@ async fn sessions_outlive_reloads_generations_and_the_process() {
         assert_eq!(resumes(&server, &client, "a.test").await, Some(true));
         // Another generation, in which the listener has one certificate more.
         let more = [settings[0].clone(), certificate(dir.path(), "b", &["b.test"])];
-        let server = with(&tickets, &more);
+        let server = server.renewed(&TlsSettings::new(more.to_vec()), true, false).unwrap();
         assert_eq!(resumes(&server, &client, "a.test").await, Some(true));
         // A successor with the keys, and one without.
         let keys = serde_json::to_value(tickets.keys()).unwrap();

@@ -144,10 +144,51 @@ pub struct Recipe {
     pub key: &'static str,
 }
 
+/// What is wrong with a configuration that cannot be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Broken {
+    Syntax,
+    UnknownKey,
+    NoCertificate,
+    PortInUse,
+}
+
+impl Broken {
+    pub fn number(number: usize) -> Self {
+        [Self::Syntax, Self::UnknownKey, Self::NoCertificate, Self::PortInUse][number % 4]
+    }
+}
+
 impl Recipe {
+    /// Whether a configuration has one listener more.
+    pub fn has_extra(&self, number: usize) -> bool {
+        number % 5 == 3
+    }
+
+    /// The configuration after this number, with something wrong with it, and what
+    /// the report says then.
+    pub fn broken(&self, broken: Broken, number: usize) -> (String, String) {
+        let toml = self.toml(number + 1);
+        match broken {
+            Broken::Syntax => (format!("{toml}\n[[route]\n"), "config.toml:".to_owned()),
+            Broken::UnknownKey => {
+                (toml.replace("drain_timeout", "drain_timeuot"), "drain_timeuot".to_owned())
+            }
+            Broken::NoCertificate => {
+                (toml.replace("\"a.crt\"", "\"none.crt\""), "none.crt".to_owned())
+            }
+            Broken::PortInUse => {
+                let port = self.origins[0].port();
+                let listener =
+                    format!("[[listener]]\nname = \"taken\"\naddress = \"127.0.0.1:{port}\"\n");
+                (format!("{toml}{listener}"), format!("127.0.0.1:{port}"))
+            }
+        }
+    }
+
     /// The configuration with this number.
     pub fn toml(&self, number: usize) -> String {
-        let Ports { plain, tls, admin } = self.ports;
+        let Ports { plain, tls, admin, extra } = self.ports;
         let Self { certificate, key, .. } = self;
         let mut toml = format!(
             "[server]\nworkers = 2\ndrain_timeout = \"60s\"\n\
@@ -167,6 +208,10 @@ impl Recipe {
         let turning = Target::Turning.origins(number);
         let turn = format!("turn-{}", NAMES[turning[0]]);
         self.upstream(&mut toml, &turn, turning, weights);
+        if self.has_extra(number) {
+            let _infallible =
+                write!(toml, "[[listener]]\nname = \"extra\"\naddress = \"127.0.0.1:{extra}\"\n");
+        }
         route(&mut toml, "stable", "stable");
         route(&mut toml, "moving", "moving");
         route(&mut toml, "turning", &turn);
@@ -189,7 +234,8 @@ impl Recipe {
         let _infallible = write!(
             toml,
             "[[upstream]]\nname = \"{name}\"\norigins = [{}]\n\
-             [upstream.health]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"500ms\"\n",
+             [upstream.health]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"500ms\"\n\
+             [upstream.timeouts]\npool_idle = \"1s\"\n",
             list.join(", ")
         );
     }

@@ -166,6 +166,9 @@ async fn ask(
         }
     }
     let mut link = Link::open(door).await?;
+    if link.wire.is_resumed() {
+        client.event("resumed");
+    }
     match ask_on(client, &mut link, request).await {
         Err(Broken::Unused(what) | Broken::Used(what)) => Err(what),
         Ok(()) => {

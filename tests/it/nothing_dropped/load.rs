@@ -17,6 +17,8 @@ pub struct Shared {
     pub in_force: InForce,
     /// Whether clients should end.
     pub stop: AtomicBool,
+    /// Whether clients should ask nothing for now.
+    pub paused: AtomicBool,
     /// Whether processes may tell clients to go.
     pub upgrading: AtomicBool,
 }
@@ -53,6 +55,9 @@ impl Client {
         // Between half of it and one and a half times it.
         let share = u32::try_from((count * 7919) % 64).unwrap_or_default();
         tokio::time::sleep(pause / 2 + pause * share / 64).await;
+        while self.shared.paused.load(Ordering::Relaxed) && !self.is_over() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         if self.is_over() {
             return None;
         }

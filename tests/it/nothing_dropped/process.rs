@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::wire::PATIENCE;
 
 /// A `tollgate run`, by whatever process it is served at the time.
@@ -31,10 +33,13 @@ pub fn built() -> PathBuf {
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_tollgate").into())
 }
 
-/// A copy of the command in a folder, which can be replaced there.
-pub fn install(dir: &Path) {
+/// Puts a copy of a program where the proxy's is, in the place of what is there.
+///
+/// Copied by another process: a child that some other test starts could otherwise
+/// hold the copy open for writing, and it could not be run.
+pub fn install(program: &Path, dir: &Path) {
     let new = dir.join("tollgate.new");
-    std::fs::copy(built(), &new).unwrap();
+    assert!(Command::new("cp").arg(program).arg(&new).status().unwrap().success());
     std::fs::rename(new, dir.join("tollgate")).unwrap();
 }
 
@@ -72,6 +77,20 @@ impl Process {
         self.pids.push(pid);
     }
 
+    /// Runs a command of the same program, and gives what it printed.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        let output = tokio::process::Command::new(built())
+            .args(arguments)
+            .current_dir(&self.dir)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        format!("{}: {}", output.status, String::from_utf8_lossy(&text))
+    }
+
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
@@ -83,9 +102,9 @@ impl Process {
 
     /// Waits until none but the one that serves is left.
     pub async fn only_one_left(&mut self) -> bool {
-        let deadline = tokio::time::Instant::now() + PATIENCE * 4;
+        let deadline = Instant::now() + PATIENCE * 4;
         let serving = self.pid();
-        while tokio::time::Instant::now() < deadline {
+        while Instant::now() < deadline {
             for child in &mut self.children {
                 let _reaped = child.try_wait();
             }
@@ -101,9 +120,9 @@ impl Process {
     pub async fn stop(&mut self) {
         let pid = self.pid();
         signal(pid, "TERM");
-        let deadline = tokio::time::Instant::now() + PATIENCE * 4;
+        let deadline = Instant::now() + PATIENCE * 4;
         while self.runs(pid) {
-            assert!(tokio::time::Instant::now() < deadline, "process {pid} does not end");
+            assert!(Instant::now() < deadline, "process {pid} does not end");
             for child in &mut self.children {
                 let _reaped = child.try_wait();
             }
@@ -142,6 +161,24 @@ impl Drop for Process {
             let _ended = child.kill();
             let _reaped = child.wait();
         }
+    }
+}
+
+impl Holds {
+    /// The lower of each figure.
+    pub fn or_less(self, other: Self) -> Self {
+        Self {
+            resident: self.resident.min(other.resident),
+            files: self.files.min(other.files),
+            threads: self.threads.min(other.threads),
+        }
+    }
+
+    /// Whether nothing of it is more than before, but for `slack` KiB of memory.
+    pub fn is_within(&self, before: Self, slack: u64) -> bool {
+        self.resident <= before.resident + slack
+            && self.files <= before.files
+            && self.threads <= before.threads
     }
 }
 

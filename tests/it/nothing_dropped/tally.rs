@@ -113,14 +113,14 @@ impl Tally {
         self.inner.lock().failed
     }
 
+    /// How many requests of a kind failed.
+    pub fn failures_of(&self, kind: &str) -> usize {
+        self.inner.lock().kinds.get(kind).map_or(0, |kind| kind.failed)
+    }
+
     /// How often something happened, to all kinds together.
     pub fn events(&self, event: &str) -> usize {
         self.inner.lock().kinds.values().filter_map(|kind| kind.events.get(event)).sum()
-    }
-
-    /// How many requests were answered.
-    pub fn answered(&self) -> usize {
-        self.inner.lock().kinds.values().map(|kind| kind.micros.len()).sum()
     }
 
     /// How many requests of one kind were answered.

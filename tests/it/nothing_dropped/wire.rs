@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -77,6 +77,16 @@ impl Wire {
     /// The local port, by which the proxy's log knows the connection.
     pub fn port(&self) -> u16 {
         self.tcp().local_addr().map_or(0, |address| address.port())
+    }
+
+    /// Whether the handshake went on from an earlier one.
+    pub fn is_resumed(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => {
+                stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+            }
+        }
     }
 
     /// Whether the other side has ended it, as far as this machine knows at this

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -13,7 +13,7 @@ use super::admin::Admin;
 use super::configs::{InForce, NAMES, Recipe};
 use super::load::{Client, Shared};
 use super::origins::Origin;
-use super::process::{Process, install};
+use super::process::{Holds, Process, built, install};
 use super::tally::Tally;
 use super::wire::{Door, PATIENCE};
 use super::{http1, http2, lasting};
@@ -25,6 +25,8 @@ pub struct Ports {
     pub plain: u16,
     pub tls: u16,
     pub admin: u16,
+    /// Of a listener that comes and goes.
+    pub extra: u16,
 }
 
 pub struct World {
@@ -51,17 +53,19 @@ impl World {
             origins.push(Origin::named(name, over.subscribe()).await);
         }
         let addresses = std::array::from_fn(|origin| origins[origin].address);
-        let ports = Ports { plain: free_port(), tls: free_port(), admin: free_port() };
+        let [plain, tls, admin, extra] = std::array::from_fn(|_| free_port());
+        let ports = Ports { plain, tls, admin, extra };
         let (certificate, key) = ("a.crt", "a.key");
         let recipe = Recipe { ports, origins: addresses, certificate, key };
         let authority = Authority::new();
         authority.sign(dir.path(), "a", &["a.test"]);
         std::fs::write(dir.path().join("config.toml"), recipe.toml(0)).unwrap();
-        install(dir.path());
+        install(&built(), dir.path());
         let shared = Arc::new(Shared {
             tally: Tally::new(dir.path().join("proxy.log")),
             in_force: InForce::default(),
             stop: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
         });
         let mut world = Self {
@@ -105,6 +109,10 @@ impl World {
 
     pub fn plain(&self) -> Door {
         Door::plain(self.recipe.ports.plain)
+    }
+
+    pub fn extra(&self) -> Door {
+        Door::plain(self.recipe.ports.extra)
     }
 
     /// Starts all clients: about 400 requests and messages a second.
@@ -176,6 +184,53 @@ impl World {
         self.shared.stop.store(true, Ordering::Relaxed);
         for client in std::mem::take(&mut self.clients) {
             client.await.unwrap();
+        }
+    }
+
+    /// What the proxy holds while nobody asks it anything and all connections of the
+    /// load stay open: the least that is seen in a while, or the first that `enough`
+    /// is content with. What is left of the load's requests goes meanwhile.
+    pub async fn at_rest(&self, enough: impl Fn(&Holds) -> bool) -> Holds {
+        self.shared.paused.store(true, Ordering::Relaxed);
+        // Longer than idle connections to origins are kept.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let mut least = self.process.holds();
+        for _ in 0..1000 {
+            if enough(&least) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            least = least.or_less(self.process.holds());
+        }
+        self.shared.paused.store(false, Ordering::Relaxed);
+        least
+    }
+
+    /// What the proxy holds at rest, watched for a second.
+    pub async fn level(&self) -> Holds {
+        let looks = AtomicUsize::new(0);
+        self.at_rest(|_| looks.fetch_add(1, Ordering::Relaxed) >= 50).await
+    }
+
+    /// Each kind of client was answered, so that it could have failed.
+    pub fn everybody_was_there(&self) {
+        let kinds = [
+            "h1",
+            "h1 new",
+            "h1 tls",
+            "h1 tls new",
+            "h2",
+            "h2 tls",
+            "ws",
+            "ws h2",
+            "ws tls",
+            "download",
+            "download long",
+            "upload",
+            "upload long",
+        ];
+        for kind in kinds {
+            assert!(self.tally().answered_by(kind) > 0, "{kind}: nothing was answered");
         }
     }
 

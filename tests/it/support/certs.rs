@@ -31,12 +31,18 @@ impl Authority {
 
     /// Writes `FILE.crt` and `FILE.key` for these names.
     pub fn sign(&self, dir: &Path, file: &str, names: &[&str]) {
+        let (certificate, key) = self.signed(names);
+        std::fs::write(dir.join(format!("{file}.crt")), certificate).unwrap();
+        std::fs::write(dir.join(format!("{file}.key")), key).unwrap();
+    }
+
+    /// A certificate for these names and its key, in PEM.
+    pub fn signed(&self, names: &[&str]) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(dir.join(format!("{file}.crt")), certificate.pem()).unwrap();
-        std::fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+        (certificate.pem(), key.serialize_pem())
     }
 
     /// A client that trusts this authority only.
