@@ -25,6 +25,7 @@ mod origin_requests;
 mod origin_wire;
 mod policy;
 mod pool;
+mod reload;
 mod renewal;
 mod retries;
 mod routing;
