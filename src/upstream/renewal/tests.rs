@@ -77,6 +77,27 @@ fn an_origin_is_the_same_whatever_changes_around_it() {
     assert!(old.origins()[0].is_retired(), "it has left");
 }
 
+#[tokio::test]
+async fn nothing_is_left_of_those_before() {
+    let first = fresh(settings(&[(A, 1), (B, 1)]));
+    let (gone, origin) = (Arc::downgrade(&first), Arc::downgrade(&first.origins()[1]));
+    let mut keeping = tokio::spawn(first.clone().keep());
+    let mut upstream = first;
+    for round in 1..=50 {
+        let mut changed = settings(&[(A, round), (C, 1)]);
+        changed.max_idle = round as usize;
+        let new = succeeded(&upstream, changed);
+        keeping.await.unwrap();
+        keeping = tokio::spawn(new.clone().keep());
+        upstream = new;
+    }
+    assert!(gone.upgrade().is_none() && origin.upgrade().is_none());
+    assert_eq!(upstream.life.line().len(), 1);
+    assert_eq!(upstream.life.line.0.lock().len(), 2, "the one before was there until now");
+    assert_eq!(Arc::strong_count(&upstream.origins()[0].standing().clone()), 2);
+    keeping.abort();
+}
+
 #[test]
 fn one_set_up_anew_has_the_standing_of_the_one_before() {
     let mut limited = settings(&[(A, 1), (B, 1), (C, 1)]);
