@@ -132,7 +132,6 @@ impl Bound {
         if !go.await {
             return Ok(Ended::default());
         }
-        self.listeners.open(workers)?;
         let ready = Readiness::default();
         let admin = match self.admin {
             Some(socket) => {
@@ -142,6 +141,7 @@ impl Bound {
             }
             None => None,
         };
+        self.listeners.open(workers)?;
         ready.set(true);
         let ending = shutdown.await;
         ready.end();
