@@ -130,6 +130,8 @@ impl Bound {
         let keepers = Keepers::new(self.upstreams, false);
         keepers.start();
         if !go.await {
+            stop.cancel();
+            workers::join(threads).await;
             return Ok(Ended::default());
         }
         let ready = Readiness::default();
