@@ -134,10 +134,11 @@ impl Bound {
         let (workers, threads) = workers::start(workers, metrics, live, &told.upstreams, &stop)?;
         control.start_keepers();
         if !beginning.go().await {
+            stop.cancel();
+            workers::join(threads).await;
             return Ok(Ended::default());
         }
         let listeners = &inner.listeners;
-        listeners.open(workers)?;
         let ready = Readiness::default();
         let admin = match admin {
             Some(socket) => {
@@ -150,6 +151,7 @@ impl Bound {
             None => None,
         };
         let _followers = follow::start(&control, told.files);
+        listeners.open(workers)?;
         ready.set(true);
         beginning.serving();
         let handed_over = tokio::select! {
