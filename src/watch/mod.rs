@@ -1,8 +1,8 @@
 //! Tells when files hold something else than before.
 //!
-//! What is watched are folders, never a file: editors, configuration management
-//! and Kubernetes all put another file, or another link, in the place of the one
-//! there was. So every folder on the way to a file is watched, for the names that
+//! What is watched are folders, a file only beside: editors, configuration
+//! management and Kubernetes all put another file, or another link, in the place of
+//! the one there was. So every folder on the way to a file is watched, for the names that
 //! the way leads over; a ConfigMap's file is a link into `..data`, which is a link
 //! that is replaced. What counts then is the content, not what happened to it.
 //!
@@ -234,6 +234,7 @@ impl Files {
     fn compare(&mut self, look: Look) -> Vec<PathBuf> {
         let now = Instant::now();
         let before = std::mem::replace(&mut self.watches, look.watches);
+        self.writing.forget_others(&self.watches);
         if let Some(notifications) = &self.notifications {
             notifications.forget(&before, &self.watches);
             let blind = self.watches.blind.take();

@@ -400,21 +400,50 @@ mod linux {
         }
     }
 
-    #[test]
-    fn past_the_limit_of_watches_files_are_looked_at() {
+    /// Runs an ignored test of these where the user is root of a namespace of its
+    /// own, after a script. Not where that is not possible.
+    fn elsewhere(script: &str, test: &str) {
         let within = |script: &str| {
             let mut unshare = Command::new("unshare");
-            unshare.args(["--user", "--map-root-user", "sh", "-c", script]);
+            unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
             unshare.arg(std::env::current_exe().unwrap()).output()
         };
-        const NO_WATCHES: &str = "echo 0 > /proc/sys/user/max_inotify_watches";
-        if !within(NO_WATCHES).is_ok_and(|output| output.status.success()) {
+        if !within(script).is_ok_and(|output| output.status.success()) {
             eprintln!("not tried: there are no user namespaces here");
             return;
         }
-        let test = "--include-ignored --exact watch::tests::linux::past_the_limit";
-        let output = within(&format!("{NO_WATCHES} && exec \"$0\" {test}")).unwrap();
+        let test = format!("--include-ignored --exact watch::tests::linux::{test}");
+        let output = within(&format!("{script} && exec \"$0\" {test}")).unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    #[test]
+    fn past_the_limit_of_watches_files_are_looked_at() {
+        elsewhere("echo 0 > /proc/sys/user/max_inotify_watches", "past_the_limit");
+    }
+
+    /// As in a container whose configuration is mounted alone.
+    #[tokio::test]
+    #[ignore = "needs to mount"]
+    async fn mounted() {
+        let mut case = Case::new("config.toml").await;
+        let outside = case.path("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("config.toml"), "new").unwrap();
+        let [from, to] = [outside.join("config.toml"), case.path("config.toml")];
+        run("mount", &["--bind", &from.display().to_string(), &to.display().to_string()]);
+        let paths = [to, case.path("signal")];
+        case.files.follow(paths);
+        case.is_silent().await;
+        for text in ["newer", "newest"] {
+            fs::write(&from, text).unwrap();
+            assert_eq!(case.changed().await, ["config.toml"]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_mounted_by_itself_is_followed_too() {
+        elsewhere("mount --bind /tmp /tmp", "mounted");
     }
 }
