@@ -291,8 +291,9 @@ live_reload() {
   configure two
   holds "a reload is done when systemctl returns" sc reload tollgate
   expect "and is in force" two "$(ask)"
-  echo wrong >>"$work/etc/config.toml"
+  echo 'wrong = true' >>"$work/etc/config.toml"
   fails "a wrong configuration fails the reload" sc reload tollgate
+  holds "which says what is wrong" grep -q 'there is no such key' "$work/log"
   expect "and the old one stays in force" two "$(ask)"
   configure two
   expect "it is one process all the time" "$before" "$(main_pid)"
@@ -367,7 +368,7 @@ live_sockets() {
 }
 
 live_wrong() {
-  echo wrong >>"$work/etc/config.toml"
+  echo 'wrong = true' >>"$work/etc/config.toml"
   fails "a wrong configuration fails the start" sc start tollgate
   sleep 1
   expect "which is not tried again" "failed 78" \
