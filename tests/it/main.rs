@@ -10,6 +10,7 @@ mod balancing;
 mod cli;
 mod config;
 mod defects;
+mod deploy;
 mod dns;
 mod errors;
 mod forwarding;
