@@ -26,6 +26,7 @@ mod origin_requests;
 mod origin_wire;
 mod policy;
 mod pool;
+mod renewal;
 mod retries;
 mod routing;
 mod support;
