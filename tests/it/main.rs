@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![allow(unreachable_pub, reason = "the modules share what is public in `support`")]
 
+mod admin_api;
 mod architecture;
 mod axum_embed;
 mod balancing;
