@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::inherited::{Inherited, Origin, Taken};
+use super::inherited::{Giver, Inherited, Taken};
 use super::sockets::BoundSocket;
 use super::unix::{self, SocketFile};
 use super::{ListenAddress, ListenerSettings};
@@ -43,7 +43,7 @@ pub(super) struct Opened {
     pub(super) sockets: Vec<(usize, BoundSocket)>,
     pub(super) file: Option<Arc<SocketFile>>,
     /// Who has opened them, if it was not this process.
-    pub(super) origin: Option<Origin>,
+    pub(super) giver: Option<Giver>,
 }
 
 impl Terms {
@@ -77,7 +77,7 @@ impl Terms {
         let first = BoundSocket::unix(socket, file.clone());
         let address = ListenAddress::Unix(path.to_owned());
         let sockets = self.doubled(vec![first])?;
-        Ok(Opened { address, sockets, file: Some(file), origin: None })
+        Ok(Opened { address, sockets, file: Some(file), giver: None })
     }
 
     fn tcp(self, mut address: SocketAddr, ours: impl Fn(SocketAddr) -> bool) -> io::Result<Opened> {
@@ -99,12 +99,12 @@ impl Terms {
             }
             sockets.push((worker, BoundSocket::tcp(socket)));
         }
-        Ok(Opened { address: address.into(), sockets, file: None, origin: None })
+        Ok(Opened { address: address.into(), sockets, file: None, giver: None })
     }
 
     fn taken(self, address: &ListenAddress, taken: Taken) -> io::Result<Opened> {
         let Taken { mut sockets, shared, file } = taken;
-        let (file, origin) = file.unzip();
+        let (file, giver) = file.unzip();
         if let (true, ListenAddress::Tcp(address)) = (shared, address) {
             while sockets.len() < self.workers {
                 // Another user's process may have bound the first.
@@ -114,7 +114,7 @@ impl Terms {
             }
         }
         let sockets = self.doubled(sockets)?;
-        Ok(Opened { address: address.clone(), sockets, file, origin })
+        Ok(Opened { address: address.clone(), sockets, file, giver })
     }
 
     /// Deals out sockets, and doubles of them to workers that would have none.

@@ -15,7 +15,7 @@ use crate::socket::tune;
 
 /// Who has opened a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Origin {
+pub enum Giver {
     /// An earlier process of this proxy, which leaves it: the file of a Unix socket
     /// is removed at the end of this one, as if it had made it.
     Predecessor,
@@ -32,7 +32,7 @@ pub struct Inherited(Vec<Found>);
 struct Found {
     socket: Socket,
     address: ListenAddress,
-    origin: Origin,
+    giver: Giver,
 }
 
 /// What was found for an address.
@@ -42,18 +42,18 @@ pub(super) struct Taken {
     /// Whether all of them share their address with others of this user's.
     pub(super) shared: bool,
     /// The file of a Unix socket, and who has made it.
-    pub(super) file: Option<(Arc<SocketFile>, Origin)>,
+    pub(super) file: Option<(Arc<SocketFile>, Giver)>,
 }
 
 impl Inherited {
-    /// Takes these sockets over. Nothing about them is changed yet.
+    /// Takes these sockets over. How they listen is not changed yet.
     ///
     /// # Errors
     ///
     /// One is no socket, does not listen, or is neither of TCP nor a Unix stream
     /// socket with a path; the message says which.
-    pub fn new(sockets: impl IntoIterator<Item = OwnedFd>, origin: Origin) -> io::Result<Self> {
-        let found = sockets.into_iter().map(|socket| Found::new(socket, origin));
+    pub fn new(sockets: impl IntoIterator<Item = OwnedFd>, giver: Giver) -> io::Result<Self> {
+        let found = sockets.into_iter().map(|socket| Found::new(socket, giver));
         found.collect::<io::Result<_>>().map(Self)
     }
 
@@ -86,8 +86,8 @@ impl Inherited {
 
     /// Closes what nobody has taken, and says so.
     pub fn close(self) {
-        for Found { address, origin, .. } in self.0 {
-            tracing::warn!(%address, ?origin, "a socket was handed on that no listener is for; it is closed");
+        for Found { address, giver, .. } in self.0 {
+            tracing::warn!(%address, ?giver, "a socket was handed on that no listener is for; it is closed");
         }
     }
 
@@ -95,10 +95,10 @@ impl Inherited {
     pub(super) fn take(&mut self, address: &ListenAddress) -> io::Result<Option<Taken>> {
         let there = |found: &mut Found| same(&found.address, address);
         let found: Vec<Found> = self.0.extract_if(.., there).collect();
-        let Some(origin) = found.first().map(|found| found.origin) else { return Ok(None) };
+        let Some(giver) = found.first().map(|found| found.giver) else { return Ok(None) };
         let mut taken = Taken { sockets: Vec::new(), shared: true, file: None };
         if let ListenAddress::Unix(path) = address {
-            taken.file = Some((Arc::new(SocketFile::at(path)), origin));
+            taken.file = Some((Arc::new(SocketFile::at(path)), giver));
         }
         for Found { socket, .. } in found {
             socket.set_nonblocking(true)?;
@@ -115,7 +115,7 @@ impl Inherited {
 }
 
 impl Found {
-    fn new(socket: OwnedFd, origin: Origin) -> io::Result<Self> {
+    fn new(socket: OwnedFd, giver: Giver) -> io::Result<Self> {
         let fd = socket.as_raw_fd();
         let wrong = |what: String| {
             let message = format!("the file descriptor {fd} that was handed on {what}");
@@ -126,6 +126,8 @@ impl Found {
         if kind != Type::STREAM {
             return Err(wrong("is no stream socket".to_owned()));
         }
+        // A child of this process is not to have it by accident.
+        view.set_cloexec(true)?;
         let address = view.local_addr()?;
         let address = match (address.as_socket(), address.as_pathname()) {
             (Some(address), _) => ListenAddress::Tcp(address),
@@ -137,7 +139,7 @@ impl Found {
         if !view.is_listener()? {
             return Err(wrong(format!("does not listen ({address})")));
         }
-        Ok(Self { socket: socket.into(), address, origin })
+        Ok(Self { socket: socket.into(), address, giver })
     }
 }
 

@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use bind::BindError;
-pub use inherited::{Inherited, Origin};
+pub use inherited::{Giver, Inherited};
 pub use listeners::{Aside, Change, Listeners, Shared};
 pub use permits::{LimitReached, Permit, Permits, Share};
 pub use settings::{ConnectionLimits, ListenAddress, ListenerSettings, ProxyProtocolSettings};

@@ -1,24 +1,44 @@
-//! The admin listener: is it alive, is it ready, what does it count.
+//! The admin listener: is it alive, is it ready, what does it count; and whatever an
+//! operator may ask of a running proxy.
 //!
 //! It answers on the address it is bound to, loopback by default. There, a
 //! `Host` that is no loopback name is refused: a page in a browser on this
 //! machine could otherwise read it through a name of its own (DNS rebinding).
+//! Changes are further guarded: no page may ask for them, and where others than this
+//! machine can, a token is needed.
 
+mod api;
+mod guard;
+mod input;
+mod operator;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
+use crate::accept::Aside;
 use crate::drain;
 use crate::observe::Metrics;
 use crate::respond::{Answer, Format};
-use crate::route::host_of;
+
+use socket::{Accepting, Peer};
+
+pub use guard::Token;
+pub use operator::{
+    Confirmed, DRY_RUN_PERSISTS, LOG_LEVEL_PERSISTS, LastReload, ORIGIN_PERSISTS, Operator,
+    OriginChange, PendingConfirm, Refused, Reload, Reloaded, Reply, Status, Upgraded,
+};
 
 /// Whether the proxy takes traffic. Cheap to clone; all clones say the same.
 #[derive(Clone, Debug, Default)]
@@ -30,12 +50,14 @@ struct Said {
     ending: AtomicBool,
 }
 
-/// What the admin listener tells of.
+/// What the admin listener tells of, and whom it has carry out what is asked.
 #[derive(Clone, Debug)]
 pub struct AdminState {
     metrics: Metrics,
     ready: Readiness,
     drain: drain::Watcher,
+    operator: Option<Arc<dyn Operator>>,
+    token: Token,
 }
 
 impl Readiness {
@@ -62,7 +84,33 @@ impl AdminState {
     /// Tells of these.
     #[must_use]
     pub fn new(metrics: Metrics, ready: Readiness, drain: drain::Watcher) -> Self {
-        Self { metrics, ready, drain }
+        Self { metrics, ready, drain, operator: None, token: Token::default() }
+    }
+
+    /// Has what is asked carried out by `operator`; without one, all of `/api` is
+    /// answered 501.
+    #[must_use]
+    pub fn operated_by(mut self, operator: Arc<dyn Operator>) -> Self {
+        self.operator = Some(operator);
+        self
+    }
+
+    /// Asks for this token.
+    #[must_use]
+    pub fn guarded_by(mut self, token: Token) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// What it is up to, in one word.
+    fn phase(&self) -> &'static str {
+        if self.ready.is_ending() || self.drain.is_draining() {
+            "draining"
+        } else if self.ready.get() {
+            "ready"
+        } else {
+            "starting"
+        }
     }
 }
 
@@ -73,50 +121,60 @@ impl AdminState {
 ///
 /// The listener cannot be polled.
 pub async fn serve(
-    listener: impl axum::serve::Listener<Addr = SocketAddr>,
+    socket: Aside,
     state: AdminState,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let address = listener.local_addr()?;
-    let router = router(state, address);
+    let address = socket.local_addr();
+    let service = router(state, address).into_make_service_with_connect_info::<Peer>();
     // An admin connection that idles must not hold up the end.
     tokio::select! {
-        served = axum::serve(listener, router) => served,
+        served = axum::serve(Accepting(socket), service) => served,
         () = ended => Ok(()),
     }
 }
 
 fn router(state: AdminState, address: SocketAddr) -> Router {
+    let guard = guard::Guard { address, token: state.token.clone() };
     Router::new()
         .route("/", get(index))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(|headers: HeaderMap| async move {
-            let detail = "The admin listener has /livez, /readyz and /metrics.";
-            refuse(StatusCode::NOT_FOUND, "not_found", detail, &headers)
+        .merge(api::router())
+        .method_not_allowed_fallback(|fields: HeaderMap| async move {
+            let detail = "This path does not take that method.";
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail, &fields)
         })
-        .layer(middleware::from_fn_with_state(address, local_host_only))
+        .fallback(|fields: HeaderMap| async move {
+            let detail = "There is no such path; `/` lists those that there are.";
+            refuse(StatusCode::NOT_FOUND, "not_found", detail, &fields)
+        })
+        .layer(middleware::from_fn_with_state(guard, guard::check))
         .with_state(state)
 }
 
-async fn index() -> Html<&'static str> {
-    Html(
-        "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<title>Tollgate</title>\n\
-         <h1>Tollgate</h1>\n<ul>\n<li><a href=/livez>livez</a>: the process runs\n\
-         <li><a href=/readyz>readyz</a>: it takes traffic\n\
-         <li><a href=/metrics>metrics</a>: what it counts\n</ul>\n",
-    )
+async fn index() -> Html<String> {
+    let mut page = "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n\
+                    <title>Tollgate</title>\n<h1>Tollgate</h1>\n<ul>\n\
+                    <li><a href=/livez>livez</a>: the process runs\n\
+                    <li><a href=/readyz>readyz</a>: it takes traffic\n\
+                    <li><a href=/metrics>metrics</a>: what it counts\n</ul>\n<dl>\n"
+        .to_owned();
+    for (path, purpose) in api::PATHS {
+        let linked = path.strip_prefix("GET ").map(|path| format!("GET <a href={path}>{path}</a>"));
+        let path = linked.as_deref().unwrap_or(path);
+        let _infallible = writeln!(page, "<dt><code>{path}</code><dd>{purpose}");
+    }
+    page.push_str("</dl>\n");
+    Html(page)
 }
 
-async fn readyz(State(state): State<AdminState>) -> (StatusCode, &'static str) {
-    if state.ready.is_ending() || state.drain.is_draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else if state.ready.get() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
-    }
+async fn readyz(State(state): State<AdminState>) -> (StatusCode, String) {
+    let phase = state.phase();
+    let ready = phase == "ready";
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{phase}\n"))
 }
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
@@ -124,75 +182,11 @@ async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, open_metrics)], state.metrics.render())
 }
 
-async fn local_host_only(
-    State(address): State<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let host = host_of(&request).unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let is_local = bare == "localhost"
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback());
-    if !address.ip().is_loopback() || is_local {
-        return next.run(request).await;
-    }
-    let detail = "The admin listener answers to localhost only.";
-    refuse(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail, request.headers())
-}
-
 fn refuse(
     status: StatusCode,
     code: &'static str,
     detail: &'static str,
-    headers: &HeaderMap,
+    fields: &HeaderMap,
 ) -> Response {
-    Answer::new(status, code, detail).render::<axum::body::Body>(Format::preferred(headers))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http_body_util::BodyExt;
-    use tower::ServiceExt;
-
-    async fn ask(state: &AdminState, host: &str, path: &str) -> (u16, String) {
-        let router = router(state.clone(), "127.0.0.1:6190".parse().unwrap());
-        let request = Request::get(path).header("host", host).body(axum::body::Body::empty());
-        let response = router.oneshot(request.unwrap()).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn readiness_follows_the_life_of_the_proxy() {
-        let (ready, trigger) = (Readiness::default(), drain::trigger());
-        let state = AdminState::new(Metrics::default(), ready.clone(), trigger.watcher());
-        assert_eq!(ask(&state, "localhost", "/livez").await.0, 200);
-        assert_eq!(ask(&state, "localhost", "/readyz").await, (503, "starting\n".to_owned()));
-        ready.set(true);
-        assert_eq!(ask(&state, "localhost", "/readyz").await, (200, "ready\n".to_owned()));
-        trigger.drain(std::time::Duration::from_secs(1)).await;
-        assert_eq!(ask(&state, "localhost", "/readyz").await, (503, "draining\n".to_owned()));
-    }
-
-    #[tokio::test]
-    async fn a_strangers_host_is_refused() {
-        let state =
-            AdminState::new(Metrics::default(), Readiness::default(), drain::Watcher::never());
-        for host in ["127.0.0.1:6190", "[::1]:6190", "localhost"] {
-            assert_eq!(ask(&state, host, "/livez").await.0, 200, "{host}");
-        }
-        for host in ["evil.test", "192.0.2.1", ""] {
-            assert_eq!(ask(&state, host, "/metrics").await.0, 421, "{host}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_not_there_is_404() {
-        let state =
-            AdminState::new(Metrics::default(), Readiness::default(), drain::Watcher::never());
-        assert_eq!(ask(&state, "localhost", "/nothing").await.0, 404);
-        assert!(ask(&state, "localhost", "/metrics").await.1.contains("tollgate_build_info"));
-    }
+    Answer::new(status, code, detail).render::<axum::body::Body>(Format::preferred(fields))
 }

@@ -4,6 +4,7 @@
 //! The cycle is worked out once for each rotation of the upstream. A pick is
 //! then one addition and one look-up, without a lock.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,11 +30,15 @@ struct Cycle {
 }
 
 impl RoundRobin {
-    /// Picks among the origins of `upstream`.
+    /// Picks among the origins of `upstream`: the first is the first, unless the
+    /// upstream was renewed. Then it is anyone's turn, as it would have been, so
+    /// that many renewals do not make for more requests to the first.
     #[must_use]
     pub fn new(upstream: Arc<Upstream>) -> Self {
         let cycle = ArcSwap::from_pointee(Cycle::of(&upstream.rotation()));
-        Self { upstream, cycle, next: AtomicUsize::new(0) }
+        let anyone = || RandomState::new().hash_one(&**upstream.name()) as usize;
+        let next = if upstream.is_renewed() { anyone() } else { 0 };
+        Self { upstream, cycle, next: AtomicUsize::new(next) }
     }
 }
 
@@ -65,11 +70,10 @@ impl Balance for RoundRobin {
 
 impl Cycle {
     fn of(rotation: &Rotation) -> Self {
-        let weights: Vec<u32> = rotation.origins.iter().map(|origin| origin.weight()).collect();
         Self {
             generation: rotation.generation,
             origins: rotation.origins.clone(),
-            turns: smooth(&weights),
+            turns: smooth(&rotation.weights),
         }
     }
 }

@@ -7,7 +7,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use super::serve::{runtime, start_log, stop_signal};
+use super::log::start_log;
+use super::serve::{runtime, stop_signal};
 use crate::app::demo::{Made, ensure_certificate, serve_origin};
 use crate::app::{Bound, Proxy, SetupError};
 use crate::config::Settings;
@@ -29,7 +30,7 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
         crate::config::parse(&path, SAMPLE)
     };
     let settings = settings.map_err(SetupError::from)?;
-    start_log(&settings.log);
+    let _log_level = start_log(&settings.log);
     let origins = demo_origins(&settings);
     let bound = Proxy::build(settings).map_err(SetupError::from)?.bind()?;
     runtime()?.block_on(async {

@@ -1,19 +1,24 @@
 //! The command line: reads it, does as it says, and turns what went wrong into
 //! a message and an exit code.
 
+mod client;
 mod demo;
 mod health;
 mod keys;
+mod log;
+mod operate;
 mod serve;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::app::{BindError, SetupError};
+use operate::{Asked, OriginArguments};
 
 /// Exit codes, after `sysexits.h`.
 const EX_UNAVAILABLE: u8 = 69;
@@ -26,9 +31,12 @@ Examples:
   tollgate check -c config.toml      say everything that is wrong with a file
   tollgate run -c config.toml        serve
   tollgate hash-key --generate       make an API key and the line for it
+  tollgate reload --plan             say what a reload would change
+  tollgate reload --confirm 60s      reload, and roll back unless confirmed
 
-Exit codes: 0 ended as asked, 1 unhealthy, 2 wrong usage, 69 an address
-cannot be bound, 70 a fault of Tollgate's own, 78 the configuration is wrong.";
+Exit codes: 0 ended as asked, 1 unhealthy or refused, 2 wrong usage, 69 an
+address cannot be bound or reached, 70 a fault of Tollgate's own, 78 the
+configuration is wrong.";
 
 /// A reverse proxy and API gateway.
 #[derive(Debug, Parser)]
@@ -77,6 +85,61 @@ enum Command {
         #[arg(long)]
         address: Option<SocketAddr>,
     },
+    /// Have a running proxy read its configuration again.
+    Reload {
+        #[command(flatten)]
+        asked: Asked,
+        /// Say what would change, and change nothing.
+        #[arg(long)]
+        plan: bool,
+        /// Roll back unless `tollgate confirm` comes within this time, such as `60s`.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        #[arg(conflicts_with = "plan")]
+        confirm: Option<Duration>,
+    },
+    /// Keep the configuration that would be rolled back.
+    Confirm {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Go back to the configuration before the last reload.
+    Rollback {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Have the binary that now is there take over from a running one.
+    Upgrade {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Say what runs, with which configuration.
+    Status {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Show the upstreams of a running proxy and their origins.
+    Upstreams {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Show an origin of a running proxy, or change its weight, drain or enable it.
+    Origin {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        arguments: OriginArguments,
+    },
+    /// Show how much a running proxy logs, or change it.
+    LogLevel {
+        #[command(flatten)]
+        asked: Asked,
+        /// A level such as `debug`, or a filter such as `info,tollgate::upstream=debug`.
+        #[arg(conflicts_with = "reset")]
+        level: Option<String>,
+        /// Back to what is configured.
+        #[arg(long)]
+        reset: bool,
+    },
     /// Turn an API key, read from standard input, into its digest for the
     /// configuration.
     HashKey {
@@ -95,6 +158,18 @@ enum Failure {
     Bind(#[from] BindError),
     #[error("{0}")]
     Unhealthy(String),
+    /// Nobody answers at the admin address.
+    #[error("{0}")]
+    Unreachable(String),
+    /// A running proxy says no.
+    #[error("{0}")]
+    Refused(String),
+    /// A running proxy says that what was given to it is wrong.
+    #[error("{0}")]
+    Rejected(String),
+    /// A running proxy says that its configuration is wrong: the report.
+    #[error("{0}")]
+    Misconfigured(String),
     #[error("{what}")]
     Io {
         what: String,
@@ -111,9 +186,9 @@ impl Failure {
 
     fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Setup(_) => EX_CONFIG,
-            Self::Bind(_) => EX_UNAVAILABLE,
-            Self::Unhealthy(_) => 1,
+            Self::Setup(_) | Self::Misconfigured(_) => EX_CONFIG,
+            Self::Bind(_) | Self::Unreachable(_) => EX_UNAVAILABLE,
+            Self::Unhealthy(_) | Self::Refused(_) | Self::Rejected(_) => 1,
             Self::Io { .. } => EX_SOFTWARE,
         })
     }
@@ -122,14 +197,7 @@ impl Failure {
 /// Reads the command line and does as it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Run { config } => serve::run(&config_path(config)),
-        Command::Check { config } => serve::check(&config_path(config)),
-        Command::Demo { config } => demo::run(config),
-        Command::DemoOrigin { address, name } => demo::origin(address, &name),
-        Command::Healthcheck { config, address } => health::check(config, address),
-        Command::HashKey { generate } => keys::hash(generate),
-    };
+    let done = run(Cli::parse().command);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -139,10 +207,33 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run { config } => serve::run(&config_path(config)),
+        Command::Check { config } => serve::check(&config_path(config)),
+        Command::Demo { config } => demo::run(config),
+        Command::DemoOrigin { address, name } => demo::origin(address, &name),
+        Command::Healthcheck { config, address } => health::check(config, address),
+        Command::Reload { asked, plan, confirm } => operate::reload(asked, plan, confirm),
+        Command::Confirm { asked } => operate::confirm(asked),
+        Command::Rollback { asked } => operate::roll_back(asked),
+        Command::Upgrade { asked } => operate::upgrade(asked),
+        Command::Status { asked } => operate::status(asked),
+        Command::Upstreams { asked } => operate::upstreams(asked),
+        Command::Origin { asked, arguments } => operate::origin(asked, &arguments),
+        Command::LogLevel { asked, level, reset } => {
+            operate::log_level(asked, level.as_deref(), reset)
+        }
+        Command::HashKey { generate } => keys::hash(generate),
+    }
+}
+
 /// The error with all its causes; a report on a configuration is shown as it is.
 fn message(failure: &Failure) -> String {
-    if let Failure::Setup(SetupError::Config(report)) = failure {
-        return report.to_string();
+    match failure {
+        Failure::Setup(SetupError::Config(report)) => return report.to_string(),
+        Failure::Misconfigured(report) => return report.clone(),
+        _ => {}
     }
     let mut message = format!("tollgate: {failure}");
     let mut cause = std::error::Error::source(failure);

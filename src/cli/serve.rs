@@ -1,16 +1,15 @@
 //! `tollgate run` and `tollgate check`.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
 
 use super::Failure;
+use super::log::start_log;
 use crate::app::{Bound, Proxy, SetupError};
-use crate::config::{LogSettings, Settings};
+use crate::config::Settings;
 use crate::observe::LogOutput;
 
 pub(super) fn check(path: &Path) -> Result<(), Failure> {
@@ -24,7 +23,7 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let settings = crate::config::load(path).map_err(SetupError::from)?;
-    start_log(&settings.log);
+    let _log_level = start_log(&settings.log);
     let bound = Proxy::build(settings).map_err(SetupError::from)?.bind()?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
@@ -67,24 +66,6 @@ pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
             std::process::exit(130);
         });
     })
-}
-
-/// Sends the operational log to standard error; `RUST_LOG` overrules the
-/// configured level. h2 warns of what its peers do, which would let them write
-/// the log: that is left out unless the level asks for it.
-pub(super) fn start_log(settings: &LogSettings) {
-    let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(format!("h2=error,{}", settings.level)))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    let started = if settings.json {
-        log.json().flatten_event(true).try_init()
-    } else {
-        log.with_ansi(io::stderr().is_terminal()).try_init()
-    };
-    if let Err(error) = started {
-        eprintln!("tollgate: the log cannot be started: {error}");
-    }
 }
 
 fn announce(bound: &Bound) {

@@ -3,6 +3,7 @@
 //! A file is read key by key with its spans, so that everything that is wrong
 //! with it is said at once, each with its place and what was expected there.
 
+mod admin;
 mod dns;
 mod listeners;
 mod plan;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use admin::{AdminAccess, admin_access};
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
@@ -53,7 +55,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
         for error in errors {
             problems.add("", error.span().unwrap_or(0..0), error.message(), None);
         }
-        routes::conceal_keys(text, &problems);
+        conceal_secrets(text, &problems);
         // What follows a broken line would be guesswork.
         return Err(problems.into_error(path));
     }
@@ -65,7 +67,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let (server, trust) = server::server(&mut root);
     let log = server::log(&mut root);
     let access_log = server::access_log(&mut root, base);
-    let admin = server::admin(&mut root);
+    let admin = admin::read(&mut root, base);
     let dns = dns::read(&mut root);
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
@@ -79,4 +81,30 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         ("resolver", "[dns]"),
     ]);
     Settings { listeners, upstreams, routes, server, dns, trust, access_log, log, admin }
+}
+
+/// Whether this text says where a secret is, or what its digest is, and is not the
+/// secret itself.
+fn says_where(text: &str) -> bool {
+    ["env:", "file:", "sha256:"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+/// Keeps what may be a secret out of the report on a text that is no TOML, and so has
+/// no values yet: whatever is quoted behind `key =` or `token =`.
+fn conceal_secrets(text: &str, problems: &Problems<'_>) {
+    let named = ["key", "token"]
+        .into_iter()
+        .flat_map(|word| text.match_indices(word).map(|(at, word)| at + word.len()));
+    for behind in named {
+        let Some(rest) = text[behind..].trim_start().strip_prefix('=') else { continue };
+        let rest = rest.trim_start();
+        let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else { continue };
+        let value = &rest[1..];
+        if says_where(value) {
+            continue;
+        }
+        let start = text.len() - value.len();
+        let length = value.find([quote, '\n']).unwrap_or(value.len());
+        problems.conceal(start..start + length);
+    }
 }

@@ -134,13 +134,40 @@ impl LoadError {
         &self.problems
     }
 
-    fn render(&self, problem: &Problem, renderer: &Renderer) -> String {
-        let path = self.path.display().to_string();
-        let place = format!("{path}:{}:{}", problem.line, problem.column);
+    /// The report without colours, wherever this process's output goes: for others
+    /// to read.
+    #[must_use]
+    pub fn plain(&self) -> String {
+        self.report(&Renderer::plain().decor_style(DecorStyle::Ascii))
+    }
+
+    /// Each problem in one line: place, key and what is wrong.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| self.title(problem))
+    }
+
+    fn title(&self, problem: &Problem) -> String {
+        let place = format!("{}:{}:{}", self.path.display(), problem.line, problem.column);
         let key =
             if problem.key.is_empty() { String::new() } else { format!("`{}`: ", problem.key) };
-        let title = format!("{place}: {key}{}", problem.message);
-        let mut group = Group::with_title(Level::ERROR.primary_title(title));
+        format!("{place}: {key}{}", problem.message)
+    }
+
+    fn report(&self, renderer: &Renderer) -> String {
+        let mut report = String::new();
+        for problem in &self.problems {
+            report.push_str(&self.render(problem, renderer));
+            report.push_str("\n\n");
+        }
+        let count = self.problems.len();
+        let plural = if count == 1 { "" } else { "s" };
+        report.push_str(&format!("{count} problem{plural} in {}", self.path.display()));
+        report
+    }
+
+    fn render(&self, problem: &Problem, renderer: &Renderer) -> String {
+        let path = self.path.display().to_string();
+        let mut group = Group::with_title(Level::ERROR.primary_title(self.title(problem)));
         if !self.text.is_empty() {
             let end = problem.span.end.clamp(problem.span.start, self.text.len());
             // A whole table is marked by its first line.
@@ -162,13 +189,7 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let styled = std::io::stderr().is_terminal();
         let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
-        let renderer = renderer.decor_style(DecorStyle::Ascii);
-        for problem in &self.problems {
-            writeln!(f, "{}\n", self.render(problem, &renderer))?;
-        }
-        let count = self.problems.len();
-        let plural = if count == 1 { "" } else { "s" };
-        write!(f, "{count} problem{plural} in {}", self.path.display())
+        f.write_str(&self.report(&renderer.decor_style(DecorStyle::Ascii)))
     }
 }
 

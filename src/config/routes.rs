@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
-use super::RouteSettings;
 use super::listeners::unique;
-use super::problem::Problems;
 use super::reader::{Fits, Misfit, Table, Value, nearest};
 use super::units::{
     api_key, duration, field_name, header_name, header_value, network, positive, set_min_rate,
     size, status,
 };
+use super::{RouteSettings, says_where};
 use crate::layers::{
     ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
     RateLimitSettings,
@@ -39,28 +38,8 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("min_rate", "min_request_rate"),
 ];
 
-/// How the value of an API key begins when it is not the key itself.
-const SAYS_WHERE: [&str; 3] = ["env:", "file:", "sha256:"];
-
 /// The names of the upstreams there are.
 pub(super) struct Upstreams<'a>(pub(super) &'a [String]);
-
-/// Keeps what may be an API key out of the report on a text that is no TOML, and
-/// so has no values yet: whatever is quoted behind `key =`.
-pub(super) fn conceal_keys(text: &str, problems: &Problems<'_>) {
-    for (at, word) in text.match_indices("key") {
-        let Some(rest) = text[at + word.len()..].trim_start().strip_prefix('=') else { continue };
-        let rest = rest.trim_start();
-        let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else { continue };
-        let value = &rest[1..];
-        if SAYS_WHERE.iter().any(|prefix| value.starts_with(prefix)) {
-            continue;
-        }
-        let start = text.len() - value.len();
-        let length = value.find([quote, '\n']).unwrap_or(value.len());
-        problems.conceal(start..start + length);
-    }
-}
 
 pub(super) fn read(
     root: &mut Table<'_>,
@@ -333,9 +312,16 @@ fn rate_limit(mut table: Table<'_>) -> Option<RateLimitSettings> {
     let per = table.read("per", duration).unwrap_or(Duration::from_secs(1));
     let burst = table.read("burst", positive);
     let exempt = table.list("exempt", network).unwrap_or_default();
-    table.finish(&[("requests", "rate"), ("limit", "rate"), ("window", "per"), ("period", "per")]);
+    let dry_run = table.read("dry_run", Value::boolean).unwrap_or(false);
+    table.finish(&[
+        ("requests", "rate"),
+        ("limit", "rate"),
+        ("window", "per"),
+        ("period", "per"),
+        ("shadow", "dry_run"),
+    ]);
     let rate = rate?;
-    Some(RateLimitSettings { rate, per, burst: burst.unwrap_or(rate), exempt })
+    Some(RateLimitSettings { rate, per, burst: burst.unwrap_or(rate), exempt, dry_run })
 }
 
 fn api_keys(mut table: Table<'_>, base: &Path) -> Option<ApiKeySettings> {
@@ -363,7 +349,6 @@ fn api_keys(mut table: Table<'_>, base: &Path) -> Option<ApiKeySettings> {
 fn one_key(mut table: Table<'_>, base: &Path, names: &[String]) -> Option<ApiKey> {
     for (field, _, value) in table.entries() {
         // Whatever it is called, it may be the key itself.
-        let says_where = |text: &str| SAYS_WHERE.iter().any(|prefix| text.starts_with(prefix));
         if field != "name" && !value.string("").is_ok_and(says_where) {
             value.conceal();
         }

@@ -1,12 +1,12 @@
-//! `[server]`, `[log]`, `[access_log]` and `[admin]`.
+//! `[server]`, `[log]` and `[access_log]`.
 
 use std::path::Path;
 
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{count, duration, memory_size, network_or_unix, socket_address};
-use super::{AdminSettings, LogSettings, MemoryBudget, ServerSettings};
+use super::units::{count, duration, memory_size, network_or_unix, pause};
+use super::{LogSettings, MemoryBudget, ServerSettings};
 use crate::layers::TrustSettings;
-use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
+use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput, check_log_level};
 
 pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     let (mut server, mut trust) = (ServerSettings::default(), TrustSettings::default());
@@ -19,7 +19,7 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     table.set("max_connections_per_client", &mut server.connections.per_client, count);
     table.set("max_in_flight", &mut server.max_in_flight, count);
     table.set("memory_budget", &mut server.memory_budget, memory_budget);
-    table.set("lame_duck", &mut server.lame_duck, duration);
+    table.set("lame_duck", &mut server.lame_duck, pause);
     table.set("drain_timeout", &mut server.drain_timeout, duration);
     let trusted = table.list("trusted_proxies", network_or_unix).unwrap_or_default();
     trust.unix = trusted.contains(&None);
@@ -64,19 +64,9 @@ pub(super) fn log(root: &mut Table<'_>) -> LogSettings {
     let mut log = LogSettings::default();
     let Some(mut table) = root.table("log") else { return log };
     table.set("level", &mut log.level, |v| {
-        const WHAT: &str = "a level (error, warn, info, debug, trace) or a filter such as \
-                            \"info,tollgate::upstream=debug\"";
-        let text = v.string(WHAT)?;
-        let levels = ["off", "error", "warn", "info", "debug", "trace"];
-        let fits = |part: &str| {
-            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
-            levels.contains(&level.trim())
-        };
-        if text.split(',').all(fits) {
-            Ok(text.to_owned())
-        } else {
-            Err(Misfit::new(format!("`{text}` is not {WHAT}")))
-        }
+        let text = v.string("a level such as \"info\", or a filter")?;
+        check_log_level(text).map_err(Misfit::new)?;
+        Ok(text.to_owned())
     });
     table.set("format", &mut log.json, |v| v.word(&[("text", false), ("json", true)]));
     table.finish(&[]);
@@ -110,13 +100,4 @@ pub(super) fn access_log(root: &mut Table<'_>, base: &Path) -> AccessLogSettings
     table.set("format", &mut log.format, |v| v.word(&formats));
     table.finish(&[("path", "output"), ("file", "output")]);
     log
-}
-
-pub(super) fn admin(root: &mut Table<'_>) -> Option<AdminSettings> {
-    let mut admin = AdminSettings::default();
-    let Some(mut table) = root.table("admin") else { return Some(admin) };
-    let enabled = table.read("enabled", Value::boolean).unwrap_or(true);
-    table.set("address", &mut admin.address, socket_address);
-    table.finish(&[("listen", "address"), ("port", "address")]);
-    enabled.then_some(admin)
 }

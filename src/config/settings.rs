@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
+    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
     RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
@@ -104,6 +104,9 @@ pub struct LogSettings {
 pub struct AdminSettings {
     /// Default `127.0.0.1:6190`.
     pub address: SocketAddr,
+    /// The digest of the token that whoever asks must show; `None`: nobody has to, and
+    /// nothing can be changed unless the listener is on loopback.
+    pub token: Option<KeyDigest>,
 }
 
 /// One route: what it takes, what is asked of a request, what becomes of it.
@@ -172,7 +175,7 @@ impl Default for LogSettings {
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 6190)) }
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 6190)), token: None }
     }
 }
 

@@ -18,6 +18,15 @@ use crate::pace::MinRate;
 
 /// A time of at least a millisecond, such as `"1m 30s"`.
 pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
+    match pause(value)? {
+        parsed if parsed >= Duration::from_millis(1) => Ok(parsed),
+        _ => Err(Misfit::new("expected a duration of at least 1ms")
+            .hint("a timeout cannot be switched off; choose a long one instead")),
+    }
+}
+
+/// A time, which may be none.
+pub(super) fn pause(value: &Value<'_>) -> Fits<Duration> {
     const WHAT: &str = "a duration such as \"500ms\", \"10s\" or \"1m 30s\"";
     if !value.is_string() {
         return Err(value
@@ -27,13 +36,8 @@ pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
             .hint("write the unit: \"10s\" is ten seconds"));
     }
     let text = value.string(WHAT)?;
-    let parsed = humantime::parse_duration(text)
-        .map_err(|error| Misfit::new(format!("`{text}` is not {WHAT}: {error}")))?;
-    if parsed < Duration::from_millis(1) {
-        return Err(Misfit::new("expected a duration of at least 1ms")
-            .hint("a timeout cannot be switched off; choose a long one instead"));
-    }
-    Ok(parsed)
+    humantime::parse_duration(text)
+        .map_err(|error| Misfit::new(format!("`{text}` is not {WHAT}: {error}")))
 }
 
 /// A time, or none at all for `"off"`.
@@ -273,15 +277,31 @@ pub(super) fn file(value: &Value<'_>, base: &Path) -> Fits<PathBuf> {
     }
 }
 
-/// An API key: by its digest, or read from the environment or a file. What is
-/// read is never shown, not even when it is wrong.
-pub(super) fn api_key(value: &Value<'_>, base: &Path) -> Fits<KeyDigest> {
-    const WAYS: &str = "write \"env:NAME\", \"file:PATH\" or \"sha256:…\"; \
-                        `tollgate hash-key` makes the last from a key";
-    let text = value.string("a key")?;
+/// A secret: the digest of it, or what was read from the environment or a file.
+#[derive(Debug)]
+pub(super) enum Secret {
+    Digest(KeyDigest),
+    Read(Zeroizing<String>),
+}
+
+impl Secret {
+    pub(super) fn digest(&self) -> KeyDigest {
+        match self {
+            Self::Digest(digest) => *digest,
+            Self::Read(text) => KeyDigest::of(text.as_bytes()),
+        }
+    }
+}
+
+/// Where a secret can be read. What is read is never shown, not even when it is
+/// wrong. `what` is what it is called, such as `key`.
+pub(super) fn secret(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret> {
+    let ways = "write \"env:NAME\", \"file:PATH\" or \"sha256:…\"; \
+                `tollgate hash-key` makes the last from a key";
+    let text = value.string(&format!("a {what}"))?;
     let read = if let Some(hex) = text.strip_prefix("sha256:") {
-        return digest(hex).map(KeyDigest::from_bytes).ok_or_else(|| {
-            Misfit::new("expected 64 hexadecimal digits after `sha256:`").hint(WAYS)
+        return digest(hex).map(KeyDigest::from_bytes).map(Secret::Digest).ok_or_else(|| {
+            Misfit::new("expected 64 hexadecimal digits after `sha256:`").hint(ways)
         });
     } else if let Some(name) = text.strip_prefix("env:") {
         std::env::var(name)
@@ -293,13 +313,19 @@ pub(super) fn api_key(value: &Value<'_>, base: &Path) -> Fits<KeyDigest> {
             .map(Zeroizing::new)
             .map_err(|error| Misfit::new(format!("{} cannot be read: {error}", path.display())))?
     } else {
-        return Err(Misfit::new("a key does not stand in the configuration itself").hint(WAYS));
+        let message = format!("a {what} does not stand in the configuration itself");
+        return Err(Misfit::new(message).hint(ways));
     };
-    let key = read.trim_end_matches(['\r', '\n']);
-    if key.is_empty() {
-        return Err(Misfit::new("the key is empty"));
+    let text = read.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Misfit::new(format!("the {what} is empty")));
     }
-    Ok(KeyDigest::of(key.as_bytes()))
+    Ok(Secret::Read(Zeroizing::new(text.to_owned())))
+}
+
+/// An API key.
+pub(super) fn api_key(value: &Value<'_>, base: &Path) -> Fits<KeyDigest> {
+    secret(value, base, "key").map(|key| key.digest())
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {

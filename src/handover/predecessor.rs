@@ -108,7 +108,7 @@ impl Predecessor {
     }
 
     fn take_over(&mut self) -> io::Result<(Vec<OwnedFd>, Value)> {
-        (&self.stream).write_all(&line(&Greeting::ours())?)?;
+        (&self.stream).write_all(&line(&Greeting::ours())?).map_err(gone)?;
         let mut inbox = Inbox::new(self.stream.try_clone()?);
         let greeting: Greeting = inbox.next().map_err(gone)?;
         if greeting.handover != PROTOCOL {
@@ -149,10 +149,13 @@ fn take_stdin() -> io::Result<UnixStream> {
 }
 
 fn gone(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        io::Error::new(error.kind(), "the predecessor was gone before it had handed over")
-    } else {
-        error
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset => {
+            io::Error::new(error.kind(), "the predecessor was gone before it had handed over")
+        }
+        _ => error,
     }
 }
 

@@ -35,7 +35,8 @@ async fn refused(command: Command, patience: Duration) -> UpgradeError {
 #[test]
 #[ignore = "the other process of other tests"]
 fn another_process() {
-    let part = std::env::var(PART).unwrap();
+    // Somebody may run all tests that are to be ignored.
+    let Ok(part) = std::env::var(PART) else { return };
     match &*part {
         "exits" => std::process::exit(3),
         "aborts" => std::process::abort(),
@@ -218,8 +219,8 @@ async fn a_successor_that_hangs_is_ended() {
     let script = format!("echo $$ > {}; exec sleep 60", pid_file.display());
     let mut command = Command::new("sh");
     command.args(["-c", &script]);
-    match refused(command, Duration::from_secs(1)).await {
-        UpgradeError::TooSlow(patience) => assert_eq!(patience, Duration::from_secs(1)),
+    match refused(command, Duration::from_secs(3)).await {
+        UpgradeError::TooSlow(patience) => assert_eq!(patience, Duration::from_secs(3)),
         other => panic!("{other:?}"),
     }
     let pid = std::fs::read_to_string(pid_file).unwrap();

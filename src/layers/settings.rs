@@ -31,13 +31,15 @@ pub struct RateLimitSettings {
     pub burst: NonZeroU32,
     /// Client addresses that are not limited.
     pub exempt: Vec<IpNet>,
+    /// Lets through what it would refuse, and only counts it. Default false.
+    pub dry_run: bool,
 }
 
 impl RateLimitSettings {
     /// `rate` requests a second, and as many at once.
     #[must_use]
     pub fn per_second(rate: NonZeroU32) -> Self {
-        Self { rate, per: Duration::from_secs(1), burst: rate, exempt: Vec::new() }
+        Self { rate, per: Duration::from_secs(1), burst: rate, exempt: Vec::new(), dry_run: false }
     }
 
     /// Lets this many come at once after a pause.

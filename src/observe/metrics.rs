@@ -14,7 +14,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::certificates::Certificates;
+use super::dry_runs::DryRuns;
 use super::memory::Memory;
+use super::origins::Origins;
+use super::reloads::Reloads;
 use super::routes::RouteCounts;
 use super::workers::WorkerConnections;
 use crate::budget::Budget;
@@ -22,7 +25,7 @@ use crate::context::{Facts, Route};
 
 /// The registry of every metric. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Metrics(Arc<Families>);
+pub struct Metrics(pub(super) Arc<Families>);
 
 /// Counts the connections of one listener.
 #[derive(Clone, Debug)]
@@ -94,64 +97,13 @@ struct ListenerReason {
     reason: &'static str,
 }
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Origin {
-    upstream: Label,
-    origin: Label,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct OriginResult {
-    upstream: Label,
-    origin: Label,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Name {
-    upstream: Label,
-    name: Label,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct NameResult {
-    upstream: Label,
-    name: Label,
-    result: &'static str,
-}
-
-/// Counts what becomes of one name of an upstream's origins.
-#[derive(Clone, Debug)]
-pub struct NameCounts {
-    metrics: Metrics,
-    upstream: Arc<str>,
-    name: Arc<str>,
-}
-
-impl NameCounts {
-    /// It was asked for: `ok`, or why there was no answer.
-    pub fn resolved(&self, result: &'static str) {
-        let Name { upstream, name } = self.labels();
-        let labels = NameResult { upstream, name, result };
-        self.metrics.0.resolutions.get_or_create(&labels).inc();
-    }
-
-    /// It has so many addresses now, or as a service so many targets.
-    pub fn addresses(&self, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.0.addresses.get_or_create(&self.labels()).set(count);
-    }
-
-    fn labels(&self) -> Name {
-        Name { upstream: Label(self.upstream.clone()), name: Label(self.name.clone()) }
-    }
-}
-
-struct Families {
+pub(super) struct Families {
     registry: Registry,
     routes: RouteCounts,
     memory: Memory,
     certificates: Certificates,
+    reloads: Reloads,
+    dry_runs: DryRuns,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -161,11 +113,7 @@ struct Families {
     refused: Family<ListenerReason, Counter>,
     handshake_failures: Family<ListenerReason, Counter>,
     accept_errors: Family<Listener, Counter>,
-    connects: Family<OriginResult, Counter>,
-    probes: Family<OriginResult, Counter>,
-    healthy: Family<Origin, Gauge>,
-    resolutions: Family<NameResult, Counter>,
-    addresses: Family<Name, Gauge>,
+    pub(super) origins: Origins,
     log_dropped: Counter,
 }
 
@@ -176,6 +124,8 @@ impl Default for Families {
             routes: RouteCounts::default(),
             memory: Memory::default(),
             certificates: Certificates::default(),
+            reloads: Reloads::default(),
+            dry_runs: DryRuns::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -185,11 +135,7 @@ impl Default for Families {
             refused: Family::default(),
             handshake_failures: Family::default(),
             accept_errors: Family::default(),
-            connects: Family::default(),
-            probes: Family::default(),
-            healthy: Family::default(),
-            resolutions: Family::default(),
-            addresses: Family::default(),
+            origins: Origins::default(),
             log_dropped: Counter::default(),
         };
         families.register();
@@ -212,6 +158,8 @@ impl Families {
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
+        self.reloads.register(registry);
+        self.dry_runs.register(registry);
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -226,15 +174,7 @@ impl Families {
         let help = "TLS handshakes that failed, by reason";
         registry.register("tls_handshake_failures", help, self.handshake_failures.clone());
         registry.register("accept_errors", "Failures of accept()", self.accept_errors.clone());
-        let help = "Connections made to origins, by result";
-        registry.register("origin_connects", help, self.connects.clone());
-        registry.register("probes", "Health probes, by result", self.probes.clone());
-        let help = "Whether an origin is fit to be asked";
-        registry.register("origin_healthy", help, self.healthy.clone());
-        let help = "Questions to name servers for the names of origins, by result";
-        registry.register("dns_resolutions", help, self.resolutions.clone());
-        let help = "Addresses that the name of an origin has; targets, of a service";
-        registry.register("dns_addresses", help, self.addresses.clone());
+        self.origins.register(registry);
         let help = "Access-log lines dropped because nobody took them";
         registry.register("access_log_dropped", help, self.log_dropped.clone());
     }
@@ -243,6 +183,14 @@ impl Families {
 impl Metrics {
     pub(super) fn certificates(&self) -> &Certificates {
         &self.0.certificates
+    }
+
+    pub(super) fn reloads(&self) -> &Reloads {
+        &self.0.reloads
+    }
+
+    pub(super) fn dry_runs(&self) -> &DryRuns {
+        &self.0.dry_runs
     }
 
     /// Tells of this memory budget. The first has it: there is one.
@@ -313,44 +261,10 @@ impl Metrics {
         self.0.log_dropped.inc();
     }
 
-    /// A new connection to an origin was made (`ok`) or not.
-    pub fn origin_connected(&self, upstream: &Arc<str>, origin: &Arc<str>, ok: bool) {
-        self.0.connects.get_or_create(&origin_result(upstream, origin, ok)).inc();
-    }
-
     /// A request was sent again, for this reason.
     pub fn request_resent(&self, upstream: &Arc<str>, reason: &'static str) {
         let labels = UpstreamReason { upstream: Label(upstream.clone()), reason };
         self.0.resends.get_or_create(&labels).inc();
-    }
-
-    /// An origin is in (`true`) or out of the rotation.
-    pub fn origin_healthy(&self, upstream: &Arc<str>, origin: &Arc<str>, healthy: bool) {
-        let (upstream, origin) = (Label(upstream.clone()), Label(origin.clone()));
-        self.0.healthy.get_or_create(&Origin { upstream, origin }).set(i64::from(healthy));
-    }
-
-    /// An origin is not part of the upstream any more: what was counted of it is
-    /// forgotten, for there is no end to how many may come and go.
-    pub fn origin_left(&self, upstream: &Arc<str>, origin: &Arc<str>) {
-        for ok in [true, false] {
-            let labels = origin_result(upstream, origin, ok);
-            self.0.connects.remove(&labels);
-            self.0.probes.remove(&labels);
-        }
-        let (upstream, origin) = (Label(upstream.clone()), Label(origin.clone()));
-        self.0.healthy.remove(&Origin { upstream, origin });
-    }
-
-    /// What becomes of this name of an origin.
-    #[must_use]
-    pub fn name(&self, upstream: &Arc<str>, name: &str) -> NameCounts {
-        NameCounts { metrics: self.clone(), upstream: upstream.clone(), name: name.into() }
-    }
-
-    /// A probe of an origin ended.
-    pub fn probe_finished(&self, upstream: &Arc<str>, origin: &Arc<str>, ok: bool) {
-        self.0.probes.get_or_create(&origin_result(upstream, origin, ok)).inc();
     }
 
     /// Everything in the OpenMetrics text format, which Prometheus reads.
@@ -361,11 +275,6 @@ impl Metrics {
         let _ = text::encode(&mut text, &self.0.registry);
         text
     }
-}
-
-fn origin_result(upstream: &Arc<str>, origin: &Arc<str>, ok: bool) -> OriginResult {
-    let result = if ok { "ok" } else { "failed" };
-    OriginResult { upstream: Label(upstream.clone()), origin: Label(origin.clone()), result }
 }
 
 impl Drop for ConnectionGauge {

@@ -2,17 +2,25 @@
 
 mod access_log;
 mod certificates;
+mod dry_runs;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod line;
+mod log_level;
 mod memory;
 mod metrics;
+mod origins;
+mod reloads;
 mod routes;
 mod settings;
 mod workers;
 
 pub use access_log::AccessLog;
 pub use certificates::CertificateReload;
-pub use metrics::{ConnectionGauge, ListenerConnections, Metrics, NameCounts};
+pub use dry_runs::DryRunCount;
+pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
+pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};
+pub use origins::NameCounts;
+pub use reloads::{ReloadResult, ReloadTrigger};
 pub use settings::{AccessLogFormat, AccessLogSettings, LogOutput};
 pub use workers::{OpenOnWorker, WorkerConnections};

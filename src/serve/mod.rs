@@ -34,9 +34,10 @@ use crate::drain;
 use io::Noted;
 use pulse::{Expired, FAREWELL, Pulse, Watch};
 
-/// How long a drain waits for the first byte of a connection that has just
-/// been made.
-const FIRST_BYTE: Duration = Duration::from_millis(500);
+/// How long a drain waits for a request that may be on its way: the first of a
+/// connection that has just been made, or the next of one that HTTP/1 gives no
+/// means to tell before the last.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// Which version of HTTP a connection speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -95,7 +96,7 @@ where
                     told = told => told,
                     () = async {
                         drain.draining().await;
-                        tokio::time::sleep(FIRST_BYTE).await;
+                        tokio::time::sleep(ON_ITS_WAY).await;
                     } => return,
                 };
                 match told {
@@ -125,8 +126,9 @@ where
 trait Served: Future<Output = Result<(), Self::Failed>> {
     type Failed: fmt::Display;
 
-    /// Answers what is under way, and nothing that comes after that.
-    fn end(self: Pin<&mut Self>);
+    /// Answers what is under way, and nothing that comes after that. One that has
+    /// nothing under way waits for so long, if it cannot tell its client first.
+    fn end(self: Pin<&mut Self>, patience: Duration);
 
     /// Answers that a request's head took too long; false if none has begun.
     fn late(self: Pin<&mut Self>) -> bool {
@@ -164,7 +166,7 @@ async fn run<C: Served>(
             () = drain.draining(), if !ending => {
                 ending = true;
                 watch.ending();
-                connection.as_mut().end();
+                connection.as_mut().end(ON_ITS_WAY);
             }
             expired = watch.expired() => {
                 if expired == Expired::Quiet {
@@ -176,7 +178,7 @@ async fn run<C: Served>(
                     Expired::Idle if !ending => {
                         ending = true;
                         watch.ending();
-                        connection.as_mut().end();
+                        connection.as_mut().end(Duration::ZERO);
                     }
                     Expired::Head if connection.as_mut().late() => {}
                     Expired::Stalled => break,
@@ -191,7 +193,7 @@ async fn run<C: Served>(
     }
     // No single stream can be reset from here. The client's other exchanges
     // have a little time left.
-    connection.as_mut().end();
+    connection.as_mut().end(Duration::ZERO);
     tokio::select! {
         _ended = tokio::time::timeout(FAREWELL, connection) => {}
         () = drain.cut() => {}

@@ -77,15 +77,14 @@ impl Certificates {
                 Err(problem) => problems.push(problem),
             }
         }
+        if settings.is_empty() {
+            problems.push("no certificate is configured".to_owned());
+        }
         match default {
             Some(default) if problems.is_empty() => {
                 Ok(Self { names: Arc::new(names), shown, default })
             }
-            Some(_) => Err(TlsError { problems }),
-            None => {
-                problems.push("no certificate is configured".to_owned());
-                Err(TlsError { problems })
-            }
+            _ => Err(TlsError { problems }),
         }
     }
 
@@ -103,12 +102,13 @@ impl Certificates {
         self.shown.iter().map(|shown| &shown.facts)
     }
 
-    /// Why these, of the same settings, must not take the place of `running`: a
-    /// certificate is not valid, and the one that it would replace is.
+    /// Why these must not take the place of `running`: a certificate is not valid, and
+    /// the one that came from its file before still is.
     pub(super) fn worse_than(&self, running: &Self, now: i64) -> Vec<String> {
-        let both = self.facts().zip(running.facts());
-        let worse = both.filter(|(new, old)| !new.is_valid_at(now) && old.is_valid_at(now));
-        let worse = worse.map(|(new, _)| {
+        let good =
+            |file: &PathBuf| running.facts().any(|old| old.file == *file && old.is_valid_at(now));
+        let worse = self.facts().filter(|new| !new.is_valid_at(now) && good(&new.file));
+        let worse = worse.map(|new| {
             let file = new.file.display();
             if now > new.not_after_seconds {
                 format!("the certificate in {file} expired at {}", new.not_after)

@@ -44,7 +44,7 @@ impl CertificateFacts {
                 let (file, number) = (file.display(), at + 1);
                 format!("certificate {number} in {file} is not well-formed: {error}")
             })?;
-            validity.get_or_insert(*read.tbs_certificate().validity());
+            validity.get_or_insert_with(|| *read.tbs_certificate().validity());
         }
         let (Some(leaf), Some(validity)) = (chain.first(), validity) else {
             return Err(format!("{} holds no certificate", file.display()));

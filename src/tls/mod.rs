@@ -116,12 +116,30 @@ impl TlsAcceptor {
         })))
     }
 
+    /// The acceptor of a listener whose settings may have changed, which takes the
+    /// tickets of this one. Nothing happens to this one.
+    ///
+    /// # Errors
+    ///
+    /// As with [`TlsAcceptor::reload`].
+    pub fn renewed(
+        &self,
+        settings: &TlsSettings,
+        http1: bool,
+        http2: bool,
+    ) -> Result<Self, TlsError> {
+        let new = Self::new(settings, http1, http2, &self.0.tickets)?;
+        must_not_be_worse(&new.0.certificates.load(), &self.0.certificates.load())?;
+        Ok(new)
+    }
+
     /// Reads all its files again and shows what they hold to whoever connects from now
     /// on. Connections that are open, or shaking hands, go on with what they began with.
     ///
     /// It changes all or nothing: if one file cannot be used, the certificates in use
     /// stay. So they do if a certificate is not valid at this time (expired, or not
-    /// valid yet) while the one in its place is. It blocks while it reads.
+    /// valid yet) while the one that came from its file before is. It blocks while it
+    /// reads.
     ///
     /// # Errors
     ///
@@ -137,10 +155,7 @@ impl TlsAcceptor {
         let Listening { settings, base, tickets, certificates, .. } = &*self.0;
         let running = certificates.load_full();
         let mut read = Certificates::read(&settings.certificates, base, tickets)?;
-        let problems = read.worse_than(&running, jiff::Timestamp::now().as_second());
-        if !problems.is_empty() {
-            return Err(TlsError { problems });
-        }
+        must_not_be_worse(&read, &running)?;
         let changed = read.changes(&running);
         if !changed.is_empty() {
             read.share_names(&running);
@@ -226,6 +241,11 @@ impl TlsAcceptor {
         };
         Ok((hello.into_stream(config).await?, hosts))
     }
+}
+
+fn must_not_be_worse(new: &Certificates, running: &Certificates) -> Result<(), TlsError> {
+    let problems = new.worse_than(running, jiff::Timestamp::now().as_second());
+    if problems.is_empty() { Ok(()) } else { Err(TlsError { problems }) }
 }
 
 /// What does not depend on the certificate.

@@ -94,11 +94,11 @@ pub async fn keep_watch(in_use: impl Fn() -> Vec<(Arc<str>, TlsAcceptor)>, metri
 
 /// When the log was last told of a certificate: by listener and fingerprint.
 #[derive(Default)]
-struct Watch(HashMap<(Arc<str>, String), i64>);
+pub(super) struct Watch(HashMap<(Arc<str>, String), i64>);
 
 /// What is to be said of a certificate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Outlook {
+pub(super) enum Outlook {
     Good,
     NotYetValid,
     /// It expires in so many seconds.
@@ -108,7 +108,7 @@ enum Outlook {
 
 impl Watch {
     /// Returns what it had to say.
-    fn look(&mut self, in_use: &[Named], metrics: &Metrics, now: i64) -> Vec<Outlook> {
+    pub(super) fn look(&mut self, in_use: &[Named], metrics: &Metrics, now: i64) -> Vec<Outlook> {
         show(in_use, metrics);
         let mut told = HashMap::new();
         let mut said = Vec::new();
@@ -126,12 +126,14 @@ impl Watch {
                     continue;
                 }
                 let key = (listener.clone(), one.sha256.clone());
-                let last = self.0.get(&key).copied().filter(|last| now - last < REPEAT);
+                let last = self.0.get(&key).copied();
+                // A clock that was put back makes it old, too.
+                let last = last.filter(|last| (0..REPEAT).contains(&(now - last)));
                 if last.is_none() && !told.contains_key(&key) {
                     tell(listener, &one, outlook);
                     said.push(outlook);
                 }
-                told.entry(key).or_insert(last.unwrap_or(now));
+                told.entry(key).or_insert_with(|| last.unwrap_or(now));
             }
         }
         self.0 = told;

@@ -155,7 +155,7 @@ impl Origin {
         let dialled = self.connector().dial(http1, announced, deadline).await;
         let lease = match dialled.and_then(|dialled| self.charged(dialled, &mut charge)) {
             Ok(mut dialled) => {
-                (dialled.stream.permit, dialled.stream.charge) = (permit, charge);
+                (dialled.stream.permit, dialled.stream.charge) = (Some(permit), charge);
                 if !http1 {
                     self.pool().learn(dialled.http2);
                 }
@@ -170,7 +170,9 @@ impl Origin {
                 Err(error)
             }
         };
-        self.metrics().origin_connected(self.upstream(), self.shared_name(), lease.is_ok());
+        if !self.is_retired() {
+            self.metrics().origin_connected(self.upstream(), self.shared_name(), lease.is_ok());
+        }
         let took = Some(started.elapsed());
         match lease {
             Ok(lease) => Ok((lease, took)),
@@ -180,7 +182,7 @@ impl Origin {
 
     /// A permit for one more connection, for which idle ones give way that are of
     /// no use to this client.
-    fn permit_for(&self, announced: Option<Announced>) -> Result<Option<Permit>, Error> {
+    fn permit_for(&self, announced: Option<Announced>) -> Result<Permit, Error> {
         let mut permit = self.permit();
         while permit.is_err() && announced.is_some() && self.pool().give_up_one() {
             permit = self.permit();

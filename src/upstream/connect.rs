@@ -27,6 +27,7 @@ use crate::proxy_protocol::{self, Announced};
 use crate::socket::Socket;
 
 /// Where an origin's address comes from.
+#[derive(Clone, Debug)]
 pub(super) enum Place {
     /// It stands in the settings.
     Literal(IpAddr),
@@ -78,12 +79,9 @@ impl Connector {
         Self { url, place, tls, only_http2, proxy_protocol, timeout }
     }
 
-    /// The address of the name that it always dials, if there is such a one.
-    pub(super) fn address(&self) -> Option<&Arc<Address>> {
-        match &self.place {
-            Place::Address(address) => Some(address),
-            Place::Literal(_) | Place::Unix(_) | Place::Name(_) | Place::Service(_) => None,
-        }
+    /// Where it dials.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The end of the time that connecting may take if it begins now.

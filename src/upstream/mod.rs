@@ -4,24 +4,29 @@
 //! immutable [`Rotation`]; requests read it without a lock, and whoever learns
 //! something about an origin (a probe, a failed request) publishes the next.
 
+mod basis;
 mod client;
 mod connect;
 mod dns;
 mod http1;
 mod http2;
+mod keep;
 mod memory;
+mod orders;
 mod origin;
 mod pool;
 mod probe;
+mod renewal;
 mod settings;
 mod sources;
+mod standing;
 mod stream;
 mod tls;
 mod unix;
 mod url;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Mutex, MutexGuard};
@@ -32,17 +37,21 @@ pub use client::{Failure, Reuse, Sent};
 pub use dns::{AddressFamily, DnsSettings, Resolver};
 #[cfg(fuzzing)]
 pub(crate) use http1::fuzz;
-pub use origin::{Origin, Verdict};
+pub use orders::{NoSuchOrigin, OriginChange, OriginStatus, UpstreamStatus};
+pub use origin::Origin;
 pub use settings::{
     HealthCheck, OriginSettings, PassiveHealth, Probe, Protocol, StatusRange, UpstreamH2,
     UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
+pub use standing::Verdict;
 pub use tls::ClientTlsError;
 pub use url::{OriginScheme, OriginUrl};
 
 use crate::budget::Budget;
 use crate::observe::Metrics;
 use memory::Memory;
+use orders::Orders;
+use renewal::Life;
 use sources::{Maker, Member, Source, best};
 
 /// A named group of origins that serve the same thing.
@@ -65,6 +74,9 @@ pub struct Upstream {
     /// The moment that the rotation is true of.
     looked_at: Mutex<Instant>,
     set_aside: Notify,
+    /// Orders for origins that are still to appear.
+    orders: Orders,
+    life: Life,
     metrics: Metrics,
 }
 
@@ -75,6 +87,8 @@ pub struct Rotation {
     pub generation: u64,
     /// The origins, in the order of the configuration.
     pub origins: Vec<Arc<Origin>>,
+    /// The share of the requests that each of them has, relative to the others'.
+    pub weights: Vec<u32>,
 }
 
 impl Upstream {
@@ -103,28 +117,39 @@ impl Upstream {
         metrics: Metrics,
         budget: Budget,
     ) -> Result<Arc<Self>, ClientTlsError> {
-        let name: Arc<str> = settings.name.as_str().into();
         let (tls, memory) = (tls::ClientTls::new(&settings)?, Memory::new(budget));
-        let maker = Maker::new(&settings, tls, resolver, metrics.clone(), memory);
+        let maker = Maker::new(&settings, tls, resolver, metrics, memory);
         let make = |(index, origin)| maker.source(index, origin, &settings);
         let (sources, members): (Vec<_>, Vec<_>) =
             settings.origins.iter().enumerate().map(make).unzip();
-        let origins = members.iter().map(|member| member.origin.clone()).collect();
-        let rotation = Rotation { generation: 0, origins };
-        Ok(Arc::new(Self {
-            name,
+        Ok(Self::assemble(settings, maker, sources, members, |this, _| Life::first(this)))
+    }
+
+    fn assemble(
+        settings: UpstreamSettings,
+        maker: Maker,
+        sources: Vec<Source>,
+        members: Vec<Member>,
+        life: impl FnOnce(&Weak<Self>, &UpstreamSettings) -> Life,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        let rotation = Rotation::of(&members, 0, now);
+        Arc::new_cyclic(|this| Self {
+            life: life(this, &settings),
+            name: settings.name.as_str().into(),
             sources,
             members: ArcSwap::from_pointee(members),
             changes: watch::Sender::new(0),
+            metrics: maker.metrics().clone(),
             maker,
             settings,
             rotation: ArcSwap::from_pointee(rotation),
             generation: AtomicU64::new(0),
             publishing: Mutex::new(()),
-            looked_at: Mutex::new(Instant::now()),
+            looked_at: Mutex::new(now),
             set_aside: Notify::new(),
-            metrics,
-        }))
+            orders: Orders::default(),
+        })
     }
 
     /// The upstream's name.
@@ -160,118 +185,84 @@ impl Upstream {
         if origin.is_retired() {
             return;
         }
-        let Some(change) = origin.judge(verdict, &self.settings) else { return };
+        // What a verdict means is for the settings in force to say.
+        let in_force = self.successor();
+        let settings = in_force.as_ref().map_or(&self.settings, |upstream| &upstream.settings);
+        let Some(change) = origin.standing().judge(verdict, settings) else { return };
         let (upstream, name) = (&*self.name, origin.name());
         match change {
-            origin::Change::Up => tracing::info!(upstream, origin = name, "origin is back"),
-            origin::Change::Down(reason) => {
-                tracing::warn!(upstream, origin = name, reason, "origin is down");
+            standing::Change::Up => tracing::info!(upstream, origin = name, "origin is back"),
+            standing::Change::Down(reason) => {
+                tracing::warn!(upstream, origin = name, reason = &*reason, "origin is down");
             }
-            origin::Change::SetAside(reason) => {
-                tracing::warn!(
-                    upstream,
-                    origin = name,
-                    reason,
-                    seconds = self.settings.passive.set_aside.as_secs_f32(),
-                    "origin is set aside"
-                );
-                self.set_aside.notify_one();
-            }
+            standing::Change::SetAside(reason) => tracing::warn!(
+                upstream,
+                origin = name,
+                reason,
+                seconds = settings.passive.set_aside.as_secs_f32(),
+                "origin is set aside"
+            ),
         }
-        self.publish();
+        self.spread();
     }
 
-    /// Publishes the rotation anew from what is known of each origin.
+    /// Publishes anew from what is known of each origin, here and wherever else
+    /// of this upstream's line there may be requests.
+    fn spread(&self) {
+        let line = self.life.line();
+        for upstream in &line {
+            upstream.publish();
+        }
+        if !line.iter().any(|upstream| std::ptr::eq(&raw const **upstream, self)) {
+            self.publish();
+        }
+    }
+
     fn publish(&self) {
         self.publish_in(&self.publishing.lock());
+        // An origin that is set aside is to be brought back.
+        self.set_aside.notify_one();
     }
 
-    fn publish_in(&self, _one_at_a_time: &MutexGuard<'_, ()>) {
+    fn publish_in(&self, one_at_a_time: &MutexGuard<'_, ()>) {
         let now = Instant::now();
         *self.looked_at.lock() = now;
-        let members = self.members.load();
-        for Member { origin, .. } in members.iter() {
-            let healthy = origin.is_fit(now);
-            self.metrics.origin_healthy(&self.name, origin.shared_name(), healthy);
+        self.tell_in(one_at_a_time, now);
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let rotation = Rotation::of(&self.members.load(), generation, now);
+        if rotation.origins.is_empty() && !self.life.is_over() {
+            tracing::error!(upstream = &*self.name, "no origin is left: requests are answered 503");
         }
-        let mut fit = best(&members, |origin| origin.is_fit(now));
+        self.rotation.store(Arc::new(rotation));
+    }
+
+    /// Tells how the origins stand.
+    fn tell(&self) {
+        self.tell_in(&self.publishing.lock(), Instant::now());
+    }
+
+    fn tell_in(&self, _one_at_a_time: &MutexGuard<'_, ()>, now: Instant) {
+        if self.life.is_over() {
+            return;
+        }
+        for Member { origin, .. } in self.members.load().iter() {
+            let (name, standing) = (origin.shared_name(), origin.standing());
+            self.metrics.origin_healthy(&self.name, name, standing.is_fit(now));
+            self.metrics.origin_drained(&self.name, name, standing.is_drained());
+        }
+    }
+}
+
+impl Rotation {
+    fn of(members: &[Member], generation: u64, now: Instant) -> Self {
+        let mut fit = best(members, |standing| !standing.is_drained() && standing.is_fit(now));
         if fit.is_empty() {
             // Being set aside is a guess from a few requests. When it would
             // leave nobody to ask, an origin that no probe has condemned is
             // still worth a try.
-            fit = best(&members, |origin| !origin.is_condemned());
+            fit = best(members, |standing| !standing.is_drained() && !standing.is_condemned());
         }
-        if fit.is_empty() {
-            tracing::error!(upstream = &*self.name, "no origin is left: requests are answered 503");
-        }
-        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        self.rotation.store(Arc::new(Rotation { generation, origins: fit }));
-    }
-
-    /// Keeps names resolved, probes the origins, brings back those set aside, and
-    /// closes connections that idled too long. Runs until dropped.
-    pub async fn keep(self: Arc<Self>) {
-        let probes = async {
-            match &self.settings.health {
-                Some(check) => probe::run(&self, check).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::join!(probes, self.bring_back(), self.sweep(), self.follow());
-    }
-
-    /// Makes the connections that the settings want made ahead, for the calling
-    /// thread's requests, and again to each origin that appears. Runs until
-    /// dropped if there can be such.
-    pub async fn warm(self: Arc<Self>) {
-        let count = self.settings.warm;
-        if count == 0 {
-            return;
-        }
-        let mut changes = self.changes();
-        let mut known: Vec<Arc<Origin>> = Vec::new();
-        loop {
-            let origins = self.origins();
-            let new = |origin: &&Arc<Origin>| !known.iter().any(|old| Arc::ptr_eq(old, origin));
-            let new = origins.iter().filter(new).map(|origin| origin.warm(count));
-            futures_util::future::join_all(new).await;
-            known = origins;
-            if !self.sources.iter().any(Source::has_changing_origins)
-                || changes.changed().await.is_err()
-            {
-                return;
-            }
-        }
-    }
-
-    async fn bring_back(&self) {
-        loop {
-            // Whoever's time has passed since the rotation was published is in
-            // the past by now, and still to be brought back.
-            let now = *self.looked_at.lock();
-            let members = self.members.load_full();
-            let until = |member: &Member| member.origin.set_aside_until(now);
-            let next = members.iter().filter_map(until).min();
-            match next {
-                // A timer's resolution is a millisecond: a little later, so
-                // that the origin is past its time when it is looked at.
-                Some(at) => tokio::select! {
-                    () = tokio::time::sleep_until(at + std::time::Duration::from_millis(2)) => self.publish(),
-                    () = self.set_aside.notified() => {}
-                },
-                None => self.set_aside.notified().await,
-            }
-        }
-    }
-
-    async fn sweep(&self) {
-        let every = self.settings.timeouts.pool_idle.div_f32(2.0);
-        loop {
-            tokio::time::sleep(every.max(std::time::Duration::from_millis(100))).await;
-            let now = Instant::now();
-            for origin in self.origins() {
-                origin.pool().sweep(now);
-            }
-        }
+        let (origins, weights) = fit.into_iter().unzip();
+        Self { generation, origins, weights }
     }
 }

@@ -2,18 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use http::HeaderValue;
 use http::uri::Authority;
-use parking_lot::Mutex;
-use tokio::time::Instant;
 
+use super::basis::Basis;
 use super::connect::{Connector, Place};
-use super::dns::Address;
+use super::dns::{Address, Name};
 use super::memory::Memory;
 use super::pool::Pool;
+use super::standing::Standing;
 use super::tls::ClientTls;
 use super::{OriginScheme, OriginUrl, Protocol, UpstreamH2, UpstreamSettings, UpstreamTimeouts};
 use crate::budget::Charge;
@@ -26,15 +24,15 @@ pub struct Origin {
     upstream: Arc<str>,
     name: Arc<str>,
     url: OriginUrl,
-    weight: AtomicU32,
+    asked_as: OriginUrl,
     only_http2: bool,
     authority: Option<Authority>,
     host: Option<HeaderValue>,
-    health: Mutex<Health>,
+    /// What of the settings all this comes from.
+    basis: Basis,
+    standing: Arc<Standing>,
     connector: Connector,
     pool: Pool,
-    /// Connections that are open, if they are counted.
-    open: Arc<AtomicUsize>,
     max_connections: Option<usize>,
     timeouts: UpstreamTimeouts,
     memory: Memory,
@@ -52,61 +50,24 @@ pub(super) struct Spot {
     pub(super) name: String,
     /// As whom it is asked: for `Host` and, without a port, for TLS.
     pub(super) asked_as: OriginUrl,
-    /// Its share of the requests.
-    pub(super) weight: u32,
-}
-
-/// What is known of an origin's health.
-#[derive(Debug, Default)]
-struct Health {
-    /// Condemned by probes.
-    down: bool,
-    /// Probes in a row that say the opposite of `down`.
-    against: u32,
-    /// Requests in a row that failed to reach it.
-    failures: u32,
-    /// Set aside by failed requests until then.
-    set_aside: Option<Instant>,
-    /// Whether any probe has ended yet.
-    probed: bool,
-}
-
-/// What a probe or a request learnt of an origin.
-#[derive(Clone, Debug)]
-pub enum Verdict {
-    /// A probe succeeded.
-    ProbeOk,
-    /// A probe failed, for this reason.
-    ProbeFailed(String),
-    /// A request reached it.
-    Reached,
-    /// A request could not reach it, for this reason.
-    Unreachable(String),
-}
-
-/// What a verdict changed.
-#[derive(Debug)]
-pub(super) enum Change {
-    Up,
-    Down(String),
-    SetAside(String),
 }
 
 impl Origin {
+    /// An origin at this spot, whose standing is `standing`.
     pub(super) fn new(
         upstream: &Arc<str>,
         spot: Spot,
+        standing: Arc<Standing>,
         settings: &UpstreamSettings,
         tls: &ClientTls,
         metrics: &Metrics,
         memory: &Memory,
     ) -> Self {
-        let Spot { url, place, name, asked_as, weight } = spot;
+        let Spot { url, place, name, asked_as } = spot;
         let authority = asked_as.authority();
         Self {
             upstream: upstream.clone(),
             name: name.into(),
-            weight: AtomicU32::new(weight.max(1)),
             only_http2: match url.scheme {
                 OriginScheme::H2c => true,
                 OriginScheme::Https => settings.protocol == Protocol::Http2,
@@ -114,8 +75,9 @@ impl Origin {
             },
             host: HeaderValue::try_from(authority.as_str()).ok(),
             authority: authority.parse().ok(),
-            health: Mutex::default(),
+            basis: Basis::of(&url, settings, tls),
             pool: Pool::new(
+                standing.drained().clone(),
                 settings.max_idle,
                 settings.timeouts.pool_idle,
                 match (url.scheme, settings.protocol) {
@@ -126,7 +88,8 @@ impl Origin {
             ),
             connector: Connector::new(url.clone(), asked_as.domain(), place, tls, settings),
             url,
-            open: Arc::default(),
+            asked_as,
+            standing,
             max_connections: settings.max_connections,
             timeouts: settings.timeouts,
             memory: memory.clone(),
@@ -159,22 +122,30 @@ impl Origin {
         &self.url
     }
 
-    /// Its share of the requests.
-    #[must_use]
-    pub fn weight(&self) -> u32 {
-        self.weight.load(Ordering::Relaxed)
+    /// How it stands: its health, and what was ordered about it.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
-    /// Gives it another share, from the next rotation on.
-    pub(super) fn set_weight(&self, weight: u32) {
-        self.weight.store(weight.max(1), Ordering::Relaxed);
+    /// What of the upstream's settings it depends on.
+    pub(super) fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// Where it is, to set it up anew.
+    pub(super) fn spot(&self) -> Spot {
+        Spot {
+            url: self.url.clone(),
+            place: self.connector.place().clone(),
+            name: self.name.to_string(),
+            asked_as: self.asked_as.clone(),
+        }
     }
 
     /// It has left the upstream. What is under way ends as it would have;
     /// connections are not kept.
     pub(super) fn retire(&self) {
         self.pool.retire();
-        self.metrics.origin_left(&self.upstream, &self.name);
     }
 
     /// Whether it has left the upstream.
@@ -184,7 +155,18 @@ impl Origin {
 
     /// The address of a name that it stands for, if it does for one.
     pub(super) fn stands_for(&self) -> Option<&Arc<Address>> {
-        self.connector.address()
+        match self.connector.place() {
+            Place::Address(address) => Some(address),
+            Place::Literal(_) | Place::Unix(_) | Place::Name(_) | Place::Service(_) => None,
+        }
+    }
+
+    /// The name that it is reached by, whatever addresses that has.
+    pub(super) fn found_by(&self) -> Option<&Arc<Name>> {
+        match self.connector.place() {
+            Place::Name(name) => Some(name),
+            Place::Literal(_) | Place::Unix(_) | Place::Address(_) | Place::Service(_) => None,
+        }
     }
 
     /// Its authority, for `:authority`.
@@ -218,14 +200,14 @@ impl Origin {
         &self.pool
     }
 
-    /// A permit for one more connection; `None` where they are not counted.
-    pub(super) fn permit(&self) -> Result<Option<Permit>, Error> {
-        let Some(max) = self.max_connections else { return Ok(None) };
+    /// A permit for one more connection.
+    pub(super) fn permit(&self) -> Result<Permit, Error> {
+        let max = self.max_connections.unwrap_or(usize::MAX);
         let full = || {
             let detail = format!("{} has its {max} connections", self.url);
             Error::new(Kind::Overloaded).detail(detail).resend(Resend::Safe)
         };
-        Permit::acquire(&self.open, max).map(Some).ok_or_else(full)
+        Permit::acquire(self.standing.open(), max).ok_or_else(full)
     }
 
     pub(super) fn memory(&self) -> &Memory {
@@ -249,81 +231,16 @@ impl Origin {
         &self.metrics
     }
 
-    /// Fit to be asked: neither condemned by probes nor set aside.
-    pub(super) fn is_fit(&self, now: Instant) -> bool {
-        let health = self.health.lock();
-        !health.down && health.set_aside.is_none_or(|until| until <= now)
-    }
-
     /// Whether probes say that it is down.
     #[must_use]
     pub fn is_condemned(&self) -> bool {
-        self.health.lock().down
-    }
-
-    /// Until when it is set aside, if it is.
-    pub(super) fn set_aside_until(&self, now: Instant) -> Option<Instant> {
-        self.health.lock().set_aside.filter(|until| *until > now)
-    }
-
-    /// Takes in a verdict; tells if the rotation must be published anew.
-    pub(super) fn judge(&self, verdict: Verdict, settings: &UpstreamSettings) -> Option<Change> {
-        let mut health = self.health.lock();
-        match verdict {
-            Verdict::ProbeOk => {
-                health.probed = true;
-                let was_aside = health.set_aside.take().is_some();
-                health.failures = 0;
-                if !health.down {
-                    health.against = 0;
-                    return was_aside.then_some(Change::Up);
-                }
-                health.against += 1;
-                let rise = settings.health.as_ref().map_or(1, |check| check.rise);
-                (health.against >= rise).then(|| health.set_down(false, Change::Up))
-            }
-            Verdict::ProbeFailed(reason) => {
-                let first = !std::mem::replace(&mut health.probed, true);
-                if health.down {
-                    health.against = 0;
-                    return None;
-                }
-                health.against += 1;
-                // An origin is trusted when the proxy starts; the first probe
-                // alone says whether that was right.
-                let fall = settings.health.as_ref().map_or(1, |check| check.fall);
-                (first || health.against >= fall)
-                    .then(|| health.set_down(true, Change::Down(reason)))
-            }
-            Verdict::Reached => {
-                health.failures = 0;
-                None
-            }
-            Verdict::Unreachable(reason) => {
-                health.failures = health.failures.saturating_add(1);
-                if health.down || health.failures < settings.passive.max_failures {
-                    return None;
-                }
-                let aside: Duration = settings.passive.set_aside;
-                let again = health.set_aside.is_some_and(|until| until > Instant::now());
-                health.set_aside = Some(Instant::now() + aside);
-                (!again).then_some(Change::SetAside(reason))
-            }
-        }
-    }
-}
-
-impl Health {
-    fn set_down(&mut self, down: bool, change: Change) -> Change {
-        self.down = down;
-        self.against = 0;
-        change
+        self.standing.is_condemned()
     }
 }
 
 impl Spot {
     /// What the settings say, where `place` is.
-    pub(super) fn of(url: &OriginUrl, place: Place, weight: u32) -> Self {
+    pub(super) fn of(url: &OriginUrl, place: Place) -> Self {
         let host = &url.host;
         let name = match (url.service, host.contains(':')) {
             _ if url.unix.is_some() => url.to_string(),
@@ -331,7 +248,7 @@ impl Spot {
             (false, true) => format!("[{host}]:{}", url.port),
             (false, false) => format!("{host}:{}", url.port),
         };
-        Self { url: url.clone(), place, name, asked_as: url.clone(), weight }
+        Self { url: url.clone(), place, name, asked_as: url.clone() }
     }
 }
 
@@ -339,8 +256,7 @@ impl fmt::Debug for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Origin")
             .field("url", &self.url)
-            .field("weight", &self.weight())
-            .field("health", &self.health)
+            .field("standing", &self.standing)
             .finish_non_exhaustive()
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Pool {
     speaks: AtomicU8,
     /// Whether its origin has left the upstream: nothing is kept any more.
     retired: AtomicBool,
+    /// Whether its origin is drained: nothing is kept for as long as it is.
+    drained: Arc<AtomicBool>,
 }
 
 const UNKNOWN: u8 = 0;
@@ -50,7 +52,12 @@ struct Idle {
 
 impl Pool {
     /// `http2` says which version the origin speaks, if that is known.
-    pub(super) fn new(max_idle: usize, idle_timeout: Duration, http2: Option<bool>) -> Self {
+    pub(super) fn new(
+        drained: Arc<AtomicBool>,
+        max_idle: usize,
+        idle_timeout: Duration,
+        http2: Option<bool>,
+    ) -> Self {
         let shards = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
@@ -58,6 +65,7 @@ impl Pool {
             idle_timeout,
             speaks: AtomicU8::new(http2.map_or(UNKNOWN, says)),
             retired: AtomicBool::new(false),
+            drained,
         }
     }
 
@@ -85,7 +93,7 @@ impl Pool {
         let mut idle = self.shards[self.mine()].idle.lock();
         // Looked at under the lock: whoever closes what must go comes before or
         // after.
-        if http1.is_astray() || self.is_retired() {
+        if http1.is_astray() || self.keeps_nothing() {
             return;
         }
         if idle.len() >= self.max_idle {
@@ -147,6 +155,11 @@ impl Pool {
     /// Keeps nothing any more: its origin has left the upstream.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        self.clear();
+    }
+
+    /// Lets go of all connections; what is under way on them is finished first.
+    pub(super) fn clear(&self) {
         for shard in &self.shards {
             let idle = std::mem::take(&mut *shard.idle.lock());
             drop(idle);
@@ -158,10 +171,14 @@ impl Pool {
         self.retired.load(Ordering::Acquire)
     }
 
+    fn keeps_nothing(&self) -> bool {
+        self.is_retired() || self.drained.load(Ordering::Acquire)
+    }
+
     /// Closes what has been idle for too long, was closed by the origin, or leads
     /// to where its name does not point any more.
     pub(super) fn sweep(&self, now: Instant) {
-        let timeout = self.idle_timeout;
+        let timeout = if self.keeps_nothing() { Duration::ZERO } else { self.idle_timeout };
         for shard in &self.shards {
             let stale = |idle: &mut Idle| idle.is_stale(now, timeout);
             let mut idle = shard.idle.lock();

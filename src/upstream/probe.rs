@@ -40,6 +40,11 @@ pub(super) async fn run(upstream: &Upstream, check: &HealthCheck) {
 async fn watch(upstream: &Upstream, origin: Arc<Origin>, check: &HealthCheck) {
     let origin = &origin;
     let random = RandomState::new();
+    // One that is known goes on as if nothing had happened.
+    if let Some(last) = origin.standing().last_probe().filter(|_| upstream.life.same_probes) {
+        tokio::time::sleep_until(last + jittered(check.interval, random.hash_one(origin.name())))
+            .await;
+    }
     for round in 0_u64.. {
         if origin.is_retired() {
             return;
@@ -51,6 +56,7 @@ async fn watch(upstream: &Upstream, origin: Arc<Origin>, check: &HealthCheck) {
         if origin.is_retired() {
             return;
         }
+        origin.standing().probe_ended();
         upstream.metrics.probe_finished(upstream.name(), origin.shared_name(), outcome.is_ok());
         match outcome {
             Ok(()) => upstream.report(origin, Verdict::ProbeOk),

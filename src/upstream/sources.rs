@@ -13,9 +13,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::connect::Place;
-use super::dns::{Address, Failures, Name, Resolver, Service, Target};
+use super::dns::{Address, Name, Resolver, Service, Target};
 use super::memory::Memory;
 use super::origin::{Origin, Spot};
+use super::standing::Standing;
 use super::tls::ClientTls;
 use super::{OriginSettings, OriginUrl, Upstream, UpstreamSettings};
 use crate::observe::Metrics;
@@ -41,12 +42,71 @@ pub(super) struct Member {
     pub(super) source: usize,
     /// Only those of the lowest priority that are fit are asked.
     pub(super) priority: u16,
+    /// Its share of the requests, by the settings or the record of its service.
+    pub(super) weight: u32,
+    /// Whether the upstream before has it, too.
+    pub(super) shared: bool,
+}
+
+impl Member {
+    fn new(origin: Arc<Origin>, source: usize, weight: u32) -> Self {
+        Self { origin, source, priority: 0, weight: weight.max(1), shared: false }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.origin, &other.origin)
+            && (self.source, self.priority, self.weight)
+                == (other.source, other.priority, other.weight)
+    }
 }
 
 impl Source {
     /// Whether origins come and go.
     pub(super) fn has_changing_origins(&self) -> bool {
         matches!(self, Self::EachAddress(..) | Self::Service(..))
+    }
+
+    fn of(name: Arc<Name>, origin: &OriginSettings, settings: &UpstreamSettings) -> Self {
+        match settings.each_address {
+            true => Self::EachAddress(name, origin.clone()),
+            false => Self::Name(name),
+        }
+    }
+
+    /// Has its names resolved by `resolver`.
+    pub(super) fn resolve_by(&self, resolver: &Arc<Resolver>) {
+        match self {
+            Self::Literal => {}
+            Self::Name(name) | Self::EachAddress(name, _) => name.resolve_by(resolver),
+            Self::Service(service, _) => service.resolve_by(resolver),
+        }
+    }
+
+    /// Whether it finds origins as before where each address is one, or not.
+    pub(super) fn is_kept_by(&self, each_address: bool) -> bool {
+        match self {
+            Self::Literal | Self::Service(..) => true,
+            Self::Name(_) => !each_address,
+            Self::EachAddress(..) => each_address,
+        }
+    }
+
+    /// The same for other settings of the same URL.
+    pub(super) fn continued(&self, origin: &OriginSettings) -> Self {
+        match self {
+            Self::Literal => Self::Literal,
+            Self::Name(name) => Self::Name(name.clone()),
+            Self::EachAddress(name, _) => Self::EachAddress(name.clone(), origin.clone()),
+            Self::Service(service, _) => Self::Service(service.clone(), origin.url.clone()),
+        }
+    }
+
+    /// The name that it goes by.
+    pub(super) fn name(&self) -> Option<&Arc<Name>> {
+        match self {
+            Self::Name(name) | Self::EachAddress(name, _) => Some(name),
+            Self::Literal | Self::Service(..) => None,
+        }
     }
 }
 
@@ -71,11 +131,30 @@ impl Maker {
         Self { upstream: settings.name.as_str().into(), tls, resolver, metrics, memory }
     }
 
-    fn make(&self, spot: Spot, settings: &UpstreamSettings) -> Arc<Origin> {
+    pub(super) fn tls(&self) -> &ClientTls {
+        &self.tls
+    }
+
+    pub(super) fn resolver(&self) -> &Arc<Resolver> {
+        &self.resolver
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(super) fn make(
+        &self,
+        spot: Spot,
+        standing: Arc<Standing>,
+        settings: &UpstreamSettings,
+    ) -> Arc<Origin> {
         let Self { upstream, tls, metrics, memory, .. } = self;
-        let origin = Origin::new(upstream, spot, settings, tls, metrics, memory);
-        self.metrics.origin_healthy(&self.upstream, origin.shared_name(), true);
-        Arc::new(origin)
+        Arc::new(Origin::new(upstream, spot, standing, settings, tls, metrics, memory))
+    }
+
+    fn make_new(&self, spot: Spot, settings: &UpstreamSettings) -> Arc<Origin> {
+        self.make(spot, Arc::default(), settings)
     }
 
     /// A name that is counted as `counted_as`.
@@ -103,13 +182,45 @@ impl Maker {
         } else {
             let name = self.name(&url.host, &url.host);
             let place = Place::Name(name.clone());
-            match settings.each_address {
-                true => (Source::EachAddress(name, origin.clone()), place),
-                false => (Source::Name(name), place),
+            (Source::of(name, origin, settings), place)
+        };
+        let made_at = self.make_new(Spot::of(url, place), settings);
+        (made, Member::new(made_at, source, origin.weight))
+    }
+
+    /// An origin of the settings whose name something is known of already, and the
+    /// members that it begins with.
+    pub(super) fn source_by(
+        &self,
+        name: Arc<Name>,
+        source: usize,
+        origin: &OriginSettings,
+        settings: &UpstreamSettings,
+    ) -> (Source, Vec<Member>) {
+        let known = name.known().filter(|_| settings.each_address);
+        let origins = match known {
+            Some(known) => {
+                known.iter().map(|address| self.endpoint(origin, address, settings)).collect()
+            }
+            None => {
+                let place = Place::Name(name.clone());
+                vec![self.make_new(Spot::of(&origin.url, place), settings)]
             }
         };
-        let origin = self.make(Spot::of(url, place, origin.weight), settings);
-        (made, Member { origin, source, priority: 0 })
+        let member = |made| Member::new(made, source, origin.weight);
+        (Source::of(name, origin, settings), origins.into_iter().map(member).collect())
+    }
+
+    /// An address of a name as an origin.
+    fn endpoint(
+        &self,
+        origin: &OriginSettings,
+        address: &Arc<Address>,
+        settings: &UpstreamSettings,
+    ) -> Arc<Origin> {
+        let mut spot = Spot::of(&origin.url, Place::Address(address.clone()));
+        spot.name = format!("{}/{}", spot.name, address.ip());
+        self.make_new(spot, settings)
     }
 }
 
@@ -158,72 +269,95 @@ impl Upstream {
             let is_it = |member: &&Member| {
                 member.origin.stands_for().is_some_and(|known| Arc::ptr_eq(known, address))
             };
-            let known = old.iter().find(is_it).map(|member| member.origin.clone());
-            let origin = known.unwrap_or_else(|| {
-                let place = Place::Address(address.clone());
-                let mut spot = Spot::of(&origin.url, place, origin.weight);
-                spot.name = format!("{}/{}", spot.name, address.ip());
-                self.maker.make(spot, &self.settings)
-            });
-            Member { origin, source, priority: 0 }
+            if let Some(known) = old.iter().filter(|member| member.source == source).find(is_it) {
+                return known.clone();
+            }
+            let made = self.maker.endpoint(origin, address, &self.settings);
+            Member::new(made, source, origin.weight)
         };
-        self.replace(source, addresses.iter().map(endpoint).collect());
+        let _in_force = self.replace(source, addresses.iter().map(endpoint).collect());
     }
 
     async fn follow_service(&self, source: usize, service: &Service, url: &OriginUrl) {
-        let mut targets: HashMap<(String, u16), (Arc<Name>, Arc<Origin>)> = HashMap::new();
-        let mut names = FuturesUnordered::new();
-        let mut failures = Failures::default();
+        let mut schedule = service.schedule().await;
+        let mut targets = self.targets(source);
+        let mut names: FuturesUnordered<_> = targets.values().map(keep_resolved).collect();
         loop {
-            let (answer, pause) = beside(&mut names, service.ask(&mut failures)).await;
+            let asked = beside(&mut names, service.ask(&mut schedule)).await;
+            let (answer, pause, resolver) = asked;
             if let Some(answer) = answer {
                 let mut members = Vec::new();
                 let mut now = HashMap::new();
                 let mut first = None;
                 for target in answer {
                     let key = (target.host.clone(), target.port);
-                    let (name, origin) = targets.remove(&key).unwrap_or_else(|| {
-                        let (name, origin) = self.target(url, &target);
-                        names.push(keep_resolved(name.clone(), origin.clone()));
-                        (name, origin)
+                    let member = targets.remove(&key).unwrap_or_else(|| {
+                        let member = self.target(source, url, &target);
+                        names.push(keep_resolved(&member));
+                        member
                     });
-                    origin.set_weight(target.weight);
-                    first.get_or_insert_with(|| (name.clone(), target.port));
-                    let priority = target.priority;
-                    members.push(Member { origin: origin.clone(), source, priority });
-                    now.insert(key, (name, origin));
+                    let (priority, weight) = (target.priority, target.weight);
+                    let member = Member { priority, weight, ..member };
+                    first.get_or_insert_with(|| (member.clone(), target.port));
+                    members.push(member.clone());
+                    now.insert(key, member);
                 }
                 let left = std::mem::replace(&mut targets, now);
-                self.replace(source, members);
-                for (name, _) in left.into_values() {
-                    name.retire();
+                if !self.replace(source, members) {
+                    // Whoever is in force now asks once more.
+                    return;
                 }
-                if let Some((name, port)) = first {
-                    service.has_targets(targets.len(), name, port);
+                for member in left.into_values() {
+                    member.origin.found_by().inspect(|name| name.retire());
+                }
+                if let Some((first, port)) = first
+                    && let Some(name) = first.origin.found_by()
+                {
+                    service.has_targets(targets.len(), name.clone(), port);
                 }
             }
-            beside(&mut names, tokio::time::sleep(pause)).await;
+            schedule.pause(pause, resolver);
         }
     }
 
+    /// The targets of a service that are origins already.
+    fn targets(&self, source: usize) -> HashMap<(String, u16), Member> {
+        let members = self.members.load();
+        let target = |member: &Member| {
+            let name = member.origin.found_by()?;
+            Some(((name.host().to_owned(), member.origin.url().port), member.clone()))
+        };
+        members.iter().filter(|member| member.source == source).filter_map(target).collect()
+    }
+
     /// A target of a service as an origin.
-    fn target(&self, url: &OriginUrl, target: &Target) -> (Arc<Name>, Arc<Origin>) {
+    fn target(&self, source: usize, url: &OriginUrl, target: &Target) -> Member {
         // Counted with the service: there is no end to how many targets may come
         // and go.
         let name = self.maker.name(&target.host, &url.host);
         let host = target.host.trim_end_matches('.').to_owned();
         let dialled = OriginUrl { host, port: target.port, service: false, ..url.clone() };
-        let mut spot = Spot::of(&dialled, Place::Name(name.clone()), target.weight);
+        let mut spot = Spot::of(&dialled, Place::Name(name));
         spot.asked_as = url.clone();
-        (name, self.maker.make(spot, &self.settings))
+        Member::new(self.maker.make_new(spot, &self.settings), source, target.weight)
     }
 
-    /// Puts these in the place of the origins that came from `source`.
-    fn replace(&self, source: usize, new: Vec<Member>) {
+    /// Puts these in the place of the origins that came from `source`; `false` if
+    /// it is not for this upstream to say any more which there are.
+    #[must_use]
+    fn replace(&self, source: usize, new: Vec<Member>) -> bool {
         let one_at_a_time = self.publishing.lock();
+        if self.life.is_over() {
+            return false;
+        }
         let old = self.members.load_full();
         let (theirs, others): (Vec<_>, Vec<_>) =
             old.iter().cloned().partition(|member| member.source == source);
+        if theirs.len() == new.len() && theirs.iter().zip(&new).all(|(old, new)| old.is(new)) {
+            return true;
+        }
+        self.order_those(&new);
+        new.iter().for_each(|member| self.settle(member));
         let mut members = others;
         members.extend(new);
         members.sort_by_key(|member| (member.source, member.priority));
@@ -232,17 +366,21 @@ impl Upstream {
         drop(one_at_a_time);
         let members = self.members.load();
         for Member { origin, .. } in theirs {
-            if !members.iter().any(|member| Arc::ptr_eq(&member.origin, &origin)) {
-                origin.retire();
-            }
+            self.let_go_of(&origin, &members);
         }
         self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
+        true
     }
 }
 
 /// Keeps a target's name resolved until it is retired.
-async fn keep_resolved(name: Arc<Name>, origin: Arc<Origin>) {
-    name.follow(|_| origin.pool().sweep(Instant::now())).await;
+fn keep_resolved(target: &Member) -> impl Future<Output = ()> + use<> {
+    let origin = target.origin.clone();
+    async move {
+        if let Some(name) = origin.found_by() {
+            name.follow(|_| origin.pool().sweep(Instant::now())).await;
+        }
+    }
 }
 
 /// Carries out `main`, and `others` meanwhile.
@@ -260,15 +398,18 @@ async fn beside<T>(
     }
 }
 
-/// The origins to ask: of each origin of the settings those that are `fit`, and
-/// of them those of the lowest priority only. `members` are in order.
-pub(super) fn best(members: &[Member], fit: impl Fn(&Origin) -> bool) -> Vec<Arc<Origin>> {
+/// The origins to ask, with their weights: of each origin of the settings those
+/// that are `fit`, and of them those of the lowest priority only. `members` are in
+/// order.
+pub(super) fn best(members: &[Member], fit: impl Fn(&Standing) -> bool) -> Vec<(Arc<Origin>, u32)> {
     let mut best = Vec::new();
     for source in members.chunk_by(|a, b| a.source == b.source) {
         let mut priorities = source.chunk_by(|a, b| a.priority == b.priority);
-        let fit = |member: &&Member| fit(&member.origin);
+        let fit = |member: &&Member| fit(member.origin.standing());
         if let Some(first) = priorities.find(|group| group.iter().any(|m| fit(&m))) {
-            best.extend(first.iter().filter(fit).map(|member| member.origin.clone()));
+            best.extend(first.iter().filter(fit).map(|member| {
+                (member.origin.clone(), member.origin.standing().weight(member.weight))
+            }));
         }
     }
     best

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest, Sha256};
 
 use super::{OriginScheme, Protocol, UpstreamSettings};
 
@@ -24,6 +25,17 @@ pub(super) struct Configs {
     pub(super) any: Arc<ClientConfig>,
     /// Offers HTTP/1.1 only, for requests that ask to switch protocols.
     pub(super) http1: Arc<ClientConfig>,
+    /// Whom both believe.
+    pub(super) trust: Trust,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Trust {
+    /// Anybody's.
+    Any,
+    /// Those of a set of roots, by the digest of that.
+    Roots([u8; 32]),
 }
 
 /// The certificates to trust cannot be read.
@@ -67,8 +79,11 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|source| ClientTlsError::Rustls { upstream: settings.name.clone(), source })?;
+        let mut trust = Trust::Any;
         let mut config = if settings.tls.verify {
-            builder.with_root_certificates(roots(settings)?).with_no_client_auth()
+            let roots = roots(settings)?;
+            trust = Trust::of(&roots);
+            builder.with_root_certificates(roots).with_no_client_auth()
         } else {
             tracing::warn!(
                 upstream = settings.name,
@@ -86,8 +101,28 @@ impl ClientTls {
         };
         let mut http1 = config.clone();
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { configs: Some(Configs { any: Arc::new(config), http1: Arc::new(http1) }) })
+        let (any, http1) = (Arc::new(config), Arc::new(http1));
+        Ok(Self { configs: Some(Configs { any, http1, trust }) })
     }
+}
+
+impl Trust {
+    fn of(roots: &RootCertStore) -> Self {
+        // A system lists its roots in any order.
+        let mut each: Vec<[u8; 32]> = roots.roots.iter().map(digest).collect();
+        each.sort_unstable();
+        Self::Roots(Sha256::digest(each.concat()).into())
+    }
+}
+
+fn digest(root: &TrustAnchor<'_>) -> [u8; 32] {
+    let constraints = root.name_constraints.as_deref().unwrap_or_default();
+    let mut sha = Sha256::new();
+    for part in [&*root.subject, &*root.subject_public_key_info, constraints] {
+        sha.update(part.len().to_be_bytes());
+        sha.update(part);
+    }
+    sha.finalize().into()
 }
 
 fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, ClientTlsError> {

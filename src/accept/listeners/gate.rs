@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Post;
 use crate::accept::ListenAddress;
 use crate::accept::bind::{Opened, Terms};
-use crate::accept::inherited::Origin;
+use crate::accept::inherited::Giver;
 use crate::accept::rounds::{Acceptors, Rounds};
 use crate::accept::sockets::{BoundSocket, ListenSocket};
 use crate::accept::unix::SocketFile;
@@ -25,7 +25,7 @@ pub(super) struct Gate {
     pub(super) asked: ListenAddress,
     pub(super) bound: ListenAddress,
     file: Option<Arc<SocketFile>>,
-    origin: Option<Origin>,
+    giver: Option<Giver>,
     terms: Mutex<Terms>,
     branch: drain::Branch,
     sockets: Mutex<Vec<(usize, Held)>>,
@@ -48,10 +48,10 @@ impl Gate {
         terms: Terms,
         branch: drain::Branch,
     ) -> Self {
-        let Opened { address: bound, sockets, file, origin } = opened;
+        let Opened { address: bound, sockets, file, giver } = opened;
         let held = |(worker, socket)| (worker, Held::Bound(socket));
         let sockets = Mutex::new(sockets.into_iter().map(held).collect());
-        Self { id, asked, bound, file, origin, terms: Mutex::new(terms), branch, sockets }
+        Self { id, asked, bound, file, giver, terms: Mutex::new(terms), branch, sockets }
     }
 
     /// Has the workers' runtimes poll its sockets.
@@ -78,7 +78,7 @@ impl Gate {
         table: &Arc<ArcSwap<Acceptors>>,
         released: &CancellationToken,
     ) {
-        if let (Some(file), Some(Origin::Predecessor)) = (&self.file, self.origin) {
+        if let (Some(file), Some(Giver::Predecessor)) = (&self.file, self.giver) {
             file.set_ours(true);
             self.set_mode(self.terms.lock().unix_mode);
         }
@@ -133,8 +133,7 @@ impl Gate {
     }
 
     fn set_mode(&self, mode: u32) {
-        if let Some(file) =
-            self.file.as_ref().filter(|_| self.origin != Some(Origin::ServiceManager))
+        if let Some(file) = self.file.as_ref().filter(|_| self.giver != Some(Giver::ServiceManager))
             && let Err(error) = file.set_mode(mode)
         {
             tracing::warn!(address = %self.bound, %error, "the mode of a socket cannot be changed");

@@ -211,13 +211,13 @@ impl Listeners {
     }
 
     /// Asks every worker's thread whether it still turns, and waits for all the
-    /// answers; false if one has ended.
+    /// answers; false if one has ended, or none has begun.
     pub async fn pulse(&self) -> bool {
         let asked: Vec<_> = {
             let state = self.0.state.lock();
             state.posts.iter().map(|post| post.runtime().spawn(async {})).collect()
         };
-        let mut alive = true;
+        let mut alive = !asked.is_empty();
         for answer in asked {
             alive &= answer.await.is_ok();
         }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -43,28 +42,5 @@ pub(super) fn start(
     stop: CancellationToken,
 ) -> JoinHandle<io::Result<()>> {
     let state = AdminState::new(metrics, ready, drain);
-    tokio::spawn(admin::serve(Accepting(socket), state, stop.cancelled_owned()))
-}
-
-struct Accepting(Aside);
-
-impl axum::serve::Listener for Accepting {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        loop {
-            match self.0.accept().await {
-                Ok(accepted) => return accepted,
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection to the admin listener");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.0.local_addr())
-    }
+    tokio::spawn(admin::serve(socket, state, stop.cancelled_owned()))
 }

@@ -140,7 +140,8 @@ impl Keys {
                 lacking.push(KeyChange { key: entry.key.clone(), change: change(&entry.value) });
                 continue;
             };
-            if groups.insert(group) {
+            // Where the head is there without the rest, it tells by itself.
+            if other.get(group).is_none() && groups.insert(group) {
                 // All of them have the same change; it is told of their head.
                 let head = self.get(group).map(|head| &head.value);
                 let whole = Value::Hidden(Hidden::Bytes(Vec::new()));

@@ -112,17 +112,17 @@ impl Plan {
         };
         plan.compare_tables(old, new);
         for item in &mut plan.upstreams.changed {
-            let named =
-                |of: &'_ Settings| of.upstreams.iter().find(|one| one.name == item.name).cloned();
-            if let (Some(old), Some(new)) = (named(old), named(new)) {
-                item.effects = upstreams::effects(&old, &new, &item.changes);
+            let old = old.upstreams.iter().find(|one| one.name == item.name);
+            let new = new.upstreams.iter().find(|one| one.name == item.name);
+            if let (Some(old), Some(new)) = (old, new) {
+                item.effects = upstreams::effects(old, new, &item.changes);
             }
         }
         for item in &mut plan.routes.changed {
-            let named =
-                |of: &'_ Settings| of.routes.iter().find(|one| one.name == item.name).cloned();
-            if let (Some(old), Some(new)) = (named(old), named(new)) {
-                item.effects = routes::effects(&old, &new, &item.changes);
+            let old = old.routes.iter().find(|one| one.name == item.name);
+            let new = new.routes.iter().find(|one| one.name == item.name);
+            if let (Some(old), Some(new)) = (old, new) {
+                item.effects = routes::effects(old, new);
             }
         }
         plan
@@ -145,7 +145,7 @@ impl Plan {
                 continue;
             }
             let change = KeyChange {
-                key: "certificate".to_owned(),
+                key: "fingerprint".to_owned(),
                 change: Difference::Value { from: Some(expiry(before)), to: Some(expiry(now)) },
             };
             match part.changed.iter_mut().find(is_it) {

@@ -1,6 +1,6 @@
 //! The keys of the tables that are there once.
 
-use super::keys::Keys;
+use super::keys::{Hidden, Keys};
 use super::spell::{budget, duration, path};
 use crate::accept::ConnectionLimits;
 use crate::config::{AdminSettings, LogSettings, ServerSettings, Settings};
@@ -41,7 +41,9 @@ pub(super) fn leave(settings: &mut Settings, running: &Settings) {
     settings.server.workers = running.server.workers;
     settings.server.memory_budget = running.server.memory_budget;
     settings.log.json = running.log.json;
-    settings.admin = running.admin;
+    // Of the admin listener its token follows.
+    let token = settings.admin.and_then(|admin| admin.token);
+    settings.admin = running.admin.map(|admin| AdminSettings { token, ..admin });
 }
 
 /// What a change to one of these tables brings about.
@@ -126,8 +128,9 @@ fn access_log_keys(settings: &AccessLogSettings) -> Keys {
 fn admin_keys(settings: Option<AdminSettings>) -> Keys {
     let mut keys = Keys::default();
     keys.one("enabled", settings.is_some());
-    if let Some(AdminSettings { address }) = settings {
+    if let Some(AdminSettings { address, token }) = settings {
         keys.one("address", address);
+        keys.pairs("token", token.map(|token| ("token", Hidden::Digest(token))));
     }
     keys
 }

@@ -1,6 +1,6 @@
 //! The keys of `[[route]]`.
 
-use super::keys::{Hidden, KeyChange, Keys};
+use super::keys::{Hidden, Keys};
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
@@ -115,12 +115,13 @@ fn grpc_keys(settings: GrpcSettings) -> Keys {
 }
 
 fn rate_limit_keys(settings: &RateLimitSettings) -> Keys {
-    let RateLimitSettings { rate, per, burst, exempt } = settings;
+    let RateLimitSettings { rate, per, burst, exempt, dry_run } = settings;
     let mut keys = Keys::default();
     keys.one("rate", rate);
     keys.one("per", duration(*per));
     keys.one("burst", burst);
     keys.list("exempt", exempt);
+    keys.one("dry_run", dry_run);
     keys
 }
 
@@ -147,13 +148,8 @@ fn header_keys(changes: &HeaderChanges) -> Keys {
 }
 
 /// What becomes of the state of a route that changes.
-pub(super) fn effects(
-    old: &RouteSettings,
-    new: &RouteSettings,
-    _changes: &[KeyChange],
-) -> Vec<String> {
-    let limits = (&old.rate_limit, &new.rate_limit);
-    match limits {
+pub(super) fn effects(old: &RouteSettings, new: &RouteSettings) -> Vec<String> {
+    match (&old.rate_limit, &new.rate_limit) {
         (Some(before), Some(now)) if before != now => {
             vec!["the counts of its rate limit start anew".to_owned()]
         }

@@ -55,7 +55,7 @@ pub(super) fn min_rate(
     keys.one(rate, per_second(bytes));
     let mut with_rate = Keys::default();
     with_rate.one(grace, duration(time));
-    keys.with(grace, with_rate);
+    keys.with(rate, with_rate);
 }
 
 fn per_second(bytes: NonZeroU64) -> String {

@@ -149,6 +149,7 @@ mod tests {
             per: Duration::from_secs(per),
             burst: NonZeroU32::new(burst).unwrap(),
             exempt: Vec::new(),
+            dry_run: false,
         };
         (Limiter::with_clock(&settings, clock.clone()), clock)
     }

@@ -7,10 +7,12 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep};
 
 use super::fault::Fault;
 use super::head::{self, Facts, Head, Limits};
@@ -52,8 +54,11 @@ pin_project! {
         #[pin]
         answer: Option<Ask<S, Request<Body>>>,
         outgoing: Outgoing,
-        // Whether no request is taken after this one.
-        ending: bool,
+        // Whether no request is taken after this one; if there is none, how long
+        // one is waited for.
+        ending: Option<Duration>,
+        // Rings when it was waited for long enough.
+        waits: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -95,7 +100,8 @@ where
     S: Answers,
 {
     pub(super) fn new(base: &'a mut Base<IO, S>) -> Self {
-        Self { base, state: State::Head, answer: None, outgoing: Outgoing::new(), ending: false }
+        let (outgoing, ending, waits) = (Outgoing::new(), None, None);
+        Self { base, state: State::Head, answer: None, outgoing, ending, waits }
     }
 
     /// Whether it is between two messages, with nothing left to read or write.
@@ -160,7 +166,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answers,
 {
-    fn poll_head(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
+    fn poll_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
         let head = {
             let Base { wire, pulse, limits, .. } = &*self.base;
             let mut wire = wire.lock();
@@ -173,8 +179,12 @@ where
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => return Next::Broken(error),
                     // What has come already is answered.
-                    Poll::Pending if self.ending && wire.inbox.bytes.is_empty() => {
-                        return Next::Go(State::Close { linger: false });
+                    Poll::Pending if self.ending.is_some() && wire.inbox.bytes.is_empty() => {
+                        drop(wire);
+                        return match self.as_mut().poll_no_more(cx) {
+                            Poll::Ready(()) => Next::Go(State::Close { linger: false }),
+                            Poll::Pending => Next::Wait(State::Head),
+                        };
                     }
                     Poll::Pending => {
                         if !wire.inbox.bytes.is_empty() {
@@ -187,6 +197,18 @@ where
             }
         };
         Next::Go(self.begin(head))
+    }
+
+    /// Waits until no more request is to be expected on a connection that ends.
+    fn poll_no_more(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match *this.ending {
+            Some(patience) if !patience.is_zero() => {
+                let waits = this.waits.get_or_insert_with(|| Box::pin(sleep(patience)));
+                waits.as_mut().poll(cx)
+            }
+            _ => Poll::Ready(()),
+        }
     }
 
     /// Hands the request to the service.
@@ -242,7 +264,7 @@ where
         if let Poll::Ready(answered) = polled {
             let Ok(response) = answered;
             this.answer.set(None);
-            exchange.last |= *this.ending;
+            exchange.last |= this.ending.is_some();
             return Self::answered(this.base, this.outgoing, exchange, response, cx);
         }
         let mut wire = this.base.wire.lock();
@@ -383,8 +405,9 @@ where
 {
     type Failed = io::Error;
 
-    fn end(self: Pin<&mut Self>) {
-        *self.project().ending = true;
+    fn end(self: Pin<&mut Self>, patience: Duration) {
+        let this = self.project();
+        (*this.ending, *this.waits) = (Some(patience), None);
     }
 
     fn late(mut self: Pin<&mut Self>) -> bool {

@@ -225,6 +225,22 @@ async fn a_drain_closes_what_is_parked_and_answers_what_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_on_its_way_when_the_drain_begins_is_answered_and_the_last() {
+    let trigger = drain::trigger();
+    let mut bench = Bench::echo(trigger.watcher());
+    bench.exchange(POST, "ping").await;
+    a_while().await;
+    let watcher = trigger.watcher();
+    let _still_busy = watcher.busy(drain::Work::Connection);
+    tokio::spawn(trigger.drain(Duration::from_secs(60)));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bench.client.write_all(POST).await.unwrap();
+    let response = read_until(&mut bench.client, "ping").await.to_ascii_lowercase();
+    assert!(response.contains("connection: close"), "{response}");
+    assert_eq!(closed_after(bench.client).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_parked_is_noticed_at_once() {
     let mut bench = Bench::echo(drain::Watcher::never());
     bench.exchange(POST, "ping").await;

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -57,7 +58,7 @@ where
 {
     type Failed = hyper::Error;
 
-    fn end(self: Pin<&mut Self>) {
+    fn end(self: Pin<&mut Self>, _patience: Duration) {
         self.graceful_shutdown();
     }
 }

@@ -1,3 +1,7 @@
+mod reload;
+mod resumption;
+mod watch;
+
 use std::path::Path;
 
 use rustls::pki_types::ServerName;
@@ -10,13 +14,73 @@ use super::*;
 
 /// Writes a self-signed certificate for `names` and its key.
 fn certificate(dir: &Path, file: &str, names: &[&str]) -> CertificateSettings {
+    // A century is long enough for any test.
+    valid(dir, file, names, -1, 36_500)
+}
+
+/// The same, valid from so many days from now until so many days from now.
+fn valid(dir: &Path, file: &str, names: &[&str], from: i64, until: i64) -> CertificateSettings {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    let day = |days: i64| {
+        let seconds = (now() + days * DAY).try_into().unwrap();
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
+    };
+    (params.not_before, params.not_after) = (day(from), day(until));
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&signing_key).unwrap();
     let certificate = dir.join(format!("{file}.crt"));
     let key = dir.join(format!("{file}.key"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&certificate, made.pem()).unwrap();
+    std::fs::write(&key, signing_key.serialize_pem()).unwrap();
     CertificateSettings { certificate, key, names: Vec::new() }
+}
+
+const DAY: i64 = 24 * 60 * 60;
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// What came of a client's meeting with a server.
+struct Met {
+    resumed: bool,
+    /// The certificate that the client goes by.
+    leaf: Vec<u8>,
+    facts: TlsFacts,
+    client: tokio_rustls::client::TlsStream<tokio::io::DuplexStream>,
+    server: Box<TlsStream<tokio::io::DuplexStream>>,
+}
+
+/// Shakes hands and says a byte, before which the tickets come; `None` if the two do
+/// not come together.
+async fn meet(server: &TlsAcceptor, client: &Arc<ClientConfig>, name: &str) -> Option<Met> {
+    let (here, there) = tokio::io::duplex(16 * 1024);
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connect = async {
+        let connector = tokio_rustls::TlsConnector::from(client.clone());
+        let mut stream = connector.connect(name, here).await.ok()?;
+        (stream.read_u8().await.ok()? == 7).then_some(stream)
+    };
+    let accept = async {
+        let (mut stream, facts, _) = server.accept(there).await.ok()?;
+        stream.write_u8(7).await.ok()?;
+        stream.flush().await.ok()?;
+        Some((stream, facts))
+    };
+    let (Some(client), Some((server, facts))) = tokio::join!(connect, accept) else {
+        return None;
+    };
+    let kind = server.get_ref().1.handshake_kind();
+    assert_eq!(kind, client.get_ref().1.handshake_kind());
+    let leaf = client.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    let resumed = kind == Some(rustls::HandshakeKind::Resumed);
+    Some(Met { resumed, leaf, facts, client, server })
+}
+
+/// The certificate of these settings, as it is in the file.
+fn leaf(settings: &CertificateSettings) -> Vec<u8> {
+    crate::pem::read_certificates(&settings.certificate).unwrap()[0].to_vec()
 }
 
 fn trusting(settings: &[CertificateSettings]) -> RootCertStore {

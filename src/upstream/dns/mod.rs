@@ -14,12 +14,15 @@ mod screen;
 mod service;
 mod settings;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub(super) use address::{Address, HEAD_START};
 pub(super) use name::Name;
 pub use resolver::Resolver;
-pub(super) use service::{Failures, Service, Target};
+pub(super) use service::{Service, Target};
 pub use settings::{AddressFamily, DnsSettings};
 
 /// The first pause after a failure; each that follows is twice as long.
@@ -44,6 +47,32 @@ struct Fault {
 impl Fault {
     fn new(reason: &'static str, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
+    }
+}
+
+/// When a question is put again. Whoever puts it holds this, so that there is
+/// only one, and who comes next goes on where that one ended.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    next: Option<Instant>,
+    /// Questions in a row without an answer.
+    failures: u32,
+    /// Who was asked the last time.
+    asked: Option<Arc<Resolver>>,
+}
+
+impl Schedule {
+    /// Waits until it is time to ask `resolver`.
+    async fn due(&self, resolver: &Arc<Resolver>) {
+        let same = self.asked.as_ref().is_some_and(|asked| Arc::ptr_eq(asked, resolver));
+        if let Some(next) = self.next.filter(|_| same) {
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// The next question is put when `pause` is over.
+    pub(super) fn pause(&mut self, pause: Duration, asked: Arc<Resolver>) {
+        (self.next, self.asked) = (Some(Instant::now() + pause), Some(asked));
     }
 }
 

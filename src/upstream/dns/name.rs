@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::{Address, in_turn};
 use super::records::Addresses;
 use super::resolver::Resolver;
-use super::{Fault, pause_after};
+use super::{Fault, Schedule, pause_after};
 use crate::error::{Error, Kind};
 use crate::observe::NameCounts;
 
@@ -21,9 +22,10 @@ use crate::observe::NameCounts;
 #[derive(Debug)]
 pub(in crate::upstream) struct Name {
     host: Box<str>,
-    resolver: Arc<Resolver>,
+    resolver: ArcSwap<Resolver>,
     counts: NameCounts,
     known: watch::Sender<Known>,
+    schedule: tokio::sync::Mutex<Schedule>,
     /// Whose turn it is to be tried first.
     turn: AtomicUsize,
     retired: CancellationToken,
@@ -48,9 +50,10 @@ impl Name {
     ) -> Arc<Self> {
         Arc::new(Self {
             host: host.into(),
-            resolver: resolver.clone(),
+            resolver: ArcSwap::new(resolver.clone()),
             counts,
             known: watch::Sender::new(Known::Nothing),
+            schedule: tokio::sync::Mutex::default(),
             turn: AtomicUsize::new(RandomState::new().hash_one(host) as usize),
             retired: CancellationToken::new(),
         })
@@ -67,11 +70,31 @@ impl Name {
         match known.as_deref() {
             Ok(Known::Addresses(addresses)) => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                let family = self.resolver.settings().family;
+                let family = self.resolver.load().settings().family;
                 Ok(in_turn(addresses, turn, family, Instant::now()))
             }
             Ok(Known::Failure(reason)) => Err(failed(reason)),
             Ok(Known::Nothing) | Err(_) => Err(failed("nothing is known of it")),
+        }
+    }
+
+    pub(in crate::upstream) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The addresses that are known of it.
+    pub(in crate::upstream) fn known(&self) -> Option<Arc<[Arc<Address>]>> {
+        match &*self.known.borrow() {
+            Known::Addresses(addresses) => Some(addresses.clone()),
+            Known::Nothing | Known::Failure(_) => None,
+        }
+    }
+
+    /// Has it resolved by `resolver` from now on, if that goes about it in another
+    /// way.
+    pub(in crate::upstream) fn resolve_by(&self, resolver: &Arc<Resolver>) {
+        if self.resolver.load().settings() != resolver.settings() {
+            self.resolver.store(resolver.clone());
         }
     }
 
@@ -84,19 +107,25 @@ impl Name {
         matches!(*self.known.borrow(), Known::Nothing)
     }
 
-    /// Keeps the name resolved until it is retired; tells of each other set of
-    /// addresses.
+    /// Keeps the name resolved until it is retired; tells of the addresses that
+    /// are known, and of each other set. Of several who follow it one does, and
+    /// the next when that one is dropped.
     pub(in crate::upstream) async fn follow(&self, mut moved: impl FnMut(&[Arc<Address>])) {
         let following = async {
-            let mut failures = 0;
+            let mut schedule = self.schedule.lock().await;
+            if let Some(addresses) = self.known() {
+                moved(&addresses);
+            }
             loop {
-                let pause = match self.resolver.addresses(&self.host).await {
+                let resolver = self.resolver.load_full();
+                schedule.due(&resolver).await;
+                let pause = match resolver.addresses(&self.host).await {
                     Ok(answer) => {
                         self.counts.resolved("ok");
-                        if failures > 0 {
+                        if schedule.failures > 0 {
                             tracing::info!(name = &*self.host, "the name resolves again");
                         }
-                        failures = 0;
+                        schedule.failures = 0;
                         if let Some(addresses) = self.take(&answer.found) {
                             moved(&addresses);
                         }
@@ -104,11 +133,11 @@ impl Name {
                     }
                     Err(fault) => {
                         self.counts.resolved(fault.reason);
-                        failures += 1;
-                        self.failed(&fault, failures)
+                        schedule.failures += 1;
+                        self.failed(&fault, schedule.failures)
                     }
                 };
-                tokio::time::sleep(pause).await;
+                schedule.pause(pause, resolver);
             }
         };
         let _retired = self.retired.run_until_cancelled(following).await;
@@ -127,10 +156,7 @@ impl Name {
 
     /// Takes in an answer; gives the addresses if they are not what they were.
     fn take(&self, answer: &Addresses) -> Option<Arc<[Arc<Address>]>> {
-        let old: Arc<[Arc<Address>]> = match &*self.known.borrow() {
-            Known::Addresses(addresses) => addresses.clone(),
-            _ => Arc::new([]),
-        };
+        let old = self.known().unwrap_or_default();
         let answered =
             |ip: IpAddr| !(if ip.is_ipv4() { answer.without_v4 } else { answer.without_v6 });
         let (kept, gone): (Vec<_>, Vec<_>) = old
@@ -177,7 +203,7 @@ impl Name {
 
     /// Takes in that there was no answer; gives the pause until the next try.
     fn failed(&self, fault: &Fault, failures: u32) -> Duration {
-        let retry_in = pause_after(failures, self.resolver.settings().negative_ttl);
+        let retry_in = pause_after(failures, self.resolver.load().settings().negative_ttl);
         let (name, reason) = (&*self.host, &*fault.detail);
         let mut never = false;
         self.known.send_modify(|known| {

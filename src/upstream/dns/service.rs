@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use arc_swap::ArcSwap;
+use tokio::sync::{MutexGuard, watch};
 
 use super::name::Name;
 use super::resolver::Resolver;
-use super::{Fault, pause_after};
+use super::{Fault, Schedule, pause_after};
 use crate::error::{Error, Kind};
 use crate::observe::NameCounts;
 
@@ -27,9 +28,10 @@ pub(in crate::upstream) struct Target {
 #[derive(Debug)]
 pub(in crate::upstream) struct Service {
     name: Box<str>,
-    resolver: Arc<Resolver>,
+    resolver: ArcSwap<Resolver>,
     counts: NameCounts,
     known: watch::Sender<Known>,
+    schedule: tokio::sync::Mutex<Schedule>,
 }
 
 /// What is known of a service.
@@ -42,18 +44,19 @@ enum Known {
     Failure(Arc<str>),
 }
 
-/// How many questions in a row went without an answer.
-#[derive(Debug, Default)]
-pub(in crate::upstream) struct Failures(u32);
-
 impl Service {
     pub(in crate::upstream) fn new(
         name: &str,
         resolver: &Arc<Resolver>,
         counts: NameCounts,
     ) -> Arc<Self> {
-        let known = watch::Sender::new(Known::Nothing);
-        Arc::new(Self { name: name.into(), resolver: resolver.clone(), counts, known })
+        Arc::new(Self {
+            name: name.into(),
+            resolver: ArcSwap::new(resolver.clone()),
+            counts,
+            known: watch::Sender::new(Known::Nothing),
+            schedule: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Waits for the first answer; gives the first target's name and port.
@@ -74,24 +77,39 @@ impl Service {
         matches!(*self.known.borrow(), Known::Nothing)
     }
 
-    /// Asks once; gives the targets, if there was an answer, and how long to wait
-    /// until the next time.
+    /// Has it resolved by `resolver` from now on, if that goes about it in another
+    /// way.
+    pub(in crate::upstream) fn resolve_by(&self, resolver: &Arc<Resolver>) {
+        if self.resolver.load().settings() != resolver.settings() {
+            self.resolver.store(resolver.clone());
+        }
+    }
+
+    /// The right to ask, which one has at a time.
+    pub(in crate::upstream) async fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().await
+    }
+
+    /// Asks once it is time to; gives the targets, if there was an answer, and
+    /// how long to wait until the next time after whom.
     pub(in crate::upstream) async fn ask(
         &self,
-        failures: &mut Failures,
-    ) -> (Option<Vec<Target>>, Duration) {
-        match self.resolver.targets(&self.name).await {
+        schedule: &mut Schedule,
+    ) -> (Option<Vec<Target>>, Duration, Arc<Resolver>) {
+        let resolver = self.resolver.load_full();
+        schedule.due(&resolver).await;
+        match resolver.targets(&self.name).await {
             Ok(answer) => {
                 self.counts.resolved("ok");
-                if std::mem::take(&mut failures.0) > 0 {
+                if std::mem::take(&mut schedule.failures) > 0 {
                     tracing::info!(service = &*self.name, "the service resolves again");
                 }
-                (Some(answer.found), answer.ttl)
+                (Some(answer.found), answer.ttl, resolver)
             }
             Err(fault) => {
                 self.counts.resolved(fault.reason);
-                failures.0 += 1;
-                (None, self.failed(&fault, failures.0))
+                schedule.failures += 1;
+                (None, self.failed(&fault, schedule.failures), resolver)
             }
         }
     }
@@ -103,7 +121,7 @@ impl Service {
     }
 
     fn failed(&self, fault: &Fault, failures: u32) -> Duration {
-        let retry_in = pause_after(failures, self.resolver.settings().negative_ttl);
+        let retry_in = pause_after(failures, self.resolver.load().settings().negative_ttl);
         let (service, reason) = (&*self.name, &*fault.detail);
         let mut never = false;
         self.known.send_modify(|known| {

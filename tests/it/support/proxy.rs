@@ -22,6 +22,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub dir: TempDir,
+    pub listeners: tollgate::accept::Listeners,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Ended>>,
 }
@@ -69,7 +70,7 @@ impl Setup {
         self
     }
 
-    fn toml(&self) -> String {
+    pub fn toml(&self) -> String {
         let Self { server, listener, rest, json } = self;
         let format = if *json { "json" } else { "text" };
         let workers = if server.contains("workers") { "" } else { "workers = 1" };
@@ -93,6 +94,7 @@ impl Setup {
         let bound = Proxy::build(settings).unwrap().bind().unwrap();
         let address = bound.addresses("public")[0];
         let admin = bound.admin_address().unwrap();
+        let listeners = bound.listeners().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime =
@@ -103,7 +105,7 @@ impl Setup {
                 }))
                 .unwrap()
         });
-        Running { address, admin, dir, stop: Some(stop), thread: Some(thread) }
+        Running { address, admin, dir, listeners, stop: Some(stop), thread: Some(thread) }
     }
 }
 
