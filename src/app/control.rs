@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::generation::Generation;
@@ -42,6 +43,8 @@ pub(super) struct Inner {
     pub(super) notifier: OnceLock<Notifier>,
     /// What the admin listener asks for.
     pub(super) token: Token,
+    /// Cancelled when the process is to end, and no other is to take its place.
+    pub(super) stopping: CancellationToken,
     /// What is known without waiting for a reload that is under way.
     pub(super) shown: Mutex<Shown>,
     live: Live,
@@ -110,6 +113,15 @@ enum Unfit {
     Panic,
 }
 
+/// The service manager waits for the end of a reload, however it comes about.
+struct Reloading(Notifier);
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        self.0.ready();
+    }
+}
+
 impl From<BuildError> for Unfit {
     fn from(error: BuildError) -> Self {
         Self::Setup(error.into())
@@ -150,6 +162,7 @@ impl Control {
             program: OnceLock::new(),
             notifier: OnceLock::new(),
             token,
+            stopping: CancellationToken::new(),
             shown: Mutex::new(shown),
             live,
             keepers,
@@ -217,6 +230,7 @@ impl Control {
         };
         let mut changing = self.0.changing.lock().await;
         self.settle(&changing)?;
+        let _reloading = (!how.plan_only).then(|| self.reloading());
         // What the files hold is noted before they are read, so that a change in
         // between is seen.
         let known = self.files();
@@ -230,7 +244,10 @@ impl Control {
         });
         let prepared = match read.await {
             Ok((contents, settings)) => {
-                let _nobody_follows = self.0.files.send(contents);
+                // What is only planned is still to be taken in when it is looked for.
+                if !how.plan_only {
+                    let _nobody_follows = self.0.files.send(contents);
+                }
                 match settings {
                     Ok(settings) => self.prepare(settings, &[]).await,
                     Err(error) => Err(SetupError::from(error).into()),
@@ -291,6 +308,7 @@ impl Control {
         let Some(before) = &changing.before else {
             return Err(Refused::Conflict("there is no configuration to go back to".to_owned()));
         };
+        let _reloading = self.reloading();
         match self.prepare(before.settings.clone(), &before.tls).await {
             Ok(prepared) => {
                 let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
@@ -378,7 +396,7 @@ impl Control {
         let number = done.generation + u64::from(done.changed);
         let result = if done.changed { ReloadResult::Ok } else { ReloadResult::Unchanged };
         let trigger_name = trigger.as_str();
-        tracing::info!(trigger = trigger_name, generation = number, "reload: {plan}");
+        tracing::info!(trigger = trigger_name, generation = number, "reload:\n{plan}");
         let server = &new.settings.server;
         self.0.listeners.permits().set_limits(server.connections);
         self.0.token.set(new.settings.admin.as_ref().and_then(|admin| admin.token));
@@ -430,6 +448,13 @@ impl Control {
         shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report });
         drop(shown);
         Refused::Invalid(unfit.to_string())
+    }
+
+    /// Tells the service manager of a reload, and of its end when this is dropped.
+    fn reloading(&self) -> Reloading {
+        let notifier = self.0.notifier.get().cloned().unwrap_or_default();
+        notifier.reloading();
+        Reloading(notifier)
     }
 
     /// What waits to be confirmed.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -142,6 +143,16 @@ impl Gate {
             && let Err(error) = file.set_mode(mode)
         {
             tracing::warn!(address = %self.bound, %error, "the mode of a socket cannot be changed");
+        }
+    }
+
+    /// The file of a Unix socket that a service manager keeps.
+    pub(super) fn kept_file(&self) -> Option<PathBuf> {
+        match &self.bound {
+            ListenAddress::Unix(path) if self.giver == Some(Giver::ServiceManager) => {
+                Some(path.clone())
+            }
+            _ => None,
         }
     }
 

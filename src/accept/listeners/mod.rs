@@ -13,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -195,6 +196,13 @@ impl Listeners {
             handles.extend(aside.handle().transpose()?);
         }
         Ok(handles)
+    }
+
+    /// The files of Unix sockets that a service manager keeps.
+    #[must_use]
+    pub fn kept_files(&self) -> Vec<PathBuf> {
+        let state = self.0.state.lock();
+        state.gates().filter_map(|gate| gate.kept_file()).collect()
     }
 
     /// Another process has the sockets: nobody accepts here any more, and what

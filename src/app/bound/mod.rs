@@ -6,6 +6,7 @@ mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -133,7 +134,13 @@ impl Bound {
         let metrics = &inner.common.metrics;
         let (workers, threads) = workers::start(workers, metrics, live, &told.upstreams, &stop)?;
         control.start_keepers();
-        if !beginning.go().await {
+        let mut shutdown = pin!(shutdown);
+        let serves = tokio::select! {
+            serves = beginning.go() => serves,
+            // Nothing has been accepted: the sockets are still another's.
+            () = &mut shutdown => false,
+        };
+        if !serves {
             stop.cancel();
             workers::join(threads).await;
             return Ok(Ended::default());
@@ -154,15 +161,18 @@ impl Bound {
         listeners.open(workers)?;
         ready.set(true);
         beginning.serving();
+        let _signs_of_life = follow::signs_of_life(&control, &beginning.notifier);
         let handed_over = tokio::select! {
             () = shutdown => false,
             () = listeners.released() => true,
         };
         ready.end();
+        control.0.stopping.cancel();
+        let ending = Ending::new(&control.in_force().0.settings.server, handed_over);
         if !handed_over {
             beginning.notifier.stopping();
+            beginning.notifier.extend_timeout(ending.longest());
         }
-        let ending = Ending::new(&control.in_force().0.settings.server, handed_over);
         let ended = ending.carry_out(drain).await;
         stop.cancel();
         listeners.close();
