@@ -58,13 +58,21 @@ impl BoundSocket {
         Ok(Self { kind, double: true })
     }
 
-    /// Has the current runtime poll it. From now on it listens at the latest.
+    /// Whether connections can wait in it already.
+    pub(super) fn listens(&self) -> bool {
+        SockRef::from(&self.as_fd()).is_listener().unwrap_or(false)
+    }
+
+    /// Has the current runtime poll it. From now on it listens at the latest: what
+    /// does not has ended, to a runtime.
     ///
     /// # Errors
     ///
     /// The system has nothing left to poll it with.
     pub(super) fn attach(self, backlog: i32) -> io::Result<ListenSocket> {
-        SockRef::from(&self.as_fd()).listen(backlog)?;
+        if !self.listens() {
+            SockRef::from(&self.as_fd()).listen(backlog)?;
+        }
         let kind = match self.kind {
             Unpolled::Tcp(tcp) => Polled::Tcp(TcpListener::from_std(tcp)?),
             Unpolled::Unix(unix, file) => Polled::Unix(UnixListener::from_std(unix)?, file),

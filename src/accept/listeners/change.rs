@@ -91,7 +91,9 @@ impl Listeners {
         current.store(Arc::new(table));
         for (gate, terms) in terms {
             gate.follow(terms);
-            gate.start(&state.posts, current, released);
+            if state.open {
+                gate.start(&state.posts, current, released);
+            }
         }
         gone.iter().for_each(|gate| gate.end());
         state.leaving.extend(gone);
@@ -113,7 +115,7 @@ impl State {
         self.last_id += 1;
         let branch = shared.drain.branch();
         let gate = Gate::new(self.last_id, address.clone(), opened, terms, branch);
-        gate.attach(&self.posts)?;
+        gate.attach(&self.posts, self.open)?;
         Ok(gate)
     }
 }

@@ -54,13 +54,13 @@ impl Gate {
         Self { id, asked, bound, file, giver, terms: Mutex::new(terms), branch, sockets }
     }
 
-    /// Has the workers' runtimes poll its sockets.
-    pub(super) fn attach(&self, posts: &[Box<dyn Post>]) -> io::Result<()> {
+    /// Has the workers' runtimes poll its sockets: all, or those that listen.
+    pub(super) fn attach(&self, posts: &[Box<dyn Post>], all: bool) -> io::Result<()> {
         let backlog = self.terms.lock().backlog;
         let mut sockets = self.sockets.lock();
         for (worker, held) in std::mem::take(&mut *sockets) {
             let held = match (held, posts.get(worker)) {
-                (Held::Bound(socket), Some(post)) => {
+                (Held::Bound(socket), Some(post)) if all || socket.listens() => {
                     let _there = post.runtime().enter();
                     Held::Attached(socket.attach(backlog)?)
                 }
@@ -71,17 +71,23 @@ impl Gate {
         Ok(())
     }
 
-    /// Has the workers accept from what is attached.
+    /// Has the workers accept from its sockets.
     pub(super) fn start(
         &self,
         posts: &[Box<dyn Post>],
         table: &Arc<ArcSwap<Acceptors>>,
         released: &CancellationToken,
     ) {
+        if let Err(error) = self.attach(posts, true) {
+            tracing::error!(address = %self.bound, %error, "a socket cannot be polled");
+        }
         let mut sockets = self.sockets.lock();
         for (worker, held) in std::mem::take(&mut *sockets) {
             let held = match (held, posts.get(worker)) {
                 (Held::Attached(socket), Some(post)) => {
+                    if self.giver.is_some() {
+                        self.set_backlog(&socket);
+                    }
                     let socket = Arc::new(socket);
                     let open = Held::Open(Arc::downgrade(&socket));
                     self.take_file_over();
@@ -111,21 +117,21 @@ impl Gate {
         let before = std::mem::replace(&mut *self.terms.lock(), terms);
         if before.backlog != terms.backlog {
             for (_, held) in &*self.sockets.lock() {
-                let set = match held {
-                    // It listens, or will, with what stands there then.
-                    Held::Bound(_) => Ok(()),
-                    Held::Attached(socket) => socket.set_backlog(terms.backlog),
-                    Held::Open(socket) => {
-                        socket.upgrade().map_or(Ok(()), |open| open.set_backlog(terms.backlog))
-                    }
-                };
-                if let Err(error) = set {
-                    tracing::warn!(address = %self.bound, %error, "the backlog cannot be changed");
+                if let Held::Open(socket) = held
+                    && let Some(open) = socket.upgrade()
+                {
+                    self.set_backlog(&open);
                 }
             }
         }
         if before.unix_mode != terms.unix_mode {
             self.set_mode(terms.unix_mode);
+        }
+    }
+
+    fn set_backlog(&self, socket: &ListenSocket) {
+        if let Err(error) = socket.set_backlog(self.terms.lock().backlog) {
+            tracing::warn!(address = %self.bound, %error, "the backlog cannot be changed");
         }
     }
 

@@ -126,10 +126,12 @@ impl Bound {
         let _stopped = stop.clone().drop_guard();
         let (workers, threads) =
             workers::start(self.workers, &self.metrics, &self.gateway, &self.upstreams, &stop)?;
+        self.listeners.enlist(workers)?;
         // Each worker has warmed connections of its own.
         let keepers = Keepers::new(self.upstreams, false);
         keepers.start();
         if !go.await {
+            self.listeners.close();
             stop.cancel();
             workers::join(threads).await;
             return Ok(Ended::default());
@@ -143,7 +145,7 @@ impl Bound {
             }
             None => None,
         };
-        self.listeners.open(workers)?;
+        self.listeners.open();
         ready.set(true);
         let ending = shutdown.await;
         ready.end();
