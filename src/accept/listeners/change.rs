@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::gate::Gate;
 use super::{Inner, Listeners, Named, Shared, State};
@@ -9,6 +10,9 @@ use crate::accept::bind::Terms;
 use crate::accept::rounds::Acceptors;
 use crate::accept::{Acceptor, BindError, Inherited, ListenAddress, ListenerSettings};
 use crate::tls::TlsAcceptor;
+
+/// The longest that a last call is waited for, which takes a moment.
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// A change of the listeners that can be made: everything new is bound. Dropped,
 /// it leaves all as it was.
@@ -108,6 +112,7 @@ impl State {
         shared: &Shared,
         inherited: &mut Inherited,
     ) -> std::io::Result<Gate> {
+        self.wait_for_last_call(address);
         let opened = terms.open(address, inherited, |address| {
             let there = self.gates().chain(&self.leaving).map(|gate| &gate.bound);
             there.into_iter().any(|bound| overlap(bound, address))
@@ -117,6 +122,18 @@ impl State {
         let gate = Gate::new(self.last_id, address.clone(), opened, terms, branch);
         gate.attach(&self.posts, self.open)?;
         Ok(gate)
+    }
+
+    /// What comes to an address that is bound again could still come to a socket
+    /// that is about to be closed, and be lost with it.
+    fn wait_for_last_call(&mut self, address: &ListenAddress) {
+        let ListenAddress::Tcp(address) = *address else { return };
+        let until = Instant::now() + LAST_CALL;
+        let leaves = |gate: &Arc<Gate>| overlap(&gate.bound, address) && gate.is_open();
+        while self.leaving.iter().any(leaves) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.leaving.retain(|gate| gate.is_open());
     }
 }
 

@@ -37,7 +37,7 @@ enum Held {
     Bound(BoundSocket),
     Attached(ListenSocket),
     /// It goes when the worker lets go of it.
-    Open(Weak<ListenSocket>),
+    Open(Weak<ListenSocket>, Weak<()>),
 }
 
 impl Gate {
@@ -89,7 +89,7 @@ impl Gate {
                         self.set_backlog(&socket);
                     }
                     let socket = Arc::new(socket);
-                    let open = Held::Open(Arc::downgrade(&socket));
+                    let open = Held::Open(Arc::downgrade(&socket), socket.until_closed());
                     self.take_file_over();
                     let drain = self.branch.watcher();
                     let (table, released) = (table.clone(), released.clone());
@@ -107,7 +107,7 @@ impl Gate {
     /// Whether a worker still accepts from one of its sockets, or is to.
     pub(super) fn is_open(&self) -> bool {
         self.sockets.lock().iter().any(|(_, held)| match held {
-            Held::Open(socket) => socket.strong_count() > 0,
+            Held::Open(_, closed) => closed.strong_count() > 0,
             Held::Bound(_) | Held::Attached(_) => true,
         })
     }
@@ -117,7 +117,7 @@ impl Gate {
         let before = std::mem::replace(&mut *self.terms.lock(), terms);
         if before.backlog != terms.backlog {
             for (_, held) in &*self.sockets.lock() {
-                if let Held::Open(socket) = held
+                if let Held::Open(socket, _) = held
                     && let Some(open) = socket.upgrade()
                 {
                     self.set_backlog(&open);
@@ -157,7 +157,7 @@ impl Gate {
         let handles = sockets.iter().filter_map(|(_, held)| match held {
             Held::Bound(socket) => socket.handle(),
             Held::Attached(socket) => socket.handle(),
-            Held::Open(socket) => socket.upgrade().and_then(|socket| socket.handle()),
+            Held::Open(socket, _) => socket.upgrade().and_then(|socket| socket.handle()),
         });
         handles.collect()
     }
@@ -176,6 +176,6 @@ impl Gate {
             file.remove();
         }
         self.branch.end();
-        self.sockets.lock().retain(|(_, held)| matches!(held, Held::Open(_)));
+        self.sockets.lock().retain(|(_, held)| matches!(held, Held::Open(..)));
     }
 }
