@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::gate::Gate;
 use super::{Inner, Listeners, Named, Shared, State};
@@ -11,8 +11,8 @@ use crate::accept::rounds::Acceptors;
 use crate::accept::{Acceptor, BindError, Inherited, ListenAddress, ListenerSettings};
 use crate::tls::TlsAcceptor;
 
-/// The longest that a last call is waited for, which takes a moment.
-const LAST_CALL: Duration = Duration::from_millis(500);
+/// For how many milliseconds a last call is waited for, which takes a moment.
+const LAST_CALL: u32 = 500;
 
 /// A change of the listeners that can be made: everything new is bound. Dropped,
 /// it leaves all as it was.
@@ -128,9 +128,11 @@ impl State {
     /// that is about to be closed, and be lost with it.
     fn wait_for_last_call(&mut self, address: &ListenAddress) {
         let ListenAddress::Tcp(address) = *address else { return };
-        let until = Instant::now() + LAST_CALL;
         let leaves = |gate: &Arc<Gate>| overlap(&gate.bound, address) && gate.is_open();
-        while self.leaving.iter().any(leaves) && Instant::now() < until {
+        for _ in 0..LAST_CALL {
+            if !self.leaving.iter().any(leaves) {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
         self.leaving.retain(|gate| gate.is_open());
