@@ -133,19 +133,22 @@ impl Bound {
         let (inner, live) = (control.0.clone(), control.live());
         let metrics = &inner.common.metrics;
         let (workers, threads) = workers::start(workers, metrics, live, &told.upstreams, &stop)?;
+        let listeners = &inner.listeners;
+        listeners.enlist(workers)?;
         control.start_keepers();
         let mut shutdown = pin!(shutdown);
         let serves = tokio::select! {
+            biased;
             serves = beginning.go() => serves,
             // Nothing has been accepted: the sockets are still another's.
             () = &mut shutdown => false,
         };
         if !serves {
+            listeners.close();
             stop.cancel();
             workers::join(threads).await;
             return Ok(Ended::default());
         }
-        let listeners = &inner.listeners;
         let ready = Readiness::default();
         let admin = match admin {
             Some(socket) => {
@@ -158,7 +161,7 @@ impl Bound {
             None => None,
         };
         let _followers = follow::start(&control, told.files);
-        listeners.open(workers)?;
+        listeners.open();
         ready.set(true);
         beginning.serving();
         let _signs_of_life = follow::signs_of_life(&control, &beginning.notifier);
