@@ -182,7 +182,7 @@ async fn ask_on(client: &Client, link: &mut Link, request: &Request) -> Result<(
     let (since, begun) = (client.known(), Instant::now());
     let answer = link.exchange(&request.http1()).await?;
     client.judge(since, request, answer.status, &answer.body).map_err(Broken::Used)?;
-    client.done(begun);
+    client.done(begun + request.wait);
     Ok(())
 }
 

@@ -78,7 +78,7 @@ async fn ask(client: &Client, shared: &Shared, request: &Request) -> Result<(), 
         match outcome.unwrap_or_else(|_| Outcome::Failed("no answer for a long time".to_owned())) {
             Outcome::Answered(status, body) => {
                 client.judge(since, request, status, &body)?;
-                client.done(begun);
+                client.done(begun + request.wait);
                 return Ok(());
             }
             Outcome::Unseen(why) => {

@@ -37,6 +37,8 @@ pub struct Request {
     pub asked: Asked,
     pub path: String,
     pub body: Bytes,
+    /// How long the origin thinks about it.
+    pub wait: Duration,
     /// Whether the connection should end with it.
     pub ends: bool,
 }
@@ -127,14 +129,16 @@ impl Request {
             }
             _ => Vec::new(),
         };
-        let (size, wait) = ([0, 100, 20_000][count % 3], [0, 0, 0, 0, 200][count % 5]);
+        let size = [0, 100, 20_000][count % 3];
+        let wait = if target.takes_body() && count % 5 == 4 { 200 } else { 0 };
         let id = format!("{who}.{count}");
         let path = match target {
             Which => target.path().to_owned(),
             _ => format!("{}?id={id}&size={size}&wait={wait}", target.path()),
         };
         let asked = Asked { id, method, sum: Sum::of(&body), size };
-        Self { target, asked, path, body: body.into(), ends: false }
+        let wait = Duration::from_millis(wait);
+        Self { target, asked, path, body: body.into(), wait, ends: false }
     }
 
     pub fn line(&self) -> String {

@@ -99,7 +99,15 @@ impl Tally {
             phase.failed += 1;
             phase.name.clone()
         });
-        if inner.failures.len() >= TOLD {
+        if what.starts_with("connecting:") {
+            let events = &mut inner.kinds.entry(kind).or_default().events;
+            *events.entry("unreachable").or_default() += 1;
+        }
+        let unreachable = |failure: &&Failure| failure.what.starts_with("connecting:");
+        let told = inner.failures.len();
+        // One reason is not told so often that there is no room for another.
+        let alike = inner.failures.iter().filter(unreachable).count();
+        if told >= TOLD || what.starts_with("connecting:") && alike >= TOLD / 2 {
             return;
         }
         // The log of a whole minute is still the same one; once is enough.

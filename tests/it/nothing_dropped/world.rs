@@ -146,6 +146,14 @@ impl World {
         }
     }
 
+    /// Starts clients that are hardly ever idle, each on a connection that it keeps.
+    pub fn load_busily(&mut self) {
+        for number in 0..24 {
+            let client = Client::new(&self.shared, "h1", number);
+            self.spawn(http1::keeps_alive(client, self.plain(), Duration::from_millis(10)));
+        }
+    }
+
     /// Starts a download and an upload that last until [`World::end_long`].
     pub fn load_long(&mut self) {
         for (kind, up) in [("download long", false), ("upload long", true)] {
