@@ -78,7 +78,9 @@ async fn what_is_wrong_leaves_everything_as_it_was() {
             assert_eq!(last.report, Some(refused.to_string()));
             assert_eq!(ask(&mut client, "/").await.text(), "one");
         }
-        let metrics = client::ask(proxy.admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.text();
+        let metrics = client::ask(proxy.admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .text();
         let failed = "tollgate_config_reloads_total{trigger=\"api\",result=\"failed\"} 4\n";
         assert!(metrics.contains(failed), "{metrics}");
         assert_eq!(reload(&proxy, &to(&origin).server("max_in_flight = 9")).await, Ok(2));
@@ -163,7 +165,7 @@ async fn a_secret_of_its_own_file_is_followed_too() {
         let origin = Origin::named("one").await;
         let dir = tempfile::TempDir::new().unwrap();
         std::fs::write(dir.path().join("key"), "first\n").unwrap();
-        let guarded = "[[route]]\nname = \"guarded\"\npath_prefix = \"/guarded\"\n\
+        let guarded = "[[route]]\nname = \"guarded\"\npath = \"/guarded\"\n\
                        upstream = \"origin\"\n[route.api_key]\n\
                        keys = [{ name = \"ci\", key = \"file:key\" }]";
         let proxy = Setup::forwarding_to(&origin).and(guarded).start_in(dir);
