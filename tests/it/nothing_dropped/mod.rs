@@ -81,6 +81,27 @@ async fn a_proxy_that_is_stopped_or_killed_is_seen_to_drop() {
     }
 }
 
+/// Whoever finds an idle connection closed has lost nothing; whoever sends a request
+/// on it in that moment has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_answers_what_is_sent_on_idle_connections() {
+    let mut world = World::new().await;
+    world.tally().phase("stopped again and again");
+    world.load_busily();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        world.process.stop().await;
+        world.process.start_another();
+        world.ready().await;
+    }
+    world.end_load().await;
+    println!("{}", world.tally().table());
+    // Nobody listened in between, which is not what this is about.
+    let unreachable = world.tally().events("unreachable");
+    assert_eq!(world.tally().failures(), unreachable, "{}", world.tally().report());
+    assert!(world.tally().events("announced") > 5 * 24 / 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "until there are reloads"]
 async fn nothing_is_dropped() {
