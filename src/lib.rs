@@ -84,5 +84,6 @@ pub mod upstream;
 pub mod watch;
 
 pub use app::{
-    BindError, Bound, BuildError, Ended, Ending, Proxy, ProxyBuilder, ProxyService, SetupError,
+    Beginning, BindError, Bound, BuildError, Control, Ended, Proxy, ProxyBuilder, ProxyService,
+    SetupError,
 };

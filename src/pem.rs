@@ -56,8 +56,7 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Pe
     Ok(certificates)
 }
 
-/// Reads the first private key of a file: PKCS #8, PKCS #1 or SEC 1. Warns of
-/// one that others may read as well.
+/// Reads the first private key of a file: PKCS #8, PKCS #1 or SEC 1.
 ///
 /// # Errors
 ///
@@ -65,7 +64,6 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Pe
 pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let key = rustls_pemfile::private_key(&mut open(path)?)
         .map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })?;
-    warn_if_exposed(path);
     key.ok_or_else(|| PemError::NoKey(path.to_owned()))
 }
 
@@ -74,8 +72,9 @@ fn open(path: &Path) -> Result<BufReader<File>, PemError> {
     file.map(BufReader::new).map_err(|cause| PemError::Unreadable { path: path.to_owned(), cause })
 }
 
+/// Warns of the file of a private key that others may read as well.
 #[cfg(unix)]
-fn warn_if_exposed(path: &Path) {
+pub fn warn_if_exposed(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let Ok(metadata) = path.metadata() else { return };
     let mode = metadata.permissions().mode();
@@ -88,8 +87,9 @@ fn warn_if_exposed(path: &Path) {
     }
 }
 
+/// There are no modes to warn of.
 #[cfg(not(unix))]
-fn warn_if_exposed(_path: &Path) {}
+pub fn warn_if_exposed(_path: &Path) {}
 
 #[cfg(test)]
 mod tests {

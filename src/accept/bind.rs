@@ -188,6 +188,72 @@ mod tests {
         }
     }
 
+    /// Sockets that listen at one address, and it.
+    fn given(count: usize, shared: bool) -> (Vec<Socket>, SocketAddr) {
+        let mut address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sockets = (0..count).map(|_| {
+            let socket = socket(address, shared).unwrap();
+            socket.listen(16).unwrap();
+            address = socket.local_addr().unwrap().as_socket().unwrap();
+            socket
+        });
+        (sockets.collect(), address)
+    }
+
+    fn take_over(sockets: &[Socket], address: SocketAddr, workers: usize) -> Opened {
+        let handles = sockets.iter().map(|socket| socket.try_clone().unwrap().into());
+        let mut inherited = Inherited::new(handles, Giver::Predecessor).unwrap();
+        let terms = Terms { workers, backlog: 16, unix_mode: 0o660 };
+        let opened = terms.open(&address.into(), &mut inherited, |_| false).unwrap();
+        assert_eq!(inherited.addresses().count(), 0);
+        opened
+    }
+
+    fn name(socket: impl AsFd) -> String {
+        use std::os::fd::AsRawFd;
+        let fd = socket.as_fd().as_raw_fd();
+        std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap().display().to_string()
+    }
+
+    fn of_workers(opened: &Opened) -> Vec<usize> {
+        opened.sockets.iter().map(|(worker, _)| *worker).collect()
+    }
+
+    #[test]
+    fn more_sockets_than_workers_are_all_accepted_from() {
+        let (sockets, address) = given(5, true);
+        let opened = take_over(&sockets, address, 2);
+        assert_eq!(of_workers(&opened), [0, 1, 0, 1, 0]);
+        for ((_, taken), given) in opened.sockets.iter().zip(&sockets) {
+            assert_eq!(name(taken), name(given));
+        }
+    }
+
+    #[test]
+    fn a_socket_that_shares_its_address_gets_others_beside_it_that_do_not_listen_yet() {
+        let (sockets, address) = given(1, true);
+        let opened = take_over(&sockets, address, 3);
+        assert_eq!(of_workers(&opened), [0, 1, 2]);
+        let mut names: Vec<_> = opened.sockets.iter().map(|(_, socket)| name(socket)).collect();
+        assert_eq!(names[0], name(&sockets[0]));
+        names.dedup();
+        assert_eq!(names.len(), 3);
+        let listens = |(_, socket): &(usize, BoundSocket)| {
+            socket2::SockRef::from(&socket.as_fd()).is_listener().unwrap()
+        };
+        assert_eq!(opened.sockets.iter().map(listens).collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    #[test]
+    fn a_socket_that_does_not_share_is_accepted_from_by_all_and_handed_on_once() {
+        let (sockets, address) = given(1, false);
+        let opened = take_over(&sockets, address, 3);
+        assert_eq!(of_workers(&opened), [0, 1, 2]);
+        assert!(opened.sockets.iter().all(|(_, socket)| name(socket) == name(&sockets[0])));
+        let handles = opened.sockets.iter().filter_map(|(_, socket)| socket.handle());
+        assert_eq!(handles.count(), 1);
+    }
+
     #[test]
     fn ipv4_and_ipv6_bind_side_by_side() {
         // A machine without IPv6 has nothing to tell apart.

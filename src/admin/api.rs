@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use super::AdminState;
 use super::input::{self, Asker, ReloadBody, needed, wrong};
 use super::operator::{
-    DRY_RUN_PERSISTS, LOG_LEVEL_PERSISTS, ORIGIN_PERSISTS, Operator, OriginChange, Refused, Reload,
-    Reloaded, Reply,
+    DRY_RUN_PERSISTS, LOG_LEVEL_PERSISTS, ORIGIN_PERSISTS, Operator, Refused, Reload, Reloaded,
+    Reply,
 };
+use crate::upstream::OriginChange;
 
 /// The paths, with what they are for; a person reads them at `/`.
 pub(super) const PATHS: [(&str, &str); 10] = [

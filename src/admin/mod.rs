@@ -37,7 +37,7 @@ use socket::{Accepting, Peer};
 pub use guard::Token;
 pub use operator::{
     Confirmed, DRY_RUN_PERSISTS, LOG_LEVEL_PERSISTS, LastReload, ORIGIN_PERSISTS, Operator,
-    OriginChange, PendingConfirm, Refused, Reload, Reloaded, Reply, Status, Upgraded,
+    PendingConfirm, Refused, Reload, Reloaded, Reply, Status, Upgraded,
 };
 
 /// Whether the proxy takes traffic. Cheap to clone; all clones say the same.

@@ -11,11 +11,12 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::observe::{LogFilter, ReloadResult, ReloadTrigger};
 use crate::respond::Answer;
+use crate::upstream::OriginChange;
 
 /// What comes of something that takes time.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refused>> + Send + 'a>>;
@@ -212,18 +213,6 @@ pub struct Confirmed {
 pub struct Upgraded {
     /// Its process.
     pub pid: u32,
-}
-
-/// A change to an origin; what is not named stays.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OriginChange {
-    /// The share it has, in the place of the configured one.
-    pub weight: Option<u32>,
-    /// Back to the configured share.
-    pub reset_weight: bool,
-    /// Whether nothing new is sent there.
-    pub drained: Option<bool>,
 }
 
 /// Why an operator's wish was not carried out. Nothing has changed then.

@@ -13,6 +13,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::layers::KeyDigest;
 use crate::observe::{LogFilter, LogLevelSource};
+use crate::upstream::OriginChange;
 
 const HERE: &str = "127.0.0.1:6190";
 

@@ -8,7 +8,7 @@ use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
 use super::router::{Entry, Router, Terminus};
 use super::{BuildError, Common};
-use crate::config::{RouteSettings, Settings};
+use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
 use crate::layers::RateLimitLayer;
 use crate::observe::{AccessLog, LogOutput};
@@ -48,12 +48,22 @@ impl Generation {
         common: &Common,
         old: Option<&Self>,
     ) -> Result<Self, BuildError> {
+        Self::build_with(settings, common, old, &[])
+    }
+
+    /// The same, where some listeners are to have the certificates that they had.
+    pub(super) fn build_with(
+        settings: Settings,
+        common: &Common,
+        old: Option<&Self>,
+        tls: &[(Arc<str>, TlsAcceptor)],
+    ) -> Result<Self, BuildError> {
         let mut problems = Vec::new();
         let resolver = match old {
             Some(old) if old.settings.dns == settings.dns => old.resolver.clone(),
             _ => Resolver::new(settings.dns.clone()),
         };
-        let build = Build { settings: &settings, common, old, resolver: &resolver };
+        let build = Build { settings: &settings, common, old, tls, resolver: &resolver };
         let upstreams = build.upstreams(&mut problems);
         let tls = build.acceptors(&mut problems);
         let access_log = build.access_log(&mut problems);
@@ -77,8 +87,53 @@ impl Generation {
 
     /// Has what was built take effect outside of the request path, once requests
     /// take it: the upstreams are kept, and origins that left `old` are let go.
-    pub(super) fn succeed(&self, _old: &Self, keepers: &Keepers) {
+    pub(super) fn succeed(&self, old: &Self, keepers: &Keepers) {
+        for (name, before) in &old.upstreams {
+            match self.upstreams.get(name) {
+                Some(same) if Arc::ptr_eq(same, before) => {}
+                Some(new) => new.succeed(before),
+                None => before.leave(),
+            }
+        }
         keepers.replace(self.upstreams.values().cloned());
+    }
+
+    fn acceptor(&self, listener: &str) -> Option<&TlsAcceptor> {
+        let mut named = self.settings.listeners.iter().zip(&self.tls);
+        named.find(|(settings, _)| settings.name == listener)?.1.as_ref()
+    }
+
+    /// The certificates in use, with the names of their listeners.
+    pub(super) fn acceptors(&self) -> Vec<(Arc<str>, TlsAcceptor)> {
+        let listeners = self.settings.listeners.iter().zip(&self.tls);
+        listeners
+            .filter_map(|(listener, tls)| Some((listener.name.as_str().into(), tls.clone()?)))
+            .collect()
+    }
+
+    /// The certificates in use, as they are compared.
+    pub(super) fn certificates(&self) -> Vec<CertificateInUse> {
+        let of_one = |(listener, tls): (Arc<str>, TlsAcceptor)| {
+            tls.certificates().into_iter().map(move |facts| CertificateInUse {
+                listener: listener.to_string(),
+                file: facts.file.display().to_string(),
+                fingerprint: facts.sha256,
+                not_after: facts.not_after,
+            })
+        };
+        self.acceptors().into_iter().flat_map(of_one).collect()
+    }
+
+    /// Routes whose limit does not do as it is configured, and whether it is on a dry
+    /// run.
+    pub(super) fn dry_runs(&self) -> Vec<(String, bool)> {
+        let routes = self.settings.routes.iter();
+        let switched = routes.filter_map(|route| {
+            let (limit, settings) = (self.rate_limit(&route.name)?, route.rate_limit.as_ref()?);
+            let now = limit.is_dry_run();
+            (now != settings.dry_run).then(|| (route.name.clone(), now))
+        });
+        switched.collect()
     }
 
     /// The rate limit of a route, if it has one.
@@ -92,6 +147,7 @@ struct Build<'a> {
     settings: &'a Settings,
     common: &'a Common,
     old: Option<&'a Generation>,
+    tls: &'a [(Arc<str>, TlsAcceptor)],
     resolver: &'a Arc<Resolver>,
 }
 
@@ -115,7 +171,10 @@ impl Build<'_> {
                 {
                     Ok(known.clone())
                 }
-                _ => Upstream::with_resolver(upstream.clone(), resolver, metrics, budget),
+                Some((_, known)) => {
+                    Upstream::renewed(known, upstream.clone(), resolver, metrics, budget)
+                }
+                None => Upstream::with_resolver(upstream.clone(), resolver, metrics, budget),
             };
             match built {
                 Ok(built) => {
@@ -136,8 +195,21 @@ impl Build<'_> {
                 acceptors.push(None);
                 continue;
             };
+            let had = self
+                .tls
+                .iter()
+                .find(|(name, had)| **name == *listener.name && had.settings() == tls);
+            if let Some((_, had)) = had {
+                acceptors.push(Some(had.clone()));
+                continue;
+            }
             let (http1, http2) = (listener.serve.http1, listener.serve.http2);
-            match TlsAcceptor::new(tls, http1, http2, &self.common.tickets) {
+            let before = self.old.and_then(|old| old.acceptor(&listener.name));
+            let built = match before {
+                Some(before) => before.renewed(tls, http1, http2),
+                None => TlsAcceptor::new(tls, http1, http2, &self.common.tickets),
+            };
+            match built {
                 Ok(acceptor) => acceptors.push(Some(acceptor)),
                 Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
             }
@@ -217,15 +289,17 @@ impl Build<'_> {
         Ok(Built { entry: Entry { route, stack }, rate_limit })
     }
 
-    /// Counts go on where the limit is the same.
+    /// Counts go on where the rate is the same.
     fn rate_limit(&self, route: &RouteSettings) -> Option<RateLimitLayer> {
         let settings = route.rate_limit.as_ref()?;
-        let known = self.old.and_then(|old| {
-            let before = old.settings.routes.iter().find(|before| before.name == route.name)?;
-            let same = before.rate_limit.as_ref() == Some(settings);
-            same.then(|| old.rate_limit(&route.name)).flatten()
-        });
-        Some(known.cloned().unwrap_or_else(|| RateLimitLayer::new(settings)))
+        let known = self.old.and_then(|old| old.rate_limit(&route.name));
+        Some(known.map_or_else(
+            || {
+                let counts = self.common.metrics.rate_limit_dry_run(&route.name.as_str().into());
+                RateLimitLayer::new(settings).counting(counts)
+            },
+            |known| known.renewed(settings),
+        ))
     }
 
     fn terminus(

@@ -8,31 +8,39 @@
 mod bound;
 mod builder;
 mod compose;
+mod control;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod embed;
+mod follow;
 mod generation;
 mod keepers;
 mod live;
+mod operator;
 mod router;
+mod upgrade;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub use bound::{BindError, Bound, Ended, Ending};
+pub use bound::{BindError, Bound, Ended};
 pub use builder::ProxyBuilder;
 pub use compose::{Gateway, Optional, RouteStack};
+pub use control::Control;
 pub use embed::{ProxyFuture, ProxyService};
 pub use live::Live;
 pub use router::{Router, Terminus};
+pub use upgrade::Beginning;
 
 use crate::accept::Inherited;
 use crate::budget::Budget;
 use crate::config::{LoadError, Settings};
 use crate::drain;
 use crate::layers::InFlightLayer;
-use crate::observe::Metrics;
+use crate::observe::{LogLevel, Metrics};
 use crate::tls::Tickets;
+use crate::watch::Contents;
 use generation::Generation;
 
 /// A proxy, built and checked, that neither listens nor serves yet.
@@ -57,6 +65,16 @@ pub struct Proxy {
     first: Generation,
     common: Common,
     trigger: drain::Trigger,
+    /// What it was built from, and is reloaded from.
+    source: Option<Source>,
+}
+
+/// A configuration file.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// What it and the files that it names held before they were read.
+    contents: Contents,
 }
 
 /// What outlives every configuration.
@@ -67,6 +85,8 @@ struct Common {
     in_flight: InFlightLayer,
     tickets: Tickets,
     drain: drain::Watcher,
+    /// Whoever prints the operational log.
+    log: Option<Arc<dyn LogLevel>>,
 }
 
 /// Settings that cannot be built: every problem found.
@@ -100,7 +120,8 @@ impl Proxy {
     /// Every problem found in the file, with file, line and column; or every
     /// certificate and key that cannot be used.
     pub fn from_config(path: impl AsRef<Path>) -> Result<Self, SetupError> {
-        Ok(Self::build(crate::config::load(path.as_ref())?)?)
+        let (settings, source) = Source::read(path.as_ref())?;
+        Ok(Self { source: Some(source), ..Self::build(settings)? })
     }
 
     /// Builds a proxy: reads certificates, sets up upstreams and routes.
@@ -109,17 +130,29 @@ impl Proxy {
     ///
     /// Every problem found, at once.
     pub fn build(settings: Settings) -> Result<Self, BuildError> {
+        let tickets = Tickets::new().map_err(|error| {
+            BuildError::new(vec![format!("the system has no randomness for TLS: {error}")])
+        })?;
+        Self::with_tickets(settings, tickets)
+    }
+
+    fn with_tickets(settings: Settings, tickets: Tickets) -> Result<Self, BuildError> {
         let metrics = Metrics::default();
         let budget = settings.server.memory_budget.budget();
         metrics.watch_memory(&budget);
         let trigger = drain::trigger();
         let in_flight = InFlightLayer::new(settings.server.max_in_flight).within(budget.clone());
-        let tickets = Tickets::new().map_err(|error| {
-            BuildError::new(vec![format!("the system has no randomness for TLS: {error}")])
-        })?;
-        let common = Common { tickets, metrics, budget, in_flight, drain: trigger.watcher() };
+        let drain = trigger.watcher();
+        let common = Common { metrics, budget, in_flight, tickets, drain, log: None };
         let first = Generation::build(settings, &common, None)?;
-        Ok(Self { first, common, trigger })
+        Ok(Self { first, common, trigger, source: None })
+    }
+
+    /// Lets the operator of the running proxy change the level of a log.
+    #[must_use]
+    pub fn logging_by(mut self, log: Arc<dyn LogLevel>) -> Self {
+        self.common.log = Some(log);
+        self
     }
 
     /// What it was built from.
@@ -163,6 +196,17 @@ impl Proxy {
     /// The first address that cannot be bound.
     pub fn bind_with(self, inherited: Inherited) -> Result<Bound, BindError> {
         Bound::new(self, inherited)
+    }
+}
+
+impl Source {
+    /// Reads a configuration, once it is noted what the file holds: whoever follows
+    /// the files then sees what changes from here on.
+    fn read(path: &Path) -> Result<(Settings, Self), LoadError> {
+        let mut contents = Contents::of([path.to_owned()]);
+        let settings = crate::config::load(path)?;
+        contents.note(settings.files());
+        Ok((settings, Self { path: path.to_owned(), contents }))
     }
 }
 

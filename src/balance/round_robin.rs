@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::observe::Metrics;
-    use crate::upstream::{OriginSettings, UpstreamSettings, Verdict};
+    use crate::upstream::{DnsSettings, OriginSettings, Resolver, UpstreamSettings, Verdict};
     use proptest::prelude::*;
 
     fn balance(weights: &[u32]) -> RoundRobin {
@@ -192,5 +192,23 @@ mod tests {
         let mut seen = ports(&balance, 2);
         seen.sort_unstable();
         assert_eq!(seen, [1, 2]);
+    }
+
+    #[test]
+    fn many_renewals_do_not_make_for_more_requests_to_the_first() {
+        let mut balance = balance(&[1, 1]);
+        let mut first = 0_u32;
+        for _ in 0..400 {
+            let old = balance.upstream().clone();
+            let (settings, resolver) =
+                (old.settings().clone(), Resolver::new(DnsSettings::default()));
+            let (metrics, budget) = (Metrics::default(), Budget::unlimited());
+            let new = Upstream::renewed(&old, settings, resolver, metrics, budget).unwrap();
+            new.succeed(&old);
+            balance = RoundRobin::new(new);
+            first += u32::from(ports(&balance, 1) == [1]);
+        }
+        // Ten times the standard deviation: once in 10^23 runs.
+        assert!((100..=300).contains(&first), "{first}");
     }
 }

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::reload::Handle;
 
 use crate::config::LogSettings;
@@ -15,21 +17,36 @@ use crate::observe::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 /// another by hand.
 pub(super) fn start_log(settings: &LogSettings) -> Arc<dyn LogLevel> {
     let environment = std::env::var("RUST_LOG").ok().filter(|text| parsed(text).is_ok());
-    let state = State { environment, configured: settings.level.clone(), set: None };
-    let filter = state.filter().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let log = log.with_target(false);
-    let (apply, started) = if settings.json {
-        let log = log.json().flatten_event(true).with_filter_reloading();
-        (applying(log.reload_handle()), log.try_init())
-    } else {
-        let log = log.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
-        (applying(log.reload_handle()), log.try_init())
-    };
-    if let Err(error) = started {
+    let styled = io::stderr().is_terminal();
+    let (log, level) = log(settings, environment, io::stderr, styled);
+    if let Err(error) = tracing::dispatcher::set_global_default(log) {
         eprintln!("tollgate: the log cannot be started: {error}");
     }
-    Arc::new(Level { apply, state: Mutex::new(state) })
+    Arc::new(level)
+}
+
+/// A log that goes to `writer`, and its level.
+fn log<W>(
+    settings: &LogSettings,
+    environment: Option<String>,
+    writer: W,
+    styled: bool,
+) -> (Dispatch, Level)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let state = State { environment, configured: settings.level.clone(), set: None };
+    let filter = state.filter().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let log = log.with_target(false);
+    let (apply, log) = if settings.json {
+        let log = log.json().flatten_event(true).with_filter_reloading();
+        (applying(log.reload_handle()), Dispatch::new(log.finish()))
+    } else {
+        let log = log.with_ansi(styled).with_filter_reloading();
+        (applying(log.reload_handle()), Dispatch::new(log.finish()))
+    };
+    (log, Level { apply, state: Mutex::new(state) })
 }
 
 /// Puts another filter in force.
@@ -122,44 +139,101 @@ impl fmt::Debug for Level {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use tracing::subscriber::NoSubscriber;
+
     use super::*;
 
-    /// A level whose filters go into a list.
-    fn level(environment: Option<&str>) -> (Level, Arc<Mutex<Vec<String>>>) {
-        let applied: Arc<Mutex<Vec<String>>> = Arc::default();
-        let noted = applied.clone();
-        let apply: Apply = Box::new(move |filter| {
-            noted.lock().push(filter.to_string());
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    impl Written {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap()
+        }
+    }
+
+    /// With only one log in the process, tracing would ask that of whichever thread
+    /// changes a level, and not the one whose level it is.
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+
+    fn started(json: bool, environment: Option<&str>) -> (Dispatch, Level, Written) {
+        LazyLock::force(&ANOTHER);
+        let written = Written::default();
+        let settings = LogSettings { level: "info".to_owned(), json };
+        let writer = {
+            let written = written.clone();
+            move || written.clone()
+        };
+        let (log, level) = log(&settings, environment.map(str::to_owned), writer, false);
+        (log, level, written)
+    }
+
+    /// The words of each line that is logged at each level.
+    fn logged(log: &Dispatch, written: &Written) -> Vec<String> {
+        tracing::dispatcher::with_default(log, || {
+            tracing::trace!("trace");
+            tracing::debug!("debug");
+            tracing::info!("info");
+            tracing::error!("error");
+            tracing::warn!(target: "h2::proto", "peer");
         });
-        let environment = environment.map(str::to_owned);
-        let state = State { environment, configured: "info".to_owned(), set: None };
-        (Level { apply, state: Mutex::new(state) }, applied)
+        let words = ["trace", "debug", "info", "error", "peer"];
+        let text = written.take();
+        let has = |line: &str, word: &str| {
+            line.ends_with(&format!(" {word}")) || line.contains(&format!("\"message\":\"{word}\""))
+        };
+        let word = |line| words.iter().find(|word| has(line, word)).unwrap_or(&line).to_string();
+        text.lines().map(word).collect()
+    }
+
+    #[test]
+    fn the_log_follows_the_level_while_it_runs() {
+        for json in [false, true] {
+            let (log, level, written) = started(json, None);
+            assert_eq!(logged(&log, &written), ["info", "error"]);
+            level.set(Some("debug")).unwrap();
+            assert_eq!(logged(&log, &written), ["debug", "info", "error"]);
+            level.set(Some("h2=warn,off")).unwrap();
+            assert_eq!(logged(&log, &written), ["peer"]);
+            level.configure("error");
+            assert_eq!(logged(&log, &written), ["error"]);
+        }
     }
 
     #[test]
     fn a_level_is_set_by_hand_and_taken_back() {
-        let (level, applied) = level(None);
+        let (_log, level, _written) = started(false, None);
         assert_eq!(level.get().from, LogLevelSource::Configuration);
         let set = level.set(Some("tollgate::upstream=debug,warn")).unwrap();
         assert_eq!((set.from, &*set.configured), (LogLevelSource::Operator, "info"));
         assert_eq!(level.set(None).unwrap().level, "info");
-        let applied = applied.lock();
-        assert!(applied[0].contains("tollgate::upstream=debug"), "{applied:?}");
-        assert!(applied[1].contains("info") && applied[1].contains("h2=error"), "{applied:?}");
     }
 
     #[test]
     fn what_is_no_level_changes_nothing() {
-        let (level, applied) = level(None);
+        let (log, level, written) = started(false, None);
         assert!(level.set(Some("loud")).unwrap_err().contains("`loud` is not a level"));
         assert_eq!(level.get().level, "info");
-        assert!(applied.lock().is_empty());
+        assert_eq!(logged(&log, &written), ["info", "error"]);
     }
 
     #[test]
     fn a_configured_level_counts_when_it_is_another() {
-        let (level, _applied) = level(None);
+        let (_log, level, _written) = started(false, None);
         level.set(Some("trace")).unwrap();
         level.configure("info");
         assert_eq!(level.get().level, "trace");
@@ -170,11 +244,12 @@ mod tests {
 
     #[test]
     fn the_environment_overrules_the_configuration_but_not_the_operator() {
-        let (level, _applied) = level(Some("debug"));
+        let (log, level, written) = started(false, Some("error"));
         assert_eq!(level.get().from, LogLevelSource::Environment);
-        level.configure("warn");
-        assert_eq!(level.get().level, "debug");
-        assert_eq!(level.set(Some("error")).unwrap().level, "error");
-        assert_eq!(level.set(None).unwrap().level, "debug");
+        level.configure("debug");
+        assert_eq!(logged(&log, &written), ["error"]);
+        assert_eq!(level.set(Some("info")).unwrap().level, "info");
+        assert_eq!(logged(&log, &written), ["info", "error"]);
+        assert_eq!(level.set(None).unwrap().level, "error");
     }
 }

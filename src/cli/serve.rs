@@ -8,9 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::log::start_log;
-use crate::app::{Bound, Proxy, SetupError};
+use super::message;
+use crate::admin::Reload;
+use crate::app::{Beginning, Bound, Control, Ended, Proxy, SetupError};
 use crate::config::Settings;
-use crate::observe::LogOutput;
+use crate::observe::{LogOutput, ReloadTrigger};
 
 pub(super) fn check(path: &Path) -> Result<(), Failure> {
     let mut settings = crate::config::load(path).map_err(SetupError::from)?;
@@ -22,20 +24,63 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
 }
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
-    let settings = crate::config::load(path).map_err(SetupError::from)?;
-    let _log_level = start_log(&settings.log);
-    let bound = Proxy::build(settings).map_err(SetupError::from)?.bind()?;
+    // First of all: it takes what it was given by number.
+    let beginning = Beginning::from_env().map_err(Failure::io("cannot take over"))?;
+    let (bound, beginning) = match bind(path, beginning) {
+        Ok(bound) => bound,
+        Err((failure, beginning)) => {
+            beginning.failed(&message(&failure));
+            return Err(failure);
+        }
+    };
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
-        let stop = stop_signal().map_err(Failure::io("cannot wait for signals"))?;
+        let signals = Failure::io("cannot wait for signals");
+        let stop = stop_signal().and_then(|stop| {
+            follow_signals(bound.control().clone())?;
+            Ok(stop)
+        });
         announce(&bound);
-        let ended = bound.run(stop).await.map_err(Failure::io("cannot start the workers"))?;
-        tracing::info!(cut = ended.cut, "ended");
+        let ran = bound.run_from(beginning, stop.map_err(signals)?).await;
+        let Ended { cut, connections, tunnels } =
+            ran.map_err(Failure::io("cannot start the workers"))?;
+        tracing::info!(cut, connections, tunnels, "ended");
         Ok(())
     });
     // A name that is being resolved for a health check is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+fn bind(path: &Path, mut beginning: Beginning) -> Result<(Bound, Beginning), (Failure, Beginning)> {
+    let bound = beginning
+        .proxy(path, start_log)
+        .map_err(Failure::from)
+        .and_then(|proxy| Ok(beginning.bind(proxy)?));
+    match bound {
+        Ok(bound) => Ok((bound, beginning)),
+        Err(failure) => Err((failure, beginning)),
+    }
+}
+
+/// SIGHUP reads the configuration again, SIGUSR2 has a new binary take over.
+fn follow_signals(control: Control) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
+    tokio::spawn(async move {
+        loop {
+            // What comes of it is logged where it is known.
+            tokio::select! {
+                Some(()) = hangup.recv() => {
+                    let _told = control.reload_now(ReloadTrigger::Signal, Reload::default()).await;
+                }
+                Some(()) = upgrade.recv() => {
+                    let _told = control.upgrade_now().await;
+                }
+            }
+        }
+    });
+    Ok(())
 }
 
 /// A runtime for everything but the connections, which have workers of their own.

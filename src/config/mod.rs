@@ -38,7 +38,9 @@ use routes::Upstreams;
 pub fn load(path: &Path) -> Result<Settings, LoadError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| LoadError::unreadable(path, &error))?;
-    parse(path, &text)
+    let mut settings = parse(path, &text)?;
+    settings.sources.insert(0, path.to_owned());
+    Ok(settings)
 }
 
 /// Reads a configuration from memory. `path` is the name it has in messages;
@@ -59,7 +61,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
         // What follows a broken line would be guesswork.
         return Err(problems.into_error(path));
     }
-    let settings = read(Table::root(&document, &problems), base);
+    let mut settings = read(Table::root(&document, &problems), base);
+    settings.sources = problems.take_sources();
     if problems.is_empty() { Ok(settings) } else { Err(problems.into_error(path)) }
 }
 
@@ -80,7 +83,8 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         ("logging", "[log]"),
         ("resolver", "[dns]"),
     ]);
-    Settings { listeners, upstreams, routes, server, dns, trust, access_log, log, admin }
+    let sources = Vec::new();
+    Settings { listeners, upstreams, routes, server, dns, trust, access_log, log, admin, sources }
 }
 
 /// Whether this text says where a secret is, or what its digest is, and is not the

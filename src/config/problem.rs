@@ -35,22 +35,34 @@ pub struct LoadError {
     problems: Vec<Problem>,
 }
 
-/// Collects problems while a configuration is read.
+/// Collects problems while a configuration is read, and what it is read from.
 #[derive(Debug)]
 pub(super) struct Problems<'a> {
     text: &'a str,
     found: RefCell<Vec<Problem>>,
     secrets: RefCell<Vec<Range<usize>>>,
+    sources: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Problems<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, found: RefCell::default(), secrets: RefCell::default() }
+        let (found, secrets, sources) = Default::default();
+        Self { text, found, secrets, sources }
     }
 
     /// Keeps what stands at `span` out of every report.
     pub(super) fn conceal(&self, span: Range<usize>) {
         self.secrets.borrow_mut().push(span);
+    }
+
+    /// Notes that part of the configuration stands in another file.
+    pub(super) fn add_source(&self, file: PathBuf) {
+        self.sources.borrow_mut().push(file);
+    }
+
+    /// The other files that were read.
+    pub(super) fn take_sources(&self) -> Vec<PathBuf> {
+        self.sources.take()
     }
 
     /// Notes that something is wrong with `key`, at `span`.

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::ops::Range;
+use std::path::Path;
 use std::str::FromStr;
 
 use toml::Spanned;
@@ -214,6 +215,11 @@ impl<'a> Value<'a> {
     /// Keeps this value out of every report.
     pub(super) fn conceal(&self) {
         self.problems.conceal(self.span.clone());
+    }
+
+    /// Notes that what is meant stands in a file.
+    pub(super) fn comes_from(&self, file: &Path) {
+        self.problems.add_source(file.to_owned());
     }
 
     /// Notes a problem with the key of this value.

@@ -21,6 +21,7 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     table.set("memory_budget", &mut server.memory_budget, memory_budget);
     table.set("lame_duck", &mut server.lame_duck, pause);
     table.set("drain_timeout", &mut server.drain_timeout, duration);
+    table.set("reload_on_change", &mut server.reload_on_change, Value::boolean);
     let trusted = table.list("trusted_proxies", network_or_unix).unwrap_or_default();
     trust.unix = trusted.contains(&None);
     trust.proxies = trusted.into_iter().flatten().collect();
@@ -30,6 +31,7 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
         ("shutdown_timeout", "drain_timeout"),
         ("shutdown_delay", "lame_duck"),
         ("drain_delay", "lame_duck"),
+        ("watch", "reload_on_change"),
         ("memory", "memory_budget"),
         ("memory_limit", "memory_budget"),
         ("real_ip_from", "trusted_proxies"),

@@ -2,6 +2,7 @@
 //! but that the names fit together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accept::{ConnectionLimits, ListenerSettings};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// The admin listener; `None` binds none.
     pub admin: Option<AdminSettings>,
+    /// The file that all this was read from, and those of its secrets.
+    pub sources: Vec<PathBuf>,
 }
 
 /// Limits that hold for the whole proxy.
@@ -55,6 +58,8 @@ pub struct ServerSettings {
     pub lame_duck: Duration,
     /// How long a stopping proxy waits for what is under way. Default 30 s.
     pub drain_timeout: Duration,
+    /// Whether a change of the files is taken in by itself. Default true.
+    pub reload_on_change: bool,
 }
 
 /// How much memory may be used for what is under way.
@@ -150,7 +155,24 @@ impl Default for Settings {
             access_log: AccessLogSettings::default(),
             log: LogSettings::default(),
             admin: Some(AdminSettings::default()),
+            sources: Vec::new(),
         }
+    }
+}
+
+impl Settings {
+    /// Every file that a proxy of these settings is made from: the configuration,
+    /// secrets, certificates with their keys, and whom origins are trusted by.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let certificates = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let certificates = certificates.flat_map(|tls| &tls.certificates);
+        let pairs = certificates.flat_map(|one| [&one.certificate, &one.key]);
+        let trusted = self.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
+        let mut files: Vec<_> = self.sources.iter().chain(pairs).chain(trusted).cloned().collect();
+        files.sort();
+        files.dedup();
+        files
     }
 }
 
@@ -163,6 +185,7 @@ impl Default for ServerSettings {
             memory_budget: MemoryBudget::default(),
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
+            reload_on_change: true,
         }
     }
 }

@@ -309,6 +309,7 @@ pub(super) fn secret(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret>
             .map_err(|_| Misfit::new(format!("the environment has no variable `{name}`")))?
     } else if let Some(path) = text.strip_prefix("file:") {
         let path = base.join(path);
+        value.comes_from(&path);
         std::fs::read_to_string(&path)
             .map(Zeroizing::new)
             .map_err(|error| Misfit::new(format!("{} cannot be read: {error}", path.display())))?

@@ -33,6 +33,14 @@ pub struct LogFilter {
     pub configured: String,
 }
 
+impl LogFilter {
+    /// The level, if it was set at run time.
+    #[must_use]
+    pub fn by_operator(self) -> Option<String> {
+        (self.from == LogLevelSource::Operator).then_some(self.level)
+    }
+}
+
 /// Who said what is logged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

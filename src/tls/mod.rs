@@ -33,6 +33,7 @@ pub use watch::{keep_watch, reload, show};
 
 use crate::context::{Hosts, TlsFacts};
 use crate::error::cause_of;
+use crate::pem;
 use certificates::Certificates;
 
 /// Terminates TLS on a listener's connections. Cheap to clone: all clones show the
@@ -106,6 +107,7 @@ impl TlsAcceptor {
         let base = base(settings.min_version, http1, http2)
             .map_err(|error| TlsError::new(error.to_string()))?;
         let certificates = Certificates::read(&settings.certificates, &base, tickets)?;
+        warn_of_exposed_keys(settings);
         Ok(Self(Arc::new(Listening {
             settings: settings.clone(),
             base,
@@ -160,6 +162,7 @@ impl TlsAcceptor {
         if !changed.is_empty() {
             read.share_names(&running);
             certificates.store(Arc::new(read));
+            warn_of_exposed_keys(settings);
         }
         Ok(Reloaded { changed })
     }
@@ -240,6 +243,12 @@ impl TlsAcceptor {
             (certificates.config(hello.client_hello().server_name()).clone(), hosts)
         };
         Ok((hello.into_stream(config).await?, hosts))
+    }
+}
+
+fn warn_of_exposed_keys(settings: &TlsSettings) {
+    for one in &settings.certificates {
+        pem::warn_if_exposed(&one.key);
     }
 }
 

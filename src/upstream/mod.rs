@@ -8,6 +8,7 @@ mod basis;
 mod client;
 mod connect;
 mod dns;
+mod follow;
 mod http1;
 mod http2;
 mod keep;

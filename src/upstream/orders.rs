@@ -225,3 +225,44 @@ fn weight<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u32>, D::E
         _ => Ok(weight),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::observe::Metrics;
+    use crate::upstream::{OriginSettings, UpstreamSettings};
+
+    #[test]
+    fn a_change_says_what_it_changes_and_nothing_else() {
+        let read = |text: &str| serde_json::from_str::<OriginChange>(text);
+        let change = read(r#"{"weight": 5, "drained": false}"#).unwrap();
+        let expected = OriginChange { weight: Some(5), reset_weight: false, drained: Some(false) };
+        assert_eq!(change, expected);
+        let written = serde_json::to_string(&change).unwrap();
+        assert_eq!(written, r#"{"weight":5,"drained":false}"#);
+        assert_eq!(read("{}").unwrap(), OriginChange::default());
+        for wrong in [r#"{"wieght": 5}"#, r#"{"weight": 0}"#, r#"{"weight": 1001}"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_another_origin_is_told_which_there_are() {
+        let origins = ["http://127.0.0.1:1", "http://127.0.0.1:1", "http://127.0.0.1:2"];
+        let origins = origins.map(|url| OriginSettings::new(url.parse().unwrap()));
+        let settings = UpstreamSettings::new("api", origins.into());
+        let upstream = Upstream::new(settings, Metrics::default(), Budget::unlimited()).unwrap();
+        let weigh = OriginChange { weight: Some(7), ..OriginChange::default() };
+        let unknown = upstream.set_origin("127.0.0.1:3", &weigh).unwrap_err().to_string();
+        let expected = "upstream `api` has no origin `127.0.0.1:3`; \
+                        it has 127.0.0.1:1, 127.0.0.1:1, 127.0.0.1:2";
+        assert_eq!(unknown, expected);
+        upstream.set_origin("127.0.0.1:1", &weigh).unwrap();
+        assert_eq!(upstream.rotation().weights, [7, 7, 1]);
+        let reset = OriginChange { reset_weight: true, ..OriginChange::default() };
+        let status = upstream.set_origin("http://127.0.0.1:1", &reset).unwrap();
+        assert_eq!((status.weight, status.configured_weight), (1, 1));
+        assert!(upstream.overrides().is_empty());
+    }
+}

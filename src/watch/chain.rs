@@ -19,9 +19,9 @@ pub(super) struct Step<'a> {
     pub(super) last: bool,
 }
 
-/// Goes the way to `path`. `step` is called before a name is looked at, so that
+/// Goes the way to `path`, and says where it ends. `step` is called before a name is looked at, so that
 /// whoever watches the folder from there on misses nothing.
-pub(super) fn walk(path: &Path, mut step: impl FnMut(Step<'_>)) {
+pub(super) fn walk(path: &Path, mut step: impl FnMut(Step<'_>)) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (mut ahead, mut folder, mut links) = (VecDeque::new(), PathBuf::from("/"), 0);
     prepend(&mut ahead, &mut folder, &whole);
@@ -33,7 +33,7 @@ pub(super) fn walk(path: &Path, mut step: impl FnMut(Step<'_>)) {
         step(Step { folder: &folder, name: &name, last: ahead.is_empty() });
         let here = folder.join(&name);
         match std::fs::read_link(&here) {
-            Ok(_) if links == MOST_LINKS => return,
+            Ok(_) if links == MOST_LINKS => return here,
             Ok(target) => {
                 links += 1;
                 prepend(&mut ahead, &mut folder, &target);
@@ -42,6 +42,7 @@ pub(super) fn walk(path: &Path, mut step: impl FnMut(Step<'_>)) {
             Err(_) => folder = here,
         }
     }
+    folder
 }
 
 /// Puts a path before what is still ahead.
@@ -66,7 +67,7 @@ mod tests {
 
     fn steps(path: &Path, below: &Path) -> Vec<String> {
         let mut steps = Vec::new();
-        walk(path, |step| {
+        let _end = walk(path, |step| {
             if let Ok(folder) = step.folder.strip_prefix(below) {
                 let mark = if step.last { "!" } else { "" };
                 steps.push(format!("{}{mark}", folder.join(step.name).display()));
@@ -87,6 +88,7 @@ mod tests {
         let chain = ["etc", "etc/config.toml!", "etc/..data", "etc/..1", "etc/..1/config.toml!"];
         assert_eq!(steps(&root.join("etc/config.toml"), &root), chain);
         let up = steps(&root.join("etc/up"), &root);
+        assert_eq!(walk(&root.join("etc/up"), |_| {}), root.join("etc/..1/config.toml"));
         assert_eq!(up[..2], ["etc", "etc/up!"]);
         assert_eq!(up[2..], chain);
     }

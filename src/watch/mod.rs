@@ -1,9 +1,9 @@
 //! Tells when files hold something else than before.
 //!
-//! What is watched are folders, never a file: editors, configuration management
-//! and Kubernetes all put another file, or another link, in the place of the one
-//! there was. So every folder on the way to a file is watched, for the names that
-//! the way leads over; a ConfigMap's file is a link into `..data`, which is a link
+//! What is watched are folders, a file only beside: editors, configuration
+//! management and Kubernetes all put another file, or another link, in the place of
+//! the one there was. So every folder on the way to a file is watched, for the names that
+//! the way leads over; a file of a `ConfigMap` is a link into `..data`, which is a link
 //! that is replaced. What counts then is the content, not what happened to it.
 //!
 //! Where the system has no notifications, or may miss some, the files are looked
@@ -195,7 +195,7 @@ impl Files {
                 Err(error) => {
                     self.waiting = None;
                     self.notifications = None;
-                    self.see(Some(format!("notifications have failed: {error}")));
+                    self.see(Some(&format!("notifications have failed: {error}")));
                     return;
                 }
             }
@@ -210,7 +210,7 @@ impl Files {
                 Ok(waiting) => self.waiting = Some(waiting),
                 Err(error) => {
                     self.notifications = None;
-                    self.see(Some(format!("notifications cannot be waited for: {error}")));
+                    self.see(Some(&format!("notifications cannot be waited for: {error}")));
                 }
             }
         }
@@ -234,10 +234,11 @@ impl Files {
     fn compare(&mut self, look: Look) -> Vec<PathBuf> {
         let now = Instant::now();
         let before = std::mem::replace(&mut self.watches, look.watches);
+        self.writing.forget_others(&self.watches);
         if let Some(notifications) = &self.notifications {
             notifications.forget(&before, &self.watches);
             let blind = self.watches.blind.take();
-            self.see(blind);
+            self.see(blind.as_deref());
         }
         if self.outdated {
             self.look_at = now;
@@ -272,8 +273,8 @@ impl Files {
     }
 
     /// Warns once when notifications cease to work.
-    fn see(&mut self, blind: Option<String>) {
-        if let Some(reason) = blind.as_ref().filter(|_| !self.blind) {
+    fn see(&mut self, blind: Option<&str>) {
+        if let Some(reason) = blind.filter(|_| !self.blind) {
             warn_blind(reason, self.patience);
         }
         self.blind = blind.is_some();

@@ -49,4 +49,6 @@ impl Writing {
     }
 
     pub(super) fn forget(&mut self) {}
+
+    pub(super) fn forget_others(&mut self, _: &Watches) {}
 }

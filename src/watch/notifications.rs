@@ -26,11 +26,12 @@ const NAMES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MASK_ADD)
     .union(WatchFlags::ONLYDIR);
 
-/// What is written into files, beside.
+/// What is written into files.
 const WRITES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::ATTRIB)
-    .union(WatchFlags::EXCL_UNLINK);
+    .union(WatchFlags::EXCL_UNLINK)
+    .union(WatchFlags::MASK_ADD);
 
 /// So many are read before anybody else has a turn.
 const AT_ONCE: usize = 1_000;
@@ -60,7 +61,7 @@ pub(super) struct Watches {
     pub(super) blind: Option<String>,
 }
 
-/// What is under way in the watched files.
+/// What is under way in the watched files; one that is watched itself has no name.
 #[derive(Debug, Default)]
 pub(super) struct Writing(HashSet<(i32, OsString)>);
 
@@ -84,7 +85,7 @@ impl Notifications {
     pub(super) fn watch<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Watches {
         let (mut watches, mut folders) = (Watches::default(), HashMap::new());
         for path in paths {
-            walk(path, |step| {
+            let end = walk(path, |step| {
                 let flags = if step.last { NAMES | WRITES } else { NAMES };
                 let watched = *folders
                     .entry((step.folder.to_owned(), step.last))
@@ -96,6 +97,12 @@ impl Notifications {
                     Err(error) => watches.cannot(step.folder, step.last, error),
                 }
             });
+            // A file that is mounted by itself, as containers have it, is in another
+            // folder: what is written into it is not said of the one that it seems
+            // to be in.
+            if let Ok(watch) = inotify::add_watch(&*self.0, &end, WRITES) {
+                watches.names.entry(watch).or_default();
+            }
         }
         let holding = folders.keys().filter(|(_, last)| *last).map(|(folder, _)| folder);
         if let Some(folder) = holding.into_iter().find(|folder| is_remote(folder)) {
@@ -128,8 +135,8 @@ impl Notifications {
                 Ok(event) => {
                     let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
                     ours |= watches.concerns(event.wd(), name, event.events());
-                    if let Some(name) = name.filter(|_| watches.has(event.wd(), name)) {
-                        writing.note(event.wd(), name, event.events());
+                    if watches.has(event.wd(), name) {
+                        writing.note(event.wd(), name.unwrap_or_default(), event.events());
                     }
                 }
                 Err(rustix::io::Errno::AGAIN) => return Ok((ours, false)),
@@ -179,6 +186,13 @@ impl Writing {
 
     pub(super) fn forget(&mut self) {
         self.0.clear();
+    }
+
+    /// Forgets what is not watched any more, for nobody would say when it ends.
+    pub(super) fn forget_others(&mut self, watches: &Watches) {
+        self.0.retain(|(watch, name)| {
+            watches.has(*watch, Some(name).filter(|n| !n.is_empty()).map(|n| &**n))
+        });
     }
 
     fn note(&mut self, watch: i32, name: &OsStr, events: ReadFlags) {

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![allow(unreachable_pub, reason = "the modules share what is public in `support`")]
 
+mod admin_api;
 mod architecture;
 mod axum_embed;
 mod balancing;
 mod cli;
 mod config;
 mod defects;
+mod deploy;
 mod dns;
 mod errors;
 mod forwarding;
@@ -25,6 +27,7 @@ mod origin_requests;
 mod origin_wire;
 mod policy;
 mod pool;
+mod reload;
 mod renewal;
 mod retries;
 mod routing;

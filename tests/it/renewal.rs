@@ -4,13 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tollgate::body::Body;
 use tollgate::budget::Budget;
 use tollgate::observe::Metrics;
 use tollgate::upstream::{
-    DnsSettings, OriginChange, OriginSettings, Resolver, Upstream, UpstreamSettings,
+    DnsSettings, OriginChange, OriginSettings, Resolver, Reuse, Upstream, UpstreamSettings,
 };
 
 use crate::support::dns::{Mood, NameServer};
+use crate::support::origin::Origin;
 use crate::support::{eventually, within};
 
 fn settings(url: &str) -> UpstreamSettings {
@@ -175,6 +180,36 @@ async fn orders_are_handed_on_to_origins_that_are_still_to_appear() {
         assert_eq!(after.overrides(), overrides);
         assert_eq!(after.rotation().weights, [5]);
         keeping.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_on_a_drained_origin_end_and_then_their_connection() {
+    within(async {
+        const LENGTH: usize = 1 << 20;
+        let origin = Origin::h2c(|_| Response::new(Full::new(Bytes::from(vec![7; LENGTH])))).await;
+        let (metrics, budget) = (Metrics::default(), Budget::unlimited());
+        let upstream = Upstream::new(settings(&origin.to_string()), metrics, budget).unwrap();
+        let ask = async || {
+            let request = Request::builder().uri("/").body(Body::empty()).unwrap();
+            let (mut slot, now) = (Some(request), tokio::time::Instant::now());
+            let origin = upstream.origins()[0].clone();
+            origin.send(&mut slot, Reuse::Any, None, now, None).await.unwrap().response
+        };
+        let open = || upstream.status().origins[0].open_connections;
+        let under_way = ask().await;
+        let drained = |drained| OriginChange { drained: Some(drained), ..OriginChange::default() };
+        upstream.set_origin(&origin.to_string(), &drained(true)).unwrap();
+        assert!(upstream.rotation().origins.is_empty());
+        assert_eq!(open(), 1);
+        let body = under_way.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), LENGTH);
+        eventually("the connection is closed", async || open() == 0).await;
+        upstream.set_origin(&origin.to_string(), &drained(false)).unwrap();
+        ask().await.into_body().collect().await.unwrap();
+        ask().await.into_body().collect().await.unwrap();
+        assert_eq!((open(), origin.connections()), (1, 2));
     })
     .await;
 }

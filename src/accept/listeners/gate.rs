@@ -78,16 +78,13 @@ impl Gate {
         table: &Arc<ArcSwap<Acceptors>>,
         released: &CancellationToken,
     ) {
-        if let (Some(file), Some(Giver::Predecessor)) = (&self.file, self.giver) {
-            file.set_ours(true);
-            self.set_mode(self.terms.lock().unix_mode);
-        }
         let mut sockets = self.sockets.lock();
         for (worker, held) in std::mem::take(&mut *sockets) {
             let held = match (held, posts.get(worker)) {
                 (Held::Attached(socket), Some(post)) => {
                     let socket = Arc::new(socket);
                     let open = Held::Open(Arc::downgrade(&socket));
+                    self.take_file_over();
                     let drain = self.branch.watcher();
                     let (table, released) = (table.clone(), released.clone());
                     if let Some(rounds) = Rounds::new(self.id, socket, table, drain, released) {
@@ -129,6 +126,14 @@ impl Gate {
         }
         if before.unix_mode != terms.unix_mode {
             self.set_mode(terms.unix_mode);
+        }
+    }
+
+    /// What a predecessor has made is this process's, from when it accepts.
+    fn take_file_over(&self) {
+        if let (Some(file), Some(Giver::Predecessor)) = (&self.file, self.giver) {
+            file.set_ours(true);
+            self.set_mode(self.terms.lock().unix_mode);
         }
     }
 

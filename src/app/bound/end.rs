@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use crate::accept::Listeners;
 use crate::config::ServerSettings;
 use crate::drain::{self, Left};
 
@@ -13,15 +12,12 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// How a run is to end. From the start of it on the proxy says that it is not
 /// ready.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Ending {
+pub(super) struct Ending {
     /// How long it still accepts and serves as before, while load balancers take
     /// notice.
-    pub lame_duck: Duration,
+    lame_duck: Duration,
     /// How long it then waits for what is under way, before it cuts.
-    pub drain_timeout: Duration,
-    /// Whether another process accepts from its sockets: then it leaves them, and
-    /// what waits in them, to that.
-    pub handed_over: bool,
+    drain_timeout: Duration,
 }
 
 /// How a run ended: what was still busy at the drain deadline, and cut.
@@ -37,30 +33,21 @@ pub struct Ended {
 }
 
 impl Ending {
-    /// A process that is told to stop.
-    #[must_use]
-    pub fn after_lame_duck(settings: &ServerSettings) -> Self {
+    /// A process that is told to stop; or one whose successor accepts already, for
+    /// which nobody needs to take notice.
+    pub(super) fn new(settings: &ServerSettings, handed_over: bool) -> Self {
         let ServerSettings { lame_duck, drain_timeout, .. } = *settings;
-        Self { lame_duck, drain_timeout, handed_over: false }
-    }
-
-    /// A process whose successor accepts already.
-    #[must_use]
-    pub fn handed_over(settings: &ServerSettings) -> Self {
-        let drain_timeout = settings.drain_timeout;
-        Self { lame_duck: Duration::ZERO, drain_timeout, handed_over: true }
+        let lame_duck = if handed_over { Duration::ZERO } else { lame_duck };
+        Self { lame_duck, drain_timeout }
     }
 
     /// Waits as it says, stops accepting, lets what is under way finish, and cuts
     /// the rest.
-    pub(super) async fn carry_out(self, listeners: &Listeners, drain: drain::Trigger) -> Ended {
-        let Self { lame_duck, drain_timeout: timeout, handed_over } = self;
+    pub(super) async fn carry_out(self, drain: drain::Trigger) -> Ended {
+        let Self { lame_duck, drain_timeout: timeout } = self;
         if !lame_duck.is_zero() {
             tracing::info!(?lame_duck, "not ready any more; serving until load balancers know");
             tokio::time::sleep(lame_duck).await;
-        }
-        if handed_over {
-            listeners.release();
         }
         let watcher = drain.watcher();
         let say = |left: Left| {

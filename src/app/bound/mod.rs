@@ -1,23 +1,24 @@
 //! A proxy whose listeners are open: serving, and ending.
 
-mod admin;
+mod admin_socket;
 mod end;
 mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub use end::{Ended, Ending};
+pub use end::Ended;
+use end::Ending;
 
-use super::generation::Generation;
-use super::keepers::Keepers;
-use super::live::Live;
-use super::{Common, Proxy};
+use super::control::{Control, Told};
+use super::upgrade::Beginning;
+use super::{Proxy, follow};
 pub use crate::accept::BindError;
 use crate::accept::{Inherited, ListenAddress, Listeners, Permits, Shared};
-use crate::admin::Readiness;
+use crate::admin::{self, AdminState, Readiness};
 use crate::budget::Budget;
 use crate::config::Settings;
 use crate::drain;
@@ -25,10 +26,10 @@ use crate::drain;
 /// A proxy whose listeners are bound.
 #[derive(Debug)]
 pub struct Bound {
-    first: Generation,
-    common: Common,
-    live: Live,
-    listeners: Listeners,
+    control: Control,
+    told: Told,
+    settings: Settings,
+    budget: Budget,
     admin: Option<TcpListener>,
     drain: drain::Trigger,
     workers: usize,
@@ -36,7 +37,7 @@ pub struct Bound {
 
 impl Bound {
     pub(super) fn new(proxy: Proxy, mut inherited: Inherited) -> Result<Self, BindError> {
-        let Proxy { first, common, trigger: drain } = proxy;
+        let Proxy { first, common, trigger: drain, source } = proxy;
         let settings = &first.settings;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = settings.server.workers.unwrap_or(cores).max(1);
@@ -46,42 +47,49 @@ impl Bound {
         let listeners =
             Listeners::bind(&settings.listeners, first.tls.clone(), shared, &mut inherited)?;
         let admin = match &settings.admin {
-            Some(admin) => Some(admin::bind(admin.address, &mut inherited)?),
+            Some(admin) => Some(admin_socket::bind(admin.address, &mut inherited)?),
             None => None,
         };
         inherited.close();
-        let live = Live::new(first.gateway.clone());
-        Ok(Self { first, common, live, listeners, admin, drain, workers })
+        let (settings, budget) = (settings.clone(), common.budget.clone());
+        let (control, told) = Control::new(first, common, listeners, source);
+        Ok(Self { control, told, settings, budget, admin, drain, workers })
     }
 
     /// What it was built from.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.first.settings
+        &self.settings
     }
 
     /// The memory that it takes from for what it carries.
     #[must_use]
     pub fn budget(&self) -> &Budget {
-        &self.common.budget
+        &self.budget
     }
 
     /// Its listeners, which can be changed while it runs.
     #[must_use]
     pub fn listeners(&self) -> &Listeners {
-        &self.listeners
+        &self.control.0.listeners
+    }
+
+    /// What changes it while it runs.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Where a listener is bound; empty if there is none of that name.
     #[must_use]
     pub fn bound_to(&self, listener: &str) -> Vec<ListenAddress> {
-        self.listeners.bound_to(listener).unwrap_or_default()
+        self.listeners().bound_to(listener).unwrap_or_default()
     }
 
     /// The TCP addresses among those of [`Bound::bound_to`].
     #[must_use]
     pub fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
-        self.listeners.addresses(listener)
+        self.listeners().addresses(listener)
     }
 
     /// Where the admin listener is bound.
@@ -90,65 +98,74 @@ impl Bound {
         self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
     }
 
-    /// Serves until `shutdown` resolves, then ends as its settings say: see
-    /// [`Ending`].
+    /// Serves until `shutdown` resolves, then ends as its settings say: it is not
+    /// ready any more, serves on while load balancers take notice, drains, and cuts
+    /// what is left at the deadline.
     ///
-    /// Connections are served by worker threads of its own; probes and the
-    /// admin listener run on the caller's runtime.
-    ///
-    /// # Errors
-    ///
-    /// The system refused a thread or a runtime.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<Ended> {
-        let ending = Ending::after_lame_duck(&self.first.settings.server);
-        let shutdown = async {
-            shutdown.await;
-            ending
-        };
-        self.run_when(async { true }, shutdown).await
-    }
-
-    /// The same, but nobody accepts a connection before `go` has resolved, and
-    /// nobody does at all if it says no. All else is under way by then. `shutdown`
-    /// is polled once connections are accepted, and says how to end.
+    /// Connections are served by worker threads of its own; probes, the admin
+    /// listener and whatever follows the files run on the caller's runtime.
     ///
     /// # Errors
     ///
     /// The system refused a thread, a runtime, or to poll a socket.
-    pub async fn run_when(
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<Ended> {
+        self.run_from(Beginning::default(), shutdown).await
+    }
+
+    /// The same for a process that takes over from another: nobody accepts a
+    /// connection before that one says so. It also ends once a successor has taken
+    /// over from this one.
+    ///
+    /// # Errors
+    ///
+    /// The system refused a thread, a runtime, or to poll a socket.
+    pub async fn run_from(
         self,
-        go: impl Future<Output = bool>,
-        shutdown: impl Future<Output = Ending>,
+        mut beginning: Beginning,
+        shutdown: impl Future<Output = ()>,
     ) -> io::Result<Ended> {
+        let Self { control, told, admin, drain, workers, .. } = self;
         let stop = CancellationToken::new();
         // Also if this future is dropped.
         let _stopped = stop.clone().drop_guard();
-        let upstreams: Vec<_> = self.first.upstreams.values().cloned().collect();
-        let metrics = self.common.metrics;
-        let (workers, threads) =
-            workers::start(self.workers, &metrics, &self.live, &upstreams, &stop)?;
-        // Each worker has warmed connections of its own.
-        let keepers = Keepers::new(upstreams, false);
-        keepers.start();
-        if !go.await {
+        control.succeed(&beginning);
+        let (inner, live) = (control.0.clone(), control.live());
+        let metrics = &inner.common.metrics;
+        let (workers, threads) = workers::start(workers, metrics, live, &told.upstreams, &stop)?;
+        control.start_keepers();
+        if !beginning.go().await {
+            stop.cancel();
+            workers::join(threads).await;
             return Ok(Ended::default());
         }
-        self.listeners.open(workers)?;
+        let listeners = &inner.listeners;
         let ready = Readiness::default();
-        let admin = match self.admin {
+        let admin = match admin {
             Some(socket) => {
-                let socket = self.listeners.beside(socket)?;
-                let watcher = self.drain.watcher();
-                Some(admin::start(socket, metrics, ready.clone(), watcher, stop.clone()))
+                let state = AdminState::new(metrics.clone(), ready.clone(), drain.watcher())
+                    .operated_by(Arc::new(control.clone()))
+                    .guarded_by(inner.token.clone());
+                let socket = listeners.beside(socket)?;
+                Some(tokio::spawn(admin::serve(socket, state, stop.clone().cancelled_owned())))
             }
             None => None,
         };
+        let _followers = follow::start(&control, told.files);
+        listeners.open(workers)?;
         ready.set(true);
-        let ending = shutdown.await;
+        beginning.serving();
+        let handed_over = tokio::select! {
+            () = shutdown => false,
+            () = listeners.released() => true,
+        };
         ready.end();
-        let ended = ending.carry_out(&self.listeners, self.drain).await;
+        if !handed_over {
+            beginning.notifier.stopping();
+        }
+        let ending = Ending::new(&control.in_force().0.settings.server, handed_over);
+        let ended = ending.carry_out(drain).await;
         stop.cancel();
-        self.listeners.close();
+        listeners.close();
         if let Some(admin) = admin {
             let _ended = admin.await;
         }

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::accept;
 use crate::app::live::Live;
@@ -19,7 +21,7 @@ pub(super) fn start(
     workers: usize,
     metrics: &Metrics,
     live: &Live,
-    upstreams: &[Arc<Upstream>],
+    upstreams: &watch::Receiver<Vec<Arc<Upstream>>>,
     stop: &CancellationToken,
 ) -> io::Result<Started> {
     let (mut started, mut threads) = (Vec::new(), Vec::new());
@@ -28,9 +30,7 @@ pub(super) fn start(
         // What is spawned here runs on the thread.
         let there = runtime.enter();
         tokio::spawn(end_of_turns());
-        for upstream in upstreams {
-            tokio::spawn(upstream.clone().warm());
-        }
+        tokio::spawn(warm(upstreams.clone()));
         started.push(accept::Worker::start(member, live.clone()));
         drop(there);
         let stop = stop.clone();
@@ -42,6 +42,24 @@ pub(super) fn start(
         })?);
     }
     Ok((started, threads))
+}
+
+/// Makes connections ahead, also to the upstreams that come with a reload.
+async fn warm(mut upstreams: watch::Receiver<Vec<Arc<Upstream>>>) {
+    let mut warming: Vec<(Arc<Upstream>, AbortOnDropHandle<()>)> = Vec::new();
+    loop {
+        let now = upstreams.borrow_and_update().clone();
+        warming.retain(|(known, _)| now.iter().any(|upstream| Arc::ptr_eq(upstream, known)));
+        for upstream in now {
+            if !warming.iter().any(|(known, _)| Arc::ptr_eq(known, &upstream)) {
+                let task = AbortOnDropHandle::new(tokio::spawn(upstream.clone().warm()));
+                warming.push((upstream, task));
+            }
+        }
+        if upstreams.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Waits for threads that were told to stop.

@@ -77,6 +77,7 @@ pub enum Difference {
 }
 
 impl Keys {
+    #[expect(clippy::needless_pass_by_value, reason = "most values are made at the call")]
     pub(super) fn one(&mut self, key: &str, value: impl ToString) {
         self.push(key, Value::One(value.to_string()));
     }

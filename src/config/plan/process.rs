@@ -19,6 +19,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 5] {
         listeners: _,
         upstreams: _,
         routes: _,
+        sources: _,
         server,
         dns,
         trust,
@@ -62,6 +63,7 @@ fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
         memory_budget,
         lame_duck,
         drain_timeout,
+        reload_on_change,
     } = settings;
     let TrustSettings { proxies, unix } = trust;
     let mut keys = Keys::default();
@@ -73,6 +75,7 @@ fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
     keys.one("memory_budget", budget(*memory_budget));
     keys.one("lame_duck", duration(*lame_duck));
     keys.one("drain_timeout", duration(*drain_timeout));
+    keys.one("reload_on_change", reload_on_change);
     let unix = unix.then(|| "unix".to_owned());
     keys.list("trusted_proxies", proxies.iter().map(ToString::to_string).chain(unix));
     keys

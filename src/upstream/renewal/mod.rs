@@ -100,10 +100,14 @@ impl Life {
 }
 
 impl Upstream {
-    /// Sets up an upstream in the place of `old`, of which it shares what has kept
-    /// its identity: see the module. Nothing of `old` changes, and nothing is
-    /// told by metrics; to throw the new one away leaves no trace. Swap it in, then
-    /// call [`succeed`](Self::succeed).
+    /// Sets up an upstream in the place of `old`. An origin with the same URL, whose
+    /// addresses are found in the same way, stays the very same, with connections,
+    /// names, health and orders, if nothing changes that its connections depend on;
+    /// else it is set up anew, with the health, the orders and the count of open
+    /// connections of before. Nothing of `old` changes, and nothing is told by
+    /// metrics; to throw the new one away leaves no trace. Swap it in, then call
+    /// [`succeed`](Self::succeed). To go back, renew once more: one that was
+    /// succeeded does not come back. Under another name nothing is shared.
     ///
     /// # Errors
     ///

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Request;
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -75,10 +77,32 @@ fn an_origin_is_the_same_whatever_changes_around_it() {
     assert!(old.origins()[0].is_retired(), "it has left");
 }
 
+#[tokio::test]
+async fn nothing_is_left_of_those_before() {
+    let first = fresh(settings(&[(A, 1), (B, 1)]));
+    let (gone, origin) = (Arc::downgrade(&first), Arc::downgrade(&first.origins()[1]));
+    let mut keeping = tokio::spawn(first.clone().keep());
+    let mut upstream = first;
+    for round in 1..=50 {
+        let mut changed = settings(&[(A, round), (C, 1)]);
+        changed.max_idle = round as usize;
+        let new = succeeded(&upstream, changed);
+        keeping.await.unwrap();
+        keeping = tokio::spawn(new.clone().keep());
+        upstream = new;
+    }
+    assert!(gone.upgrade().is_none() && origin.upgrade().is_none());
+    assert_eq!(upstream.life.line().len(), 1);
+    assert_eq!(upstream.life.line.0.lock().len(), 2, "the one before was there until now");
+    assert_eq!(Arc::strong_count(&upstream.origins()[0].standing().clone()), 2);
+    keeping.abort();
+}
+
 #[test]
 fn one_set_up_anew_has_the_standing_of_the_one_before() {
     let mut limited = settings(&[(A, 1), (B, 1), (C, 1)]);
     limited.max_connections = Some(1);
+    limited.health = Some(HealthCheck::new(Probe::Tcp));
     let old = fresh(limited.clone());
     condemn(&old, 0);
     old.report(&old.origins()[1], Verdict::Unreachable("test".into()));
@@ -238,33 +262,65 @@ fn renewed_under_another_name_it_is_another() {
     assert!(!Arc::ptr_eq(&new.origins()[0], &old.origins()[0]));
 }
 
-/// Accepts connections, counts them, and answers on each as often as it is asked.
-async fn server() -> (String, Arc<AtomicUsize>, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let count = Arc::new(AtomicUsize::new(0));
-    let accepted = count.clone();
-    let task = tokio::spawn(async move {
-        loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            accepted.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(async move {
-                let mut buffer = [0; 1024];
-                while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-                    socket.write_all(answer).await.unwrap();
-                }
-            });
-        }
-    });
-    (url, count, task)
+/// Answers whatever comes; the body only when it is told to go on, if `/slow` is
+/// asked for.
+struct Server {
+    url: String,
+    accepted: Arc<AtomicUsize>,
+    go_on: Arc<Notify>,
+    task: JoinHandle<()>,
 }
 
-async fn get(origin: &Arc<Origin>) -> http::Response<Body> {
-    let request = Request::builder().uri("/").header("host", "a.test").body(Body::empty()).unwrap();
-    let mut slot = Some(request);
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (accepted, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (count, wait) = (accepted.clone(), go_on.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(Self::answer(socket, wait.clone()));
+            }
+        });
+        Self { url, accepted, go_on, task }
+    }
+
+    async fn answer(mut socket: TcpStream, wait: Arc<Notify>) {
+        let mut buffer = [0; 1024];
+        while let Ok(read) = socket.read(&mut buffer).await
+            && read > 0
+        {
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+            socket.write_all(head).await.unwrap();
+            if buffer.starts_with(b"GET /slow ") {
+                wait.notified().await;
+            }
+            socket.write_all(b"ok").await.unwrap();
+        }
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn get(origin: &Arc<Origin>, path: &str) -> http::Response<Body> {
+    let request = Request::builder().uri(path).header("host", "a.test").body(Body::empty());
+    let mut slot = Some(request.unwrap());
     let sent = origin.send(&mut slot, Reuse::Any, None, Instant::now(), None).await;
     sent.unwrap().response
+}
+
+async fn read(response: http::Response<Body>) -> bytes::Bytes {
+    response.into_body().collect().await.unwrap().to_bytes()
 }
 
 async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
@@ -281,42 +337,40 @@ fn open(upstream: &Upstream, index: usize) -> usize {
 
 #[tokio::test]
 async fn connections_stay_with_what_stays_and_no_others_are_kept() {
-    let (url, count, _server) = server().await;
-    let old = fresh(settings(&[(&url, 1)]));
-    let read =
-        |response: http::Response<Body>| http_body_util::BodyExt::collect(response.into_body());
-    read(get(&old.origins()[0]).await).await.unwrap();
-    let same = succeeded(&old, settings(&[(&url, 2), (A, 1)]));
-    read(get(&same.origins()[0]).await).await.unwrap();
-    assert_eq!((count.load(Ordering::SeqCst), open(&same, 0)), (1, 1));
+    let server = Server::start().await;
+    let url = &*server.url;
+    let old = fresh(settings(&[(url, 1)]));
+    read(get(&old.origins()[0], "/").await).await;
+    let same = succeeded(&old, settings(&[(url, 2), (A, 1)]));
+    read(get(&same.origins()[0], "/").await).await;
+    assert_eq!((server.accepted(), open(&same, 0)), (1, 1));
 
     // One that is under way when its origin is set up anew ends, and is not kept.
-    let under_way = get(&same.origins()[0]).await;
-    let mut other = settings(&[(&url, 2)]);
+    let under_way = get(&same.origins()[0], "/slow").await;
+    let mut other = settings(&[(url, 2)]);
     other.max_idle = 3;
     let new = succeeded(&same, other);
     assert_eq!(open(&new, 0), 1);
-    read(under_way).await.unwrap();
+    server.go_on.notify_one();
+    assert_eq!(read(under_way).await, "ok");
     eventually("the connection is closed", || open(&new, 0) == 0).await;
-    read(get(&new.origins()[0]).await).await.unwrap();
-    assert_eq!((count.load(Ordering::SeqCst), open(&new, 0)), (2, 1));
+    read(get(&new.origins()[0], "/").await).await;
+    assert_eq!((server.accepted(), open(&new, 0)), (2, 1));
 }
 
 #[tokio::test]
 async fn a_drained_origin_ends_what_it_has_and_keeps_nothing() {
-    let (url, _count, _server) = server().await;
-    let upstream = fresh(settings(&[(&url, 1), (A, 1)]));
-    let read =
-        |response: http::Response<Body>| http_body_util::BodyExt::collect(response.into_body());
+    let server = Server::start().await;
+    let upstream = fresh(settings(&[(&server.url, 1), (A, 1)]));
     let origin = upstream.origins()[0].clone();
-    let under_way = get(&origin).await;
-    read(get(&origin).await).await.unwrap();
+    let under_way = get(&origin, "/slow").await;
+    read(get(&origin, "/").await).await;
     assert_eq!(open(&upstream, 0), 2);
-    let status = upstream.set_origin(&url, &drain()).unwrap();
+    let status = upstream.set_origin(&server.url, &drain()).unwrap();
     assert!(status.drained && status.healthy, "{status:?}");
     assert_eq!(open(&upstream, 0), 1, "the idle one is closed");
-    let body = read(under_way).await.unwrap().to_bytes();
-    assert_eq!(body, "ok");
+    server.go_on.notify_one();
+    assert_eq!(read(under_way).await, "ok");
     eventually("the other is closed, too", || open(&upstream, 0) == 0).await;
 
     // Nobody is asked rather than one that is drained.
@@ -330,59 +384,56 @@ async fn a_drained_origin_ends_what_it_has_and_keeps_nothing() {
     let enable = OriginChange { drained: Some(false), ..OriginChange::default() };
     upstream.set_origin(name, &enable).unwrap();
     assert_eq!(rotation(&upstream).len(), 1);
-    read(get(&origin).await).await.unwrap();
+    read(get(&origin, "/").await).await;
     assert_eq!(open(&upstream, 0), 1, "and connections are kept again");
 }
 
 #[tokio::test]
 async fn only_what_is_new_is_warmed() {
-    let ((first, of_first, _a), (second, of_second, _b)) = (server().await, server().await);
+    let (first, second) = (Server::start().await, Server::start().await);
     let warmed = |origins: &[(&str, u32)], warm| UpstreamSettings { warm, ..settings(origins) };
-    let old = fresh(warmed(&[(&first, 1)], 2));
+    let old = fresh(warmed(&[(&first.url, 1)], 2));
     old.clone().warm().await;
-    let counts = || (of_first.load(Ordering::SeqCst), of_second.load(Ordering::SeqCst));
-    eventually("the first is warm", || counts() == (2, 0)).await;
-    let new = succeeded(&old, warmed(&[(&first, 1), (&second, 1)], 2));
+    let accepted = || (first.accepted(), second.accepted());
+    eventually("the first is warm", || accepted() == (2, 0)).await;
+    let new = succeeded(&old, warmed(&[(&first.url, 1), (&second.url, 1)], 2));
     new.clone().warm().await;
-    eventually("the second is warm", || counts().1 == 2).await;
-    assert_eq!(counts(), (2, 2));
-    let more = succeeded(&new, warmed(&[(&first, 1), (&second, 1)], 3));
+    eventually("the second is warm", || accepted().1 == 2).await;
+    assert_eq!(accepted(), (2, 2));
+    let more = succeeded(&new, warmed(&[(&first.url, 1), (&second.url, 1)], 3));
     more.warm().await;
-    eventually("there is one more of each", || counts() == (3, 3)).await;
+    eventually("there is one more of each", || accepted() == (3, 3)).await;
 }
 
 #[tokio::test]
 async fn a_known_origin_is_probed_when_its_next_probe_is_due() {
-    let ((first, of_first, _a), (second, of_second, _b)) = (server().await, server().await);
+    let (first, second) = (Server::start().await, Server::start().await);
     let probed = |origins: &[(&str, u32)]| {
-        let check = HealthCheck {
-            interval: Duration::from_secs(3_600),
-            ..HealthCheck::new(Probe::get("/".parse().unwrap()))
-        };
+        let probe = Probe::get("/".parse().unwrap());
+        let check = HealthCheck { interval: Duration::from_secs(3_600), ..HealthCheck::new(probe) };
         UpstreamSettings { health: Some(check), ..settings(origins) }
     };
-    let probes = |upstream: &Upstream, index: usize| {
+    let is_probed = |upstream: &Upstream, index: usize| {
         upstream.origins()[index].standing().last_probe().is_some()
     };
-    let old = fresh(probed(&[(&first, 1)]));
+    let accepted = || (first.accepted(), second.accepted());
+    let old = fresh(probed(&[(&first.url, 1)]));
     let keeping = tokio::spawn(old.clone().keep());
-    eventually("the first is probed", || probes(&old, 0)).await;
-    let new = succeeded(&old, probed(&[(&first, 1), (&second, 1)]));
+    eventually("the first is probed", || is_probed(&old, 0)).await;
+    let both = [(&*first.url, 1), (&*second.url, 1)];
+    let new = succeeded(&old, probed(&both));
     keeping.await.unwrap();
     let keeping = tokio::spawn(new.clone().keep());
-    eventually("the second is probed", || probes(&new, 1)).await;
-    assert_eq!((of_first.load(Ordering::SeqCst), of_second.load(Ordering::SeqCst)), (1, 1));
+    eventually("the second is probed", || is_probed(&new, 1)).await;
+    assert_eq!(accepted(), (1, 1));
 
     // Another check does not wait.
-    let mut other = probed(&[(&first, 1), (&second, 1)]);
+    let mut other = probed(&both);
     other.health.as_mut().unwrap().rise = 7;
     let newer = succeeded(&new, other);
     keeping.await.unwrap();
     let keeping = tokio::spawn(newer.keep());
-    eventually("both are probed", || {
-        (of_first.load(Ordering::SeqCst), of_second.load(Ordering::SeqCst)) == (2, 2)
-    })
-    .await;
+    eventually("both are probed", || accepted() == (2, 2)).await;
     keeping.abort();
 }
 

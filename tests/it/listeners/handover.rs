@@ -5,14 +5,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tollgate::accept::{Giver, Inherited, Listeners};
-use tollgate::{Bound, Ended, Ending, Proxy};
+use tollgate::{Beginning, Bound, Ended, Proxy};
 
 use super::{GET, OK, slow, sockets};
 use crate::support::client::{Raw, ask, get};
@@ -23,7 +22,7 @@ use crate::support::{eventually, within};
 struct Life {
     listeners: Listeners,
     go: Option<oneshot::Sender<bool>>,
-    end: oneshot::Sender<Ending>,
+    end: oneshot::Sender<()>,
     ended: JoinHandle<Ended>,
 }
 
@@ -34,9 +33,6 @@ struct Place {
     admin: SocketAddr,
     origin: Origin,
 }
-
-const HANDED_OVER: Ending =
-    Ending { lame_duck: Duration::ZERO, drain_timeout: Duration::from_secs(10), handed_over: true };
 
 impl Place {
     fn new(origin: Origin) -> Self {
@@ -64,7 +60,8 @@ impl Place {
         let listeners = bound.listeners().clone();
         let (go, gone) = oneshot::channel();
         let (end, ending) = oneshot::channel();
-        let run = bound.run_when(async { gone.await.unwrap() }, async { ending.await.unwrap() });
+        let beginning = Beginning::held_back(async { gone.await.unwrap() });
+        let run = bound.run_from(beginning, async { ending.await.unwrap() });
         let ended = tokio::spawn(async { run.await.unwrap() });
         Life { listeners, go: Some(go), end, ended }
     }
@@ -80,8 +77,14 @@ impl Life {
         eventually("it serves", async || self.listeners.pulse().await).await;
     }
 
-    async fn end(self, ending: Ending) -> Ended {
-        self.end.send(ending).unwrap();
+    async fn end(self) -> Ended {
+        self.end.send(()).unwrap();
+        self.ended.await.unwrap()
+    }
+
+    /// Another has its sockets.
+    async fn hand_over(self) -> Ended {
+        self.listeners.release();
         self.ended.await.unwrap()
     }
 }
@@ -133,7 +136,7 @@ async fn nobody_is_refused_while_sockets_go_from_one_to_the_next() {
             next.go().await;
             let after = sockets(&next.listeners);
             assert!(before.iter().all(|socket| after.contains(socket)), "{before:?} {after:?}");
-            assert_eq!(life.end(HANDED_OVER).await, Ended::default());
+            assert_eq!(life.hand_over().await, Ended::default());
             let count = served.load(Ordering::SeqCst);
             eventually("it goes on", async || served.load(Ordering::SeqCst) > count + 50).await;
             assert_eq!(ready(&place).await, 200);
@@ -143,7 +146,7 @@ async fn nobody_is_refused_while_sockets_go_from_one_to_the_next() {
         for visitor in visitors {
             visitor.await.unwrap();
         }
-        assert_eq!(life.end(Ending { handed_over: false, ..HANDED_OVER }).await, Ended::default());
+        assert_eq!(life.end().await, Ended::default());
         assert!(!place.unix().exists());
     })
     .await;
@@ -194,8 +197,7 @@ async fn what_is_under_way_ends_in_the_process_that_began_it() {
         let handles = life.listeners.handles().unwrap();
         let mut next = place.start(1, handles, Giver::Predecessor);
         next.go().await;
-        life.end.send(HANDED_OVER).unwrap();
-        life.listeners.released().await;
+        life.listeners.release();
         // Who is connected to the old one's admin listener still asks the old one.
         admin.send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert_eq!(admin.answer().await.status, 503);
@@ -240,7 +242,7 @@ async fn the_file_of_a_service_managers_socket_is_left_alone() {
         let mut life = place.start(2, vec![given], Giver::ServiceManager);
         life.go().await;
         assert_eq!(over_unix(&place.unix()).await, 200);
-        assert_eq!(life.end(Ending { handed_over: false, ..HANDED_OVER }).await, Ended::default());
+        assert_eq!(life.end().await, Ended::default());
         assert!(place.unix().exists());
     })
     .await;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 
 use futures_util::{SinkExt, StreamExt};
+use http_body_util::Empty;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::tungstenite::Message;
 use tollgate::accept::{ConnectionLimits, ListenerSettings, Listeners};
@@ -69,8 +70,10 @@ async fn one_request(client: &mut Raw) -> Option<String> {
     answer.field("connection").map(str::to_owned)
 }
 
-fn started(origin: &Origin, workers: usize) -> Running {
-    Setup::forwarding_to(origin).server(&format!("workers = {workers}")).start()
+async fn started(origin: &Origin, workers: usize) -> Running {
+    let proxy = Setup::forwarding_to(origin).server(&format!("workers = {workers}")).start();
+    eventually("it serves", async || proxy.listeners.pulse().await).await;
+    proxy
 }
 
 #[tokio::test]
@@ -78,7 +81,7 @@ async fn a_listener_that_is_added_serves_and_one_that_is_removed_does_not() {
     for workers in [1, 3] {
         within(async {
             let origin = Origin::answering(OK).await;
-            let proxy = started(&origin, workers);
+            let proxy = started(&origin, workers).await;
             let mut kept = Raw::connect(proxy.address).await;
             assert_eq!(one_request(&mut kept).await, None);
             let before = sockets(&proxy.listeners);
@@ -103,7 +106,7 @@ async fn a_listener_that_is_added_serves_and_one_that_is_removed_does_not() {
 async fn what_came_to_an_address_before_it_was_removed_is_answered_to_the_last() {
     within(async {
         let origin = slow(300).await;
-        let proxy = started(&origin, 2);
+        let proxy = started(&origin, 2).await;
         change(&proxy.listeners, &[plain("public"), plain("second")]);
         let second = proxy.listeners.addresses("second")[0];
         let mut idle = Raw::connect(second).await;
@@ -129,7 +132,7 @@ async fn what_came_to_an_address_before_it_was_removed_is_answered_to_the_last()
 async fn http_2_and_websockets_from_a_removed_address_come_to_their_own_end() {
     within(async {
         let (origin, _events) = echo().await;
-        let proxy = started(&origin, 1);
+        let proxy = started(&origin, 1).await;
         change(&proxy.listeners, &[plain("public"), plain("second")]);
         let second = proxy.listeners.addresses("second")[0];
         let tcp = TcpStream::connect(second).await.unwrap();
@@ -138,7 +141,11 @@ async fn http_2_and_websockets_from_a_removed_address_come_to_their_own_end() {
         let (mut h2_socket, _) = extended(&mut h2, &[]).await;
         change(&proxy.listeners, &[plain("public")]);
         refused(second).await;
-        eventually("the client was told to go away", async || h2.is_closed()).await;
+        eventually("the client was told to go away", async || {
+            let request = http::Request::get("http://a.test/").body(Empty::new()).unwrap();
+            h2.send_request(request).await.is_err()
+        })
+        .await;
         for socket in [&mut plain_socket, &mut h2_socket] {
             for text in ["one", "two"] {
                 socket.send(Message::text(text)).await.unwrap();
@@ -159,7 +166,7 @@ async fn an_address_keeps_its_sockets_under_another_name_and_in_another_listener
     for workers in [1, 3] {
         within(async {
             let origin = Origin::answering(OK).await;
-            let proxy = started(&origin, workers);
+            let proxy = started(&origin, workers).await;
             let mut unix = ListenerSettings::new("local", SocketAddr::from(([127, 0, 0, 1], 0)));
             let path = proxy.dir.path().join("moving.sock");
             unix.addresses = vec![tollgate::accept::ListenAddress::Unix(path.clone())];
@@ -193,7 +200,7 @@ async fn an_address_keeps_its_sockets_under_another_name_and_in_another_listener
 async fn new_limits_are_for_new_connections_only() {
     within(async {
         let origin = Origin::answering(OK).await;
-        let proxy = started(&origin, 2);
+        let proxy = started(&origin, 2).await;
         let mut kept = Raw::connect(proxy.address).await;
         assert_eq!(one_request(&mut kept).await, None);
         let mut strict = plain("public");
@@ -217,7 +224,7 @@ async fn new_limits_are_for_new_connections_only() {
 async fn an_address_that_cannot_be_bound_changes_nothing() {
     within(async {
         let origin = Origin::answering(OK).await;
-        let proxy = started(&origin, 2);
+        let proxy = started(&origin, 2).await;
         let taken = Refusing::new();
         let (before, address) = (sockets(&proxy.listeners), taken.address);
         let path = proxy.dir.path().join("new.sock");
@@ -245,7 +252,7 @@ async fn an_address_can_give_way_to_one_that_it_contains() {
     for workers in [1, 3] {
         within(async {
             let origin = Origin::answering(OK).await;
-            let proxy = started(&origin, workers);
+            let proxy = started(&origin, workers).await;
             let mut wide = plain("wide");
             wide.addresses = vec![SocketAddr::from(([0, 0, 0, 0], 0)).into()];
             change(&proxy.listeners, &[wide]);
@@ -273,7 +280,7 @@ async fn an_address_can_give_way_to_one_that_it_contains() {
 async fn limits_on_connections_change_and_the_counts_stay() {
     within(async {
         let origin = Origin::answering(OK).await;
-        let proxy = started(&origin, 2);
+        let proxy = started(&origin, 2).await;
         let mut first = Raw::connect(proxy.address).await;
         assert_eq!(one_request(&mut first).await, None);
         let limits = ConnectionLimits { total: 10, per_client: 1 };
@@ -292,8 +299,8 @@ async fn limits_on_connections_change_and_the_counts_stay() {
 async fn every_worker_answers_whether_it_turns() {
     within(async {
         let origin = Origin::answering(OK).await;
-        let proxy = started(&origin, 3);
-        eventually("all turn", async || proxy.listeners.pulse().await).await;
+        let proxy = started(&origin, 3).await;
+        assert!(proxy.listeners.pulse().await);
         let listeners = proxy.listeners.clone();
         assert_eq!(proxy.stop().await.cut, 0);
         assert!(!listeners.pulse().await);

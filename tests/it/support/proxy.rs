@@ -23,6 +23,7 @@ pub struct Running {
     pub admin: SocketAddr,
     pub dir: TempDir,
     pub listeners: tollgate::accept::Listeners,
+    pub control: tollgate::Control,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Ended>>,
 }
@@ -88,13 +89,14 @@ impl Setup {
 
     /// Starts with files that are in `dir` already.
     pub fn start_in(self, dir: TempDir) -> Running {
-        let toml = self.toml();
-        let settings = tollgate::config::parse(&dir.path().join("config.toml"), &toml)
-            .unwrap_or_else(|error| panic!("{toml}\n{error}"));
-        let bound = Proxy::build(settings).unwrap().bind().unwrap();
+        let (toml, path) = (self.toml(), dir.path().join("config.toml"));
+        std::fs::write(&path, &toml).unwrap();
+        let proxy = Proxy::from_config(&path).unwrap_or_else(|error| panic!("{toml}\n{error}"));
+        let bound = proxy.bind().unwrap();
         let address = bound.addresses("public")[0];
         let admin = bound.admin_address().unwrap();
         let listeners = bound.listeners().clone();
+        let control = bound.control().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime =
@@ -105,11 +107,18 @@ impl Setup {
                 }))
                 .unwrap()
         });
-        Running { address, admin, dir, listeners, stop: Some(stop), thread: Some(thread) }
+        Running { address, admin, dir, listeners, control, stop: Some(stop), thread: Some(thread) }
     }
 }
 
 impl Running {
+    /// Has other words in the configuration file.
+    pub fn write(&self, setup: &Setup) {
+        let (new, path) = (self.dir.path().join("new"), self.dir.path().join("config.toml"));
+        std::fs::write(&new, setup.toml()).unwrap();
+        std::fs::rename(new, path).unwrap();
+    }
+
     /// Begins the drain.
     pub fn begin_stop(&mut self) {
         if let Some(stop) = self.stop.take() {

@@ -3,14 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
 use super::BindError;
-use crate::accept::{Aside, Inherited};
-use crate::admin::{self, AdminState, Readiness};
-use crate::drain;
-use crate::observe::Metrics;
+use crate::accept::Inherited;
 
 /// Takes the socket at `address` that was handed on, or opens one.
 pub(super) fn bind(
@@ -30,17 +24,4 @@ pub(super) fn bind(
         address: address.into(),
         cause,
     })
-}
-
-/// Serves until `stop`. Nothing is accepted any more once the sockets are
-/// released, but who is connected is answered.
-pub(super) fn start(
-    socket: Aside,
-    metrics: Metrics,
-    ready: Readiness,
-    drain: drain::Watcher,
-    stop: CancellationToken,
-) -> JoinHandle<io::Result<()>> {
-    let state = AdminState::new(metrics, ready, drain);
-    tokio::spawn(admin::serve(socket, state, stop.cancelled_owned()))
 }

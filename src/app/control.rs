@@ -1,0 +1,446 @@
+//! The configuration in force, and how another takes its place.
+//!
+//! A reload is read, built and bound beside what runs; only when nothing can fail
+//! any more does it come into force, for every request at once. One at a time.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::{MutexGuard, mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::generation::Generation;
+use super::keepers::Keepers;
+use super::live::Live;
+use super::upgrade::Beginning;
+use super::{BindError, BuildError, Common, SetupError, Source};
+use crate::accept::{Change, Listeners};
+use crate::admin::{LastReload, PendingConfirm, Refused, Reload, Reloaded, Token};
+use crate::config::{Plan, Settings};
+use crate::handover::Program;
+use crate::observe::{ReloadResult, ReloadTrigger};
+use crate::systemd::Notifier;
+use crate::tls::TlsAcceptor;
+use crate::upstream::Upstream;
+use crate::watch::Contents;
+
+/// A running proxy, for whoever changes it while it runs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Control(pub(super) Arc<Inner>);
+
+/// What a running proxy is controlled by.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) common: Common,
+    pub(super) listeners: Listeners,
+    pub(super) config: Option<PathBuf>,
+    pub(super) started: Instant,
+    /// What an upgrade starts, if there can be one.
+    pub(super) program: OnceLock<Program>,
+    pub(super) notifier: OnceLock<Notifier>,
+    /// What the admin listener asks for.
+    pub(super) token: Token,
+    /// What is known without waiting for a reload that is under way.
+    pub(super) shown: Mutex<Shown>,
+    live: Live,
+    keepers: Keepers,
+    /// Held by whoever replaces the configuration.
+    changing: tokio::sync::Mutex<Changing>,
+    /// Tells the workers which upstreams to make connections to ahead.
+    upstreams: watch::Sender<Vec<Arc<Upstream>>>,
+    /// Tells which files to follow.
+    files: mpsc::UnboundedSender<Contents>,
+}
+
+/// What everybody may know.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) in_force: Arc<Generation>,
+    pub(super) number: u64,
+    pub(super) since: SystemTime,
+    pub(super) last: Option<LastReload>,
+    pub(super) needs_restart: Vec<String>,
+    /// Which generation is rolled back, and when.
+    pending: Option<(u64, Instant)>,
+}
+
+/// What only whoever replaces the configuration knows.
+#[derive(Debug, Default)]
+struct Changing {
+    /// The configuration before the one in force.
+    before: Option<Before>,
+    /// Rolls back unless somebody confirms.
+    timer: Option<AbortOnDropHandle<()>>,
+}
+
+/// What it takes to go back: certificates as they were, since their files may be
+/// the reason.
+#[derive(Debug)]
+struct Before {
+    settings: Settings,
+    tls: Vec<(Arc<str>, TlsAcceptor)>,
+}
+
+/// What those hear of who work for a running proxy.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// The upstreams to make connections to ahead.
+    pub(super) upstreams: watch::Receiver<Vec<Arc<Upstream>>>,
+    /// The files to follow.
+    pub(super) files: mpsc::UnboundedReceiver<Contents>,
+}
+
+/// A configuration that has been built and bound, and can come into force.
+struct Prepared {
+    generation: Generation,
+    listeners: Change,
+    plan: Plan,
+}
+
+/// Why a configuration cannot come into force.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("{}: {}", .0, .0.cause)]
+    Bind(#[from] BindError),
+    #[error("building it ended in a panic")]
+    Panic,
+}
+
+impl From<BuildError> for Unfit {
+    fn from(error: BuildError) -> Self {
+        Self::Setup(error.into())
+    }
+}
+
+impl Control {
+    pub(super) fn new(
+        first: Generation,
+        common: Common,
+        listeners: Listeners,
+        source: Option<Source>,
+    ) -> (Self, Told) {
+        let upstreams: Vec<_> = first.upstreams.values().cloned().collect();
+        // Each worker has warmed connections of its own.
+        let keepers = Keepers::new(upstreams.iter().cloned(), false);
+        let (upstreams, to_workers) = watch::channel(upstreams);
+        let (files, to_follower) = mpsc::unbounded_channel();
+        let config = source.map(|Source { path, contents }| {
+            let _nobody_yet = files.send(contents);
+            path
+        });
+        let token = Token::new(first.settings.admin.as_ref().and_then(|admin| admin.token));
+        let live = Live::new(first.gateway.clone());
+        let shown = Shown {
+            in_force: Arc::new(first),
+            number: 1,
+            since: SystemTime::now(),
+            last: None,
+            needs_restart: Vec::new(),
+            pending: None,
+        };
+        let control = Self(Arc::new(Inner {
+            common,
+            listeners,
+            config,
+            started: Instant::now(),
+            program: OnceLock::new(),
+            notifier: OnceLock::new(),
+            token,
+            shown: Mutex::new(shown),
+            live,
+            keepers,
+            changing: tokio::sync::Mutex::default(),
+            upstreams,
+            files,
+        }));
+        (control, Told { upstreams: to_workers, files: to_follower })
+    }
+
+    /// The path to the gateway in force, for connections.
+    pub(super) fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    /// Starts what goes on beside the requests.
+    pub(super) fn start_keepers(&self) {
+        self.0.keepers.start();
+    }
+
+    /// Takes over from a process before this one.
+    pub(super) fn succeed(&self, beginning: &Beginning) {
+        let Beginning { program, notifier, carried, .. } = beginning;
+        // It is called once, before anybody else has a control.
+        let _first = self.0.notifier.set(notifier.clone());
+        if let Some(program) = program {
+            let _first = self.0.program.set(program.clone());
+        }
+        let mut shown = self.0.shown.lock();
+        shown.number = carried.generation.max(1);
+        self.0.common.metrics.config_generation(shown.number);
+        carried.lay_over(&shown.in_force, &self.0.common);
+    }
+
+    /// What is in force, and which generation that is.
+    pub(super) fn in_force(&self) -> (Arc<Generation>, u64) {
+        let shown = self.0.shown.lock();
+        (shown.in_force.clone(), shown.number)
+    }
+
+    /// Keeps others from changing anything, unless what was changed last waits to be
+    /// confirmed.
+    pub(super) async fn unchanging(&self) -> Result<impl Drop, Refused> {
+        let changing = self.0.changing.lock().await;
+        self.settle(&changing)?;
+        Ok(changing)
+    }
+
+    /// Reads the configuration file again, and has what it says in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Invalid`] with everything that is wrong with it,
+    /// [`Refused::Conflict`] while one waits to be confirmed,
+    /// [`Refused::Unsupported`] if the proxy was not built from a file. Everything
+    /// stays as it was then.
+    pub async fn reload_now(
+        &self,
+        trigger: ReloadTrigger,
+        how: Reload,
+    ) -> Result<Reloaded, Refused> {
+        let Some(path) = self.0.config.clone() else {
+            let why = "this proxy was not built from a file: there is nothing to read again";
+            return Err(Refused::Unsupported(why.to_owned()));
+        };
+        let mut changing = self.0.changing.lock().await;
+        self.settle(&changing)?;
+        // What the files hold is noted before they are read, so that a change in
+        // between is seen.
+        let known = self.files();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut contents = Contents::of(known);
+            let settings = crate::config::load(&path);
+            if let Ok(settings) = &settings {
+                contents.note(settings.files());
+            }
+            (contents, settings)
+        });
+        let prepared = match read.await {
+            Ok((contents, settings)) => {
+                let _nobody_follows = self.0.files.send(contents);
+                match settings {
+                    Ok(settings) => self.prepare(settings, &[]).await,
+                    Err(error) => Err(SetupError::from(error).into()),
+                }
+            }
+            Err(_) => Err(Unfit::Panic),
+        };
+        match prepared {
+            Ok(prepared) if how.plan_only => Ok(self.planned(&prepared)),
+            Ok(prepared) => Ok(self.commit(prepared, trigger, how.confirm, &mut changing)),
+            Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.to_string())),
+            Err(unfit) => Err(self.refuse(&unfit, trigger)),
+        }
+    }
+
+    /// Has these settings in force, for a proxy whose settings come from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// See [`Control::reload_now`].
+    pub async fn reload_with(&self, settings: Settings) -> Result<Reloaded, Refused> {
+        let mut changing = self.0.changing.lock().await;
+        self.settle(&changing)?;
+        match self.prepare(settings, &[]).await {
+            Ok(prepared) => Ok(self.commit(prepared, ReloadTrigger::Api, None, &mut changing)),
+            Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Api)),
+        }
+    }
+
+    /// Keeps a configuration that would be rolled back, and says which.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Conflict`] if none waits to be confirmed.
+    pub async fn keep(&self) -> Result<u64, Refused> {
+        let mut changing = self.0.changing.lock().await;
+        let Some((number, _)) = self.0.shown.lock().pending.take() else {
+            return Err(Refused::Conflict("no configuration waits to be confirmed".to_owned()));
+        };
+        changing.timer = None;
+        self.0.common.metrics.config_confirm_pending(false);
+        tracing::info!(generation = number, "the configuration is confirmed");
+        Ok(number)
+    }
+
+    /// Goes back to the configuration before the one in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Conflict`] if there is none; [`Refused::Invalid`] if it cannot be
+    /// used any more.
+    pub async fn back(&self) -> Result<Reloaded, Refused> {
+        let mut changing = self.0.changing.lock().await;
+        self.back_in(&mut changing).await
+    }
+
+    async fn back_in(&self, changing: &mut MutexGuard<'_, Changing>) -> Result<Reloaded, Refused> {
+        let Some(before) = &changing.before else {
+            return Err(Refused::Conflict("there is no configuration to go back to".to_owned()));
+        };
+        match self.prepare(before.settings.clone(), &before.tls).await {
+            Ok(prepared) => {
+                let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
+                // Back and forth would be a surprise to whoever asks twice.
+                changing.before = None;
+                Ok(done)
+            }
+            Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Rollback)),
+        }
+    }
+
+    /// Goes back because nobody confirmed `number`.
+    async fn expire(self, number: u64) {
+        let mut changing = self.0.changing.lock().await;
+        if self.0.shown.lock().pending.is_none_or(|(pending, _)| pending != number) {
+            return;
+        }
+        tracing::warn!(generation = number, "nobody confirmed the configuration: rolling back");
+        // This very task is the timer: it must not end itself half-way.
+        if let Some(timer) = changing.timer.take() {
+            let _runs_on = timer.detach();
+        }
+        // A failure has been told; the configuration in force stays.
+        let _told = self.back_in(&mut changing).await;
+    }
+
+    /// Whether one configuration may follow the other now.
+    fn settle(&self, _one_at_a_time: &MutexGuard<'_, Changing>) -> Result<(), Refused> {
+        match self.pending() {
+            None => Ok(()),
+            Some(PendingConfirm { generation, left }) => Err(Refused::Conflict(format!(
+                "generation {generation} waits to be confirmed, and is rolled back in {} s: \
+                 confirm it or roll it back first",
+                left.as_secs()
+            ))),
+        }
+    }
+
+    /// Builds and binds what `settings` say, beside what runs. `tls` are listeners
+    /// that are to have the certificates they had.
+    async fn prepare(
+        &self,
+        mut settings: Settings,
+        tls: &[(Arc<str>, TlsAcceptor)],
+    ) -> Result<Prepared, Unfit> {
+        let old = self.0.shown.lock().in_force.clone();
+        let mut plan = Plan::between(&old.settings, &settings);
+        settings.keep_running(&old.settings);
+        let (common, before, tls) = (self.0.common.clone(), old.clone(), tls.to_vec());
+        let build = move || Generation::build_with(settings, &common, Some(&before), &tls);
+        let generation = match tokio::task::spawn_blocking(build).await {
+            Ok(built) => built?,
+            Err(_) => return Err(Unfit::Panic),
+        };
+        plan.certificates(&old.certificates(), &generation.certificates());
+        let acceptors = generation.tls.clone();
+        let listeners = self.0.listeners.prepare(&generation.settings.listeners, acceptors)?;
+        Ok(Prepared { generation, listeners, plan })
+    }
+
+    /// What would come of it.
+    fn planned(&self, prepared: &Prepared) -> Reloaded {
+        let Prepared { plan, .. } = prepared;
+        Reloaded {
+            generation: self.0.shown.lock().number,
+            changed: !plan.is_empty(),
+            plan: serde_json::to_value(plan).unwrap_or_default(),
+            text: plan.to_string(),
+            confirm_within: None,
+        }
+    }
+
+    /// Has what was prepared in force. Nothing here can fail.
+    fn commit(
+        &self,
+        prepared: Prepared,
+        trigger: ReloadTrigger,
+        confirm: Option<Duration>,
+        changing: &mut MutexGuard<'_, Changing>,
+    ) -> Reloaded {
+        let mut done = self.planned(&prepared);
+        let Prepared { generation, listeners, plan } = prepared;
+        let (new, old) = (Arc::new(generation), self.0.shown.lock().in_force.clone());
+        let number = done.generation + u64::from(done.changed);
+        let result = if done.changed { ReloadResult::Ok } else { ReloadResult::Unchanged };
+        let trigger_name = trigger.as_str();
+        tracing::info!(trigger = trigger_name, generation = number, "reload: {plan}");
+        let server = &new.settings.server;
+        self.0.listeners.permits().set_limits(server.connections);
+        self.0.token.set(new.settings.admin.as_ref().and_then(|admin| admin.token));
+        // Listeners last: what comes in by a new one finds the routes it is for.
+        self.0.live.swap(new.gateway.clone());
+        new.succeed(&old, &self.0.keepers);
+        self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
+        self.0.listeners.commit(listeners);
+        if let Some(log) = &self.0.common.log {
+            log.configure(&new.settings.log.level);
+        }
+        if done.changed {
+            changing.before = Some(Before { settings: old.settings.clone(), tls: old.acceptors() });
+        }
+        changing.timer = None;
+        let deadline = confirm.filter(|_| done.changed).map(|within| {
+            let control = self.clone();
+            changing.timer = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                tokio::time::sleep(within).await;
+                control.expire(number).await;
+            })));
+            done.confirm_within = Some(within);
+            tracing::warn!(generation = number, ?within, "to be confirmed, or it is rolled back");
+            (number, Instant::now() + within)
+        });
+        done.generation = number;
+        let metrics = &self.0.common.metrics;
+        metrics.config_reloaded(trigger, result, number);
+        metrics.config_confirm_pending(deadline.is_some());
+        let mut shown = self.0.shown.lock();
+        if done.changed {
+            shown.since = SystemTime::now();
+        }
+        (shown.in_force, shown.number, shown.pending) = (new, number, deadline);
+        shown.needs_restart = plan.needs_restart.iter().map(ToString::to_string).collect();
+        shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report: None });
+        done
+    }
+
+    /// Says that what was read cannot come into force.
+    fn refuse(&self, unfit: &Unfit, trigger: ReloadTrigger) -> Refused {
+        let report = unfit.to_string();
+        let trigger_name = trigger.as_str();
+        tracing::error!(trigger = trigger_name, "the configuration in force stays:\n{report}");
+        let result = ReloadResult::Failed;
+        let mut shown = self.0.shown.lock();
+        self.0.common.metrics.config_reloaded(trigger, result, shown.number);
+        let report = Some(report.clone());
+        shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report });
+        drop(shown);
+        Refused::Invalid(unfit.to_string())
+    }
+
+    /// What waits to be confirmed.
+    pub(super) fn pending(&self) -> Option<PendingConfirm> {
+        let (generation, at) = self.0.shown.lock().pending?;
+        Some(PendingConfirm { generation, left: at.saturating_duration_since(Instant::now()) })
+    }
+
+    /// The files that the configuration in force was made from.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.0.shown.lock().in_force.settings.files();
+        files.extend(self.0.config.clone());
+        files
+    }
+}

@@ -1,0 +1,74 @@
+//! What a running proxy does by itself: it follows the files that it was made
+//! from, and looks after its certificates.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::control::Control;
+use crate::admin::Reload;
+use crate::observe::{ReloadResult, ReloadTrigger};
+use crate::tls::{self, TlsAcceptor};
+use crate::watch::{Contents, Files};
+
+/// Starts all of it, for as long as what this returns is held.
+pub(super) fn start(
+    control: &Control,
+    contents: mpsc::UnboundedReceiver<Contents>,
+) -> [AbortOnDropHandle<()>; 2] {
+    let (metrics, watched) = (control.0.common.metrics.clone(), control.clone());
+    let in_use = move || watched.in_force().0.acceptors();
+    [
+        AbortOnDropHandle::new(tokio::spawn(files(control.clone(), contents))),
+        AbortOnDropHandle::new(tokio::spawn(tls::keep_watch(in_use, metrics))),
+    ]
+}
+
+/// Takes in what changes in the files that the configuration was made from. Runs
+/// until dropped.
+async fn files(control: Control, mut contents: mpsc::UnboundedReceiver<Contents>) {
+    let Some(first) = contents.recv().await else { return };
+    let mut files = Files::new(first);
+    loop {
+        tokio::select! {
+            biased;
+            Some(contents) = contents.recv() => files.follow(contents),
+            changed = files.changed() => control.files_changed(&changed).await,
+        }
+    }
+}
+
+impl Control {
+    /// Whether the last reload failed.
+    fn has_failed(&self) -> bool {
+        let shown = self.0.shown.lock();
+        shown.last.as_ref().is_some_and(|last| last.result == ReloadResult::Failed)
+    }
+
+    /// These files hold something else now.
+    async fn files_changed(&self, changed: &[PathBuf]) {
+        let acceptors = self.in_force().0.acceptors();
+        let pairs: Vec<PathBuf> = acceptors.iter().flat_map(|(_, tls)| tls.files()).collect();
+        let certificates_only = changed.iter().all(|path| pairs.contains(path));
+        // A configuration that failed may have waited for just these.
+        if certificates_only && !self.has_failed() {
+            let changed = changed.to_vec();
+            let metrics = self.0.common.metrics.clone();
+            let concerned =
+                move |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
+            let reload = move || {
+                for (listener, tls) in acceptors.iter().filter(|(_, tls)| concerned(tls)) {
+                    // What fails is logged and counted where it does.
+                    let _told = tls::reload(listener, tls, &metrics);
+                }
+            };
+            let _panicked = tokio::task::spawn_blocking(reload).await;
+        } else if !self.in_force().0.settings.server.reload_on_change {
+            tracing::info!("files of the configuration changed; a reload takes that in");
+        } else if let Err(refused) = self.reload_now(ReloadTrigger::File, Reload::default()).await {
+            // What is wrong with a configuration was logged where it was found out.
+            tracing::debug!(%refused, "the files that changed are not in force");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The running proxy as the admin API sees it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::control::Control;
+use crate::admin::{Confirmed, Operator, Refused, Reload, Reloaded, Reply, Status, Upgraded};
+use crate::observe::{LogFilter, ReloadTrigger};
+use crate::tls::{CertificateFacts, TlsAcceptor};
+use crate::upstream::{OriginChange, Upstream};
+
+impl Operator for Control {
+    fn status(&self) -> Status {
+        let pending_confirm = self.pending();
+        let shown = self.0.shown.lock();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime: Instant::now() - self.0.started,
+            config_file: self.0.config.clone(),
+            generation: shown.number,
+            loaded_at: shown.since,
+            last_reload: shown.last.clone(),
+            pending_confirm,
+            needs_restart: shown.needs_restart.clone(),
+        }
+    }
+
+    fn reload(&self, reload: Reload) -> Reply<'_, Reloaded> {
+        Box::pin(self.reload_now(ReloadTrigger::Api, reload))
+    }
+
+    fn confirm(&self) -> Reply<'_, Confirmed> {
+        Box::pin(async { self.keep().await.map(|generation| Confirmed { generation }) })
+    }
+
+    fn roll_back(&self) -> Reply<'_, Reloaded> {
+        Box::pin(self.back())
+    }
+
+    fn upgrade(&self) -> Reply<'_, Upgraded> {
+        Box::pin(async { self.upgrade_now().await.map(|pid| Upgraded { pid }) })
+    }
+
+    fn upstreams(&self) -> Vec<Value> {
+        let (in_force, _) = self.in_force();
+        let named = in_force.settings.upstreams.iter();
+        let upstreams = named.filter_map(|upstream| in_force.upstreams.get(&upstream.name));
+        upstreams.map(|upstream| json(&upstream.status())).collect()
+    }
+
+    fn origin(&self, upstream: &str, origin: &str) -> Result<Value, Refused> {
+        let found = self.upstream(upstream)?;
+        let origins = found.status().origins;
+        let found = origins.iter().find(|status| *status.name == *origin);
+        found.map(json).ok_or_else(|| no_origin(upstream, origin))
+    }
+
+    fn set_origin(
+        &self,
+        upstream: &str,
+        origin: &str,
+        change: &OriginChange,
+    ) -> Result<Value, Refused> {
+        let changed = self.upstream(upstream)?.set_origin(origin, change);
+        changed.map(|status| json(&status)).map_err(|_| no_origin(upstream, origin))
+    }
+
+    fn log_level(&self) -> Result<LogFilter, Refused> {
+        let log = self.0.common.log.as_ref().ok_or_else(somebody_elses_log)?;
+        Ok(log.get())
+    }
+
+    fn set_log_level(&self, level: Option<&str>) -> Result<LogFilter, Refused> {
+        let log = self.0.common.log.as_ref().ok_or_else(somebody_elses_log)?;
+        log.set(level).map_err(Refused::Invalid)
+    }
+
+    fn set_rate_limit_dry_run(&self, route: &str, dry_run: bool) -> Result<(), Refused> {
+        let (in_force, _) = self.in_force();
+        match in_force.rate_limit(route) {
+            Some(limit) => {
+                limit.set_dry_run(dry_run);
+                Ok(())
+            }
+            None if in_force.settings.routes.iter().any(|known| known.name == route) => {
+                Err(Refused::NotFound(format!("route `{route}` has no rate limit")))
+            }
+            None => Err(Refused::NotFound(format!("there is no route `{route}`"))),
+        }
+    }
+
+    fn certificates(&self) -> Vec<Value> {
+        let (in_force, _) = self.in_force();
+        let of_one = |(listener, tls): (Arc<str>, TlsAcceptor)| {
+            tls.certificates()
+                .into_iter()
+                .map(move |facts| json(&InUse { listener: listener.to_string(), facts }))
+        };
+        in_force.acceptors().into_iter().flat_map(of_one).collect()
+    }
+}
+
+/// A certificate, and who shows it.
+#[derive(Serialize)]
+struct InUse {
+    listener: String,
+    #[serde(flatten)]
+    facts: CertificateFacts,
+}
+
+impl Control {
+    fn upstream(&self, name: &str) -> Result<Arc<Upstream>, Refused> {
+        let (in_force, _) = self.in_force();
+        let missing = || Refused::NotFound(format!("there is no upstream `{name}`"));
+        in_force.upstreams.get(name).cloned().ok_or_else(missing)
+    }
+}
+
+fn no_origin(upstream: &str, origin: &str) -> Refused {
+    Refused::NotFound(format!("upstream `{upstream}` has no origin `{origin}`"))
+}
+
+fn somebody_elses_log() -> Refused {
+    Refused::Unsupported("the log is the host application's".to_owned())
+}
+
+fn json(value: &impl Serialize) -> Value {
+    // Plain data with names for keys: it is always JSON.
+    serde_json::to_value(value).unwrap_or_default()
+}

@@ -1,0 +1,264 @@
+//! One process after the other: what a new binary takes over from the old.
+
+use std::fmt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::control::Control;
+use super::generation::Generation;
+use super::{BindError, Bound, BuildError, Common, Proxy, SetupError, Source};
+use crate::accept::{Giver, Inherited};
+use crate::admin::Refused;
+use crate::config::LogSettings;
+use crate::handover::{Predecessor, Program, Successor, UpgradeError, Verdict};
+use crate::observe::LogLevel;
+use crate::systemd::{self, Notifier};
+use crate::tls::{TicketKeys, Tickets, TlsError};
+use crate::upstream::OriginChange;
+
+/// How long a successor may take until it is ready: to read its configuration,
+/// certificates and all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a process begins with that takes the place of another, or was given its
+/// sockets by the service manager.
+#[derive(Debug, Default)]
+pub struct Beginning {
+    predecessor: Option<Predecessor>,
+    held_back: Option<HeldBack>,
+    pub(super) program: Option<Program>,
+    pub(super) notifier: Notifier,
+    sockets: Inherited,
+    pub(super) carried: Carried,
+}
+
+/// Resolves when it is to serve, or is not to.
+struct HeldBack(Pin<Box<dyn Future<Output = bool> + Send>>);
+
+impl fmt::Debug for HeldBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeldBack")
+    }
+}
+
+/// What is carried on besides sockets. A field that one of the two versions does not
+/// know is left out.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Carried {
+    pub(super) generation: u64,
+    pub(super) tickets: Option<TicketKeys>,
+    origins: Vec<CarriedOrigin>,
+    /// Routes whose limit was switched, and how.
+    dry_runs: Vec<(String, bool)>,
+    log_level: Option<String>,
+}
+
+/// What somebody changed of an origin at run time.
+#[derive(Debug, Deserialize, Serialize)]
+struct CarriedOrigin {
+    upstream: String,
+    origin: String,
+    change: OriginChange,
+}
+
+impl Beginning {
+    /// What the environment says of it. To be called first thing: sockets are known
+    /// by numbers that anything opened could have.
+    ///
+    /// # Errors
+    ///
+    /// A predecessor or a service manager is named, and what it hands over cannot be
+    /// used.
+    pub fn from_env() -> std::io::Result<Self> {
+        let program = Program::running()
+            .inspect_err(|error| tracing::debug!(%error, "what runs is not known"))
+            .ok();
+        let notifier = Notifier::from_env();
+        let Some((predecessor, sockets, state)) = Predecessor::from_env()? else {
+            let sockets = Inherited::new(systemd::inherited()?, Giver::ServiceManager)?;
+            return Ok(Self { program, notifier, sockets, ..Self::default() });
+        };
+        let taken = Inherited::new(sockets, Giver::Predecessor).and_then(|sockets| {
+            let carried = serde_json::from_value(state)?;
+            Ok((sockets, carried))
+        });
+        match taken {
+            Ok((sockets, carried)) => {
+                let (predecessor, held_back) = (Some(predecessor), None);
+                Ok(Self { predecessor, held_back, program, notifier, sockets, carried })
+            }
+            Err(error) => {
+                predecessor.failed(&error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// A beginning that waits: nobody accepts a connection before `go` has resolved,
+    /// and nobody does at all if it says no. All else is under way by then.
+    #[must_use]
+    pub fn held_back(go: impl Future<Output = bool> + Send + 'static) -> Self {
+        Self { held_back: Some(HeldBack(Box::pin(go))), ..Self::default() }
+    }
+
+    /// Builds the proxy that a configuration file describes, with what is carried on.
+    /// `start_log` is told how to log as soon as that is known.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Proxy::from_config`].
+    pub fn proxy(
+        &self,
+        path: &Path,
+        start_log: impl FnOnce(&LogSettings) -> Arc<dyn LogLevel>,
+    ) -> Result<Proxy, SetupError> {
+        let (settings, source) = Source::read(path)?;
+        let log = start_log(&settings.log);
+        let proxy = match &self.carried.tickets {
+            None => Proxy::build(settings)?,
+            Some(keys) => {
+                let taken = Tickets::succeed(keys);
+                let wrong = |error: TlsError| BuildError::new(vec![error.to_string()]);
+                Proxy::with_tickets(settings, taken.map_err(wrong)?)?
+            }
+        };
+        Ok(Proxy { source: Some(source), ..proxy.logging_by(log) })
+    }
+
+    /// Binds a proxy, to the sockets that are there already where there are some.
+    ///
+    /// # Errors
+    ///
+    /// The first address that cannot be bound.
+    pub fn bind(&mut self, proxy: Proxy) -> Result<Bound, BindError> {
+        proxy.bind_with(std::mem::take(&mut self.sockets))
+    }
+
+    /// Waits until this process is to serve; no if it is to end instead.
+    pub(super) async fn go(&mut self) -> bool {
+        if let Some(HeldBack(go)) = self.held_back.take() {
+            return go.await;
+        }
+        let Some(predecessor) = &mut self.predecessor else { return true };
+        match predecessor.ready().await {
+            Ok(Verdict::Go) => true,
+            Ok(Verdict::Alone) => {
+                tracing::warn!("the predecessor has died: taking over");
+                true
+            }
+            Ok(Verdict::Abort) => {
+                tracing::warn!("the predecessor serves on: ending");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "the predecessor cannot be understood: ending");
+                false
+            }
+        }
+    }
+
+    /// This process serves.
+    pub(super) fn serving(&mut self) {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.serving();
+        }
+        self.notifier.ready();
+    }
+
+    /// This process cannot serve; whoever waits for it is told why.
+    pub fn failed(self, why: &str) {
+        if let Some(predecessor) = self.predecessor {
+            predecessor.failed(why);
+        }
+    }
+}
+
+impl Control {
+    /// Has a successor, the binary that now is where this process's was, take over
+    /// the sockets, and says which process that is. This one drains then.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not come to that; this process serves on.
+    pub async fn upgrade_now(&self) -> Result<u32, Refused> {
+        let unchanging = self.unchanging().await?;
+        let Some(program) = self.0.program.get() else {
+            let why = "this process cannot be followed by another of its kind";
+            return Err(Refused::Unsupported(why.to_owned()));
+        };
+        tracing::info!(program = %program.path().display(), "upgrade: starting the successor");
+        let done = self.hand_over(program).await;
+        drop(unchanging);
+        match done {
+            Ok(pid) => {
+                tracing::info!(pid, "upgrade: the successor serves");
+                Ok(pid)
+            }
+            Err(error) => {
+                tracing::error!("upgrade: this process serves on: {error}");
+                Err(match error {
+                    UpgradeError::EndsContainer(_) => Refused::Conflict(error.to_string()),
+                    error => Refused::Failed(error.to_string()),
+                })
+            }
+        }
+    }
+
+    async fn hand_over(&self, program: &Program) -> Result<u32, UpgradeError> {
+        let sockets = self.0.listeners.handles()?;
+        let state = serde_json::to_value(self.carried()).map_err(std::io::Error::from)?;
+        let successor = Successor::start(program.command(), &sockets, state, PATIENCE).await?;
+        let pid = successor.pid();
+        successor.go().await?;
+        if let Some(notifier) = self.0.notifier.get() {
+            notifier.main_pid(pid);
+        }
+        self.0.listeners.release();
+        Ok(pid)
+    }
+
+    fn carried(&self) -> Carried {
+        let (in_force, generation) = self.in_force();
+        let upstreams = in_force.upstreams.iter();
+        let origins = upstreams.flat_map(|(upstream, of)| {
+            of.overrides().into_iter().map(|(origin, change)| CarriedOrigin {
+                upstream: upstream.clone(),
+                origin,
+                change,
+            })
+        });
+        Carried {
+            generation,
+            tickets: Some(self.0.common.tickets.keys()),
+            origins: origins.collect(),
+            dry_runs: in_force.dry_runs(),
+            log_level: self.0.common.log.as_ref().and_then(|log| log.get().by_operator()),
+        }
+    }
+}
+
+impl Carried {
+    /// Has everything as it was in the process before, as far as it is there.
+    pub(super) fn lay_over(&self, generation: &Generation, common: &Common) {
+        for CarriedOrigin { upstream, origin, change } in &self.origins {
+            let known = generation.upstreams.get(upstream);
+            // One that has left is nobody's business any more.
+            let _gone = known.map(|upstream| upstream.set_origin(origin, change));
+        }
+        for (route, dry_run) in &self.dry_runs {
+            if let Some(limit) = generation.rate_limit(route) {
+                limit.set_dry_run(*dry_run);
+            }
+        }
+        if let (Some(level), Some(log)) = (&self.log_level, &common.log)
+            && let Err(error) = log.set(Some(level))
+        {
+            tracing::warn!(error, "the level of the log is not carried on");
+        }
+    }
+}
