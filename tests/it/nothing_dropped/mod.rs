@@ -103,7 +103,6 @@ async fn a_drain_answers_what_is_sent_on_idle_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "until there are reloads"]
 async fn nothing_is_dropped() {
     prove(1).await;
 }
