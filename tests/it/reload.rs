@@ -78,7 +78,9 @@ async fn what_is_wrong_leaves_everything_as_it_was() {
             assert_eq!(last.report, Some(refused.to_string()));
             assert_eq!(ask(&mut client, "/").await.text(), "one");
         }
-        let metrics = client::ask(proxy.admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.text();
+        let metrics = client::ask(proxy.admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .text();
         let failed = "tollgate_config_reloads_total{trigger=\"api\",result=\"failed\"} 4\n";
         assert!(metrics.contains(failed), "{metrics}");
         assert_eq!(reload(&proxy, &to(&origin).server("max_in_flight = 9")).await, Ok(2));

@@ -15,6 +15,7 @@ mod load;
 mod origins;
 mod process;
 mod tally;
+mod tasks;
 mod upgrades;
 mod wire;
 mod world;
@@ -135,9 +136,11 @@ async fn prove(rounds: usize) {
     for _ in 0..rounds {
         upgrades(&mut world).await;
     }
-    let alone = world.process.only_one_left().await;
+    assert!(world.process.only_one_left().await, "{}", world.tally().last_words());
+    // What the first had is handed on, and nothing beside it.
+    back_to(&world, before).await;
     world.end_load().await;
-    assert!(alone, "an old process does not end\n{}", world.tally().last_words());
+    world.ended_well(10 * rounds);
     world.everybody_was_there();
     world.verdict();
     world.process.stop().await;
