@@ -346,6 +346,7 @@ impl Control {
             Err(_) => return Err(Unfit::Panic),
         };
         plan.certificates(&old.certificates(), &generation.certificates());
+        generation.trusts_others_than(&old).for_each(|upstream| plan.trusts_others(upstream));
         let acceptors = generation.tls.clone();
         let listeners = self.0.listeners.prepare(&generation.settings.listeners, acceptors)?;
         Ok(Prepared { generation, listeners, plan })
@@ -356,7 +357,7 @@ impl Control {
         let Prepared { plan, .. } = prepared;
         Reloaded {
             generation: self.0.shown.lock().number,
-            changed: !plan.is_empty(),
+            changed: plan.changes_anything(),
             plan: serde_json::to_value(plan).unwrap_or_default(),
             text: plan.to_string(),
             confirm_within: None,

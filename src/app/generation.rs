@@ -14,7 +14,8 @@ use crate::layers::RateLimitLayer;
 use crate::observe::{AccessLog, LogOutput};
 use crate::route::{Action, Reply, Table};
 use crate::tls::TlsAcceptor;
-use crate::upstream::{Resolver, Upstream};
+use crate::upstream::{Resolver, Upstream, UpstreamSettings};
+use crate::watch::Contents;
 
 /// One configuration, built. Nothing of it has happened to the one in force.
 #[derive(Clone, Debug)]
@@ -27,6 +28,9 @@ pub(super) struct Generation {
     routes: HashMap<String, Built>,
     resolver: Arc<Resolver>,
     access_log: AccessLog,
+    /// What the bundles hold that origins are trusted by: they may change under the
+    /// same name.
+    trusted: Contents,
 }
 
 /// A route, and what of it can outlive a change to the route.
@@ -63,7 +67,10 @@ impl Generation {
             Some(old) if old.settings.dns == settings.dns => old.resolver.clone(),
             _ => Resolver::new(settings.dns.clone()),
         };
-        let build = Build { settings: &settings, common, old, tls, resolver: &resolver };
+        let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
+        let trusted = Contents::of(bundles);
+        let build =
+            Build { settings: &settings, common, old, tls, resolver: &resolver, trusted: &trusted };
         let upstreams = build.upstreams(&mut problems);
         let tls = build.acceptors(&mut problems);
         let access_log = build.access_log(&mut problems);
@@ -79,7 +86,16 @@ impl Generation {
             Some(table) if problems.is_empty() => {
                 let router = Router::new(table);
                 let gateway = compose::gateway(&settings, router, access_log.clone(), common);
-                Ok(Self { settings, gateway, upstreams, tls, routes, resolver, access_log })
+                Ok(Self {
+                    settings,
+                    gateway,
+                    upstreams,
+                    tls,
+                    routes,
+                    resolver,
+                    access_log,
+                    trusted,
+                })
             }
             _ => Err(BuildError::new(problems)),
         }
@@ -96,6 +112,15 @@ impl Generation {
             }
         }
         keepers.replace(self.upstreams.values().cloned());
+    }
+
+    /// The upstreams whose bundle of trusted certificates is another than it was,
+    /// although its name is the same.
+    pub(super) fn trusts_others_than<'a>(&'a self, old: &'a Self) -> impl Iterator<Item = &'a str> {
+        let differs = |upstream: &&UpstreamSettings| {
+            self.trusted.differ_in(&old.trusted, upstream.tls.ca.as_deref())
+        };
+        self.settings.upstreams.iter().filter(differs).map(|upstream| &*upstream.name)
     }
 
     fn acceptor(&self, listener: &str) -> Option<&TlsAcceptor> {
@@ -149,6 +174,7 @@ struct Build<'a> {
     old: Option<&'a Generation>,
     tls: &'a [(Arc<str>, TlsAcceptor)],
     resolver: &'a Arc<Resolver>,
+    trusted: &'a Contents,
 }
 
 impl Build<'_> {
@@ -167,7 +193,8 @@ impl Build<'_> {
             let built = match self.old.and_then(|old| Some((old, old.upstreams.get(name)?))) {
                 Some((old, known))
                     if known.settings() == upstream
-                        && Arc::ptr_eq(&old.resolver, self.resolver) =>
+                        && Arc::ptr_eq(&old.resolver, self.resolver)
+                        && !self.trusted.differ_in(&old.trusted, upstream.tls.ca.as_deref()) =>
                 {
                     Ok(known.clone())
                 }

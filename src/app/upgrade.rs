@@ -1,5 +1,6 @@
 //! One process after the other: what a new binary takes over from the old.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
@@ -52,18 +53,11 @@ impl fmt::Debug for HeldBack {
 pub(super) struct Carried {
     pub(super) generation: u64,
     pub(super) tickets: Option<TicketKeys>,
-    origins: Vec<CarriedOrigin>,
+    /// What somebody changed of origins at run time, by upstream.
+    origins: HashMap<String, Vec<(String, OriginChange)>>,
     /// Routes whose limit was switched, and how.
     dry_runs: Vec<(String, bool)>,
     log_level: Option<String>,
-}
-
-/// What somebody changed of an origin at run time.
-#[derive(Debug, Deserialize, Serialize)]
-struct CarriedOrigin {
-    upstream: String,
-    origin: String,
-    change: OriginChange,
 }
 
 impl Beginning {
@@ -225,13 +219,7 @@ impl Control {
     fn carried(&self) -> Carried {
         let (in_force, generation) = self.in_force();
         let upstreams = in_force.upstreams.iter();
-        let origins = upstreams.flat_map(|(upstream, of)| {
-            of.overrides().into_iter().map(|(origin, change)| CarriedOrigin {
-                upstream: upstream.clone(),
-                origin,
-                change,
-            })
-        });
+        let origins = upstreams.map(|(name, upstream)| (name.clone(), upstream.overrides()));
         Carried {
             generation,
             tickets: Some(self.0.common.tickets.keys()),
@@ -245,10 +233,10 @@ impl Control {
 impl Carried {
     /// Has everything as it was in the process before, as far as it is there.
     pub(super) fn lay_over(&self, generation: &Generation, common: &Common) {
-        for CarriedOrigin { upstream, origin, change } in &self.origins {
-            let known = generation.upstreams.get(upstream);
-            // One that has left is nobody's business any more.
-            let _gone = known.map(|upstream| upstream.set_origin(origin, change));
+        for (name, changes) in &self.origins {
+            if let Some(upstream) = generation.upstreams.get(name) {
+                upstream.take_over(changes.iter().cloned());
+            }
         }
         for (route, dry_run) in &self.dry_runs {
             if let Some(limit) = generation.rate_limit(route) {

@@ -50,6 +50,14 @@ impl Contents {
         }
     }
 
+    /// Whether a file holds something else here than there. One that is not known on
+    /// either side does not, nor does none.
+    #[must_use]
+    pub fn differ_in(&self, others: &Self, path: Option<&Path>) -> bool {
+        let both = path.and_then(|path| Some((self.0.get(path)?, others.0.get(path)?)));
+        both.is_some_and(|(here, there)| here != there)
+    }
+
     /// Whose contents these are.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)

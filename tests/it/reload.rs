@@ -165,7 +165,7 @@ async fn a_secret_of_its_own_file_is_followed_too() {
         let origin = Origin::named("one").await;
         let dir = tempfile::TempDir::new().unwrap();
         std::fs::write(dir.path().join("key"), "first\n").unwrap();
-        let guarded = "[[route]]\nname = \"guarded\"\npath_prefix = \"/guarded\"\n\
+        let guarded = "[[route]]\nname = \"guarded\"\npath = \"/guarded\"\n\
                        upstream = \"origin\"\n[route.api_key]\n\
                        keys = [{ name = \"ci\", key = \"file:key\" }]";
         let proxy = Setup::forwarding_to(&origin).and(guarded).start_in(dir);

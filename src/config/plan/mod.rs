@@ -164,11 +164,31 @@ impl Plan {
         }
     }
 
+    /// Adds that the certificates which the origins of `upstream` are trusted by are
+    /// others although their file is the same.
+    pub fn trusts_others(&mut self, upstream: &str) {
+        const EFFECT: &str = "the file of tls.ca holds others: connections are made anew";
+        let part = &mut self.upstreams;
+        if let Some(item) = part.changed.iter_mut().find(|item| item.name == upstream) {
+            item.effects.push(EFFECT.to_owned());
+        } else if !part.added.iter().any(|item| item.name == upstream) {
+            part.kept = part.kept.saturating_sub(1);
+            let (name, effects) = (upstream.to_owned(), vec![EFFECT.to_owned()]);
+            part.changed.push(Item { name, effects, ..Item::default() });
+        }
+    }
+
+    /// Whether anything is in force as soon as it is carried out.
+    #[must_use]
+    pub fn changes_anything(&self) -> bool {
+        let Counts { added, changed, removed, .. } = self.counts();
+        added + changed + removed > 0
+    }
+
     /// Whether nothing changes, nor would with a restart.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Counts { added, changed, removed, .. } = self.counts();
-        added + changed + removed == 0 && self.needs_restart.is_empty()
+        !self.changes_anything() && self.needs_restart.is_empty()
     }
 
     fn compare_tables(&mut self, old: &Settings, new: &Settings) {

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 use tollgate::accept::{ConnectionLimits, Inherited, Listeners, Permits, Shared};
 use tollgate::admin::{
-    AdminState, Confirmed, LastReload, Operator, OriginChange, PendingConfirm, Readiness, Refused,
-    Reload, Reloaded, Reply, Status, Token, Upgraded,
+    AdminState, Confirmed, LastReload, Operator, PendingConfirm, Readiness, Refused, Reload,
+    Reloaded, Reply, Status, Token, Upgraded,
 };
 use tollgate::budget::Budget;
 use tollgate::drain;
 use tollgate::layers::KeyDigest;
 use tollgate::observe::{LogFilter, LogLevelSource, Metrics, ReloadResult, ReloadTrigger};
+use tollgate::upstream::OriginChange;
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
