@@ -55,17 +55,25 @@ async fn tasks_end_with_what_they_were_for() {
         };
         runtime.block_on(bound.run(stopped)).unwrap()
     });
+    // On the proxy's own runtime: what it starts stays there.
+    let reload = async || {
+        let control = control.clone();
+        let reload = async move {
+            control.reload_now(ReloadTrigger::Api, Reload::default()).await.map(|_| ())
+        };
+        handle.spawn(reload).await.unwrap()
+    };
     let mut counts = Vec::new();
     // The shape of a configuration comes again after as many.
     for number in 0..=240 {
         std::fs::write(&path, recipe.toml(number)).unwrap();
-        let reloaded = control.reload_now(ReloadTrigger::Api, Reload::default()).await;
+        let reloaded = reload().await;
         assert!(reloaded.is_ok(), "{number}: {reloaded:?}");
         if number % 120 == 0 {
             counts.push(tasks(&handle).await);
         } else if number % 10 == 5 {
             std::fs::write(&path, recipe.broken(Broken::number(number / 10), number).0).unwrap();
-            let refused = control.reload_now(ReloadTrigger::Api, Reload::default()).await;
+            let refused = reload().await;
             assert!(refused.is_err(), "{number}: {refused:?}");
         }
     }
