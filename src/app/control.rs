@@ -5,10 +5,11 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -119,6 +120,17 @@ struct Reloading(Notifier);
 impl Drop for Reloading {
     fn drop(&mut self) {
         self.0.ready();
+    }
+}
+
+impl Unfit {
+    /// Everything that is wrong, for whoever reads it elsewhere than in this process's
+    /// terminal.
+    fn report(&self) -> String {
+        match self {
+            Self::Setup(SetupError::Config(error)) => error.plain(),
+            other => other.to_string(),
+        }
     }
 }
 
@@ -258,7 +270,7 @@ impl Control {
         match prepared {
             Ok(prepared) if how.plan_only => Ok(self.planned(&prepared)),
             Ok(prepared) => Ok(self.commit(prepared, trigger, how.confirm, &mut changing)),
-            Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.to_string())),
+            Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.report())),
             Err(unfit) => Err(self.refuse(&unfit, trigger)),
         }
     }
@@ -438,16 +450,16 @@ impl Control {
 
     /// Says that what was read cannot come into force.
     fn refuse(&self, unfit: &Unfit, trigger: ReloadTrigger) -> Refused {
-        let report = unfit.to_string();
+        let report = unfit.report();
         let trigger_name = trigger.as_str();
         tracing::error!(trigger = trigger_name, "the configuration in force stays:\n{report}");
         let result = ReloadResult::Failed;
         let mut shown = self.0.shown.lock();
         self.0.common.metrics.config_reloaded(trigger, result, shown.number);
-        let report = Some(report.clone());
-        shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report });
+        let told = Some(report.clone());
+        shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report: told });
         drop(shown);
-        Refused::Invalid(unfit.to_string())
+        Refused::Invalid(report)
     }
 
     /// Tells the service manager of a reload, and of its end when this is dropped.

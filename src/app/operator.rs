@@ -1,10 +1,10 @@
 //! The running proxy as the admin API sees it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::control::Control;
 use crate::admin::{Confirmed, Operator, Refused, Reload, Reloaded, Reply, Status, Upgraded};

@@ -169,8 +169,8 @@ impl Beginning {
     }
 
     /// This process cannot serve; whoever waits for it is told why.
-    pub fn failed(self, why: &str) {
-        if let Some(predecessor) = self.predecessor {
+    pub fn failed(&mut self, why: &str) {
+        if let Some(predecessor) = self.predecessor.take() {
             predecessor.failed(why);
         }
     }

@@ -6,9 +6,10 @@ mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use end::Ended;
@@ -137,13 +138,7 @@ impl Bound {
         listeners.enlist(workers)?;
         control.start_keepers();
         let mut shutdown = pin!(shutdown);
-        let serves = tokio::select! {
-            biased;
-            serves = beginning.go() => serves,
-            // Nothing has been accepted: the sockets are still another's.
-            () = &mut shutdown => false,
-        };
-        if !serves {
+        if !goes(&mut beginning, shutdown.as_mut()).await {
             listeners.close();
             stop.cancel();
             workers::join(threads).await;
@@ -152,11 +147,8 @@ impl Bound {
         let ready = Readiness::default();
         let admin = match admin {
             Some(socket) => {
-                let state = AdminState::new(metrics.clone(), ready.clone(), drain.watcher())
-                    .operated_by(Arc::new(control.clone()))
-                    .guarded_by(inner.token.clone());
-                let socket = listeners.beside(socket)?;
-                Some(tokio::spawn(admin::serve(socket, state, stop.clone().cancelled_owned())))
+                let state = AdminState::new(metrics.clone(), ready.clone(), drain.watcher());
+                Some(administer(&control, socket, state, &stop)?)
             }
             None => None,
         };
@@ -185,4 +177,26 @@ impl Bound {
         workers::join(threads).await;
         Ok(ended)
     }
+}
+
+/// Whether this process is to serve, once that is known.
+async fn goes(beginning: &mut Beginning, shutdown: Pin<&mut impl Future<Output = ()>>) -> bool {
+    tokio::select! {
+        biased;
+        goes = beginning.go() => goes,
+        // Nothing has been accepted: the sockets are still another's.
+        () = shutdown => false,
+    }
+}
+
+/// Starts the admin listener, which answers to the last.
+fn administer(
+    control: &Control,
+    socket: TcpListener,
+    state: AdminState,
+    stop: &CancellationToken,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let state = state.operated_by(Arc::new(control.clone())).guarded_by(control.0.token.clone());
+    let socket = control.0.listeners.beside(socket)?;
+    Ok(tokio::spawn(admin::serve(socket, state, stop.clone().cancelled_owned())))
 }
