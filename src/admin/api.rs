@@ -14,16 +14,16 @@ use axum::routing::{get, post, put};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::AdminState;
 use super::input::{self, Asker, ReloadBody, needed, wrong};
 use super::operator::{
     DRY_RUN_PERSISTS, LOG_LEVEL_PERSISTS, ORIGIN_PERSISTS, Operator, Refused, Reload, Reloaded,
     Reply,
 };
+use super::{AdminState, cache};
 use crate::upstream::{OriginChange, OriginStatus};
 
 /// The paths, with what they are for; a person reads them at `/`.
-pub(super) const PATHS: [(&str, &str); 10] = [
+pub(super) const PATHS: [(&str, &str); 12] = [
     ("GET /api/status", "what runs, with which configuration"),
     ("POST /api/reload", "read the configuration again; ?plan only says what would change"),
     ("POST /api/reload/confirm", "keep a configuration that would be rolled back"),
@@ -33,6 +33,8 @@ pub(super) const PATHS: [(&str, &str); 10] = [
     ("GET, PATCH /api/upstreams/{upstream}/origins/{origin}", "one origin: weight, drained"),
     ("GET, PUT /api/log-level", "how much is logged"),
     ("PUT /api/routes/{route}/rate-limit", "a rate limit's dry run"),
+    ("GET /api/cache", "how full the cache is; ?url=… what it has of a URL, and why or why not"),
+    ("POST /api/cache/purge", "forget a url, a prefix, a tag, or all of what is stored"),
     ("GET /api/certificates", "certificates, and until when they are good"),
 ];
 
@@ -48,12 +50,14 @@ pub(super) fn router() -> Router<AdminState> {
         .route("/api/log-level", get(log_level).put(set_log_level))
         .route("/api/routes/{route}/rate-limit", put(set_rate_limit))
         .route("/api/certificates", get(certificates))
+        .route("/api/cache", get(cache::tell))
+        .route("/api/cache/purge", post(cache::purge))
 }
 
-type Operated = Arc<dyn Operator>;
+pub(super) type Operated = Arc<dyn Operator>;
 
 /// The proxy in hand, if there is one.
-fn operator(state: &AdminState) -> Result<Operated, Refused> {
+pub(super) fn operator(state: &AdminState) -> Result<Operated, Refused> {
     let nobody = || Refused::Unsupported("This proxy is not operated from here.".to_owned());
     state.operator.clone().ok_or_else(nobody)
 }
@@ -329,7 +333,7 @@ where
 }
 
 /// Says what is, which changes nothing and is not logged.
-fn read(request: Request, told: Result<Value, Refused>) -> Response {
+pub(super) fn read(request: Request, told: Result<Value, Refused>) -> Response {
     let (parts, _body) = request.into_parts();
     match told {
         Ok(told) => written(&told),
@@ -338,7 +342,7 @@ fn read(request: Request, told: Result<Value, Refused>) -> Response {
 }
 
 /// Says what came of a change.
-fn answer(asker: Asker, what: &str, done: Result<Value, Refused>) -> Response {
+pub(super) fn answer(asker: Asker, what: &str, done: Result<Value, Refused>) -> Response {
     let peer = asker.peer.map(tracing::field::display);
     match done {
         Ok(told) => {
@@ -358,7 +362,7 @@ fn first_line(refused: &Refused) -> String {
 }
 
 /// As JSON; what is told here can always be written so.
-fn json(data: impl Serialize) -> Value {
+pub(super) fn json(data: impl Serialize) -> Value {
     serde_json::to_value(data).unwrap_or_default()
 }
 

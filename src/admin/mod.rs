@@ -8,6 +8,7 @@
 //! machine can, a token is needed.
 
 mod api;
+mod cache;
 mod guard;
 mod input;
 mod operator;

@@ -14,6 +14,7 @@ use http::StatusCode;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::layers::Cache;
 use crate::observe::{LogFilter, ReloadResult, ReloadTrigger};
 use crate::respond::Answer;
 use crate::upstream::{OriginChange, OriginStatus, UpstreamStatus};
@@ -103,6 +104,15 @@ pub trait Operator: fmt::Debug + Send + Sync + 'static {
 
     /// The certificates of all listeners.
     fn certificates(&self) -> Vec<Value>;
+
+    /// The responses that are stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unsupported`] if none can be.
+    fn cache(&self) -> Result<Cache, Refused> {
+        Err(Refused::Unsupported("this proxy has no cache".to_owned()))
+    }
 }
 
 /// How long a change to an origin lasts.

@@ -15,10 +15,10 @@ use crate::balance::RoundRobin;
 use crate::config::{RouteSettings, Settings};
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
-    ApiKeyLayer, BodyLimit, BodyLimitLayer, ClientAddress, ClientAddressLayer, Exchanges,
-    ExchangesLayer, Forwarded, ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite,
-    HeaderRewriteLayer, Identify, InFlight, MakeRequestId, MethodsLayer, RateLimitLayer,
-    RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
+    ApiKeyLayer, BodyLimit, BodyLimitLayer, CacheLayer, ClientAddress, ClientAddressLayer,
+    Exchanges, ExchangesLayer, Forwarded, ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer,
+    HeaderRewrite, HeaderRewriteLayer, Identify, InFlight, MakeRequestId, MethodsLayer,
+    RateLimitLayer, RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
 };
 use crate::observe::AccessLog;
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -37,7 +37,7 @@ pub type RouteStack = Optional<
 >;
 
 /// What is left of a route's layers once it is known what a request is.
-pub(super) type Upwards = BodyLimit<Forwarded<HeaderRewrite<Terminus>>>;
+pub(super) type Upwards = BodyLimit<Forwarded<HeaderRewrite<Optional<CacheLayer, Terminus>>>>;
 
 /// The service of a layer that a route may do without.
 pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
@@ -74,6 +74,7 @@ pub(super) fn route(
     settings: &RouteSettings,
     all: &Settings,
     rate_limit: Option<&RateLimitLayer>,
+    cache: Option<&CacheLayer>,
     end: Terminus,
 ) -> RouteStack {
     let methods = settings.methods.as_ref().map(MethodsLayer::new);
@@ -99,6 +100,9 @@ pub(super) fn route(
         .layer(ForwardedLayer::new(&all.trust))
         // What the operator wants of the fields, both ways; it has the last word.
         .layer(HeaderRewriteLayer::new(&settings.headers))
+        // What was stored answers, such as it came from the origin: it is looked for by
+        // what the origin would see of the request.
+        .option_layer(cache.cloned())
         .service(end)
 }
 

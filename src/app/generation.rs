@@ -10,7 +10,7 @@ use super::router::{Entry, Router, Terminus};
 use super::{BuildError, Common};
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
-use crate::layers::RateLimitLayer;
+use crate::layers::{CacheLayer, RateLimitLayer};
 use crate::observe::{AccessLog, LogOutput};
 use crate::route::{Action, Reply, Table};
 use crate::tls::TlsAcceptor;
@@ -38,6 +38,7 @@ pub(super) struct Generation {
 struct Built {
     entry: Entry<RouteStack>,
     rate_limit: Option<RateLimitLayer>,
+    cache: Option<CacheLayer>,
 }
 
 impl Generation {
@@ -311,9 +312,26 @@ impl Build<'_> {
     ) -> Result<Built, String> {
         let end = self.terminus(route, upstreams)?;
         let rate_limit = self.rate_limit(route);
-        let stack = compose::route(route, self.settings, rate_limit.as_ref(), end);
+        let cache = self.cache(route);
+        let stack = compose::route(route, self.settings, rate_limit.as_ref(), cache.as_ref(), end);
         let route = self.common.metrics.route(&route.name.as_str().into());
-        Ok(Built { entry: Entry { route, stack }, rate_limit })
+        Ok(Built { entry: Entry { route, stack }, rate_limit, cache })
+    }
+
+    /// What is stored goes on being used where the route does the same as before.
+    fn cache(&self, route: &RouteSettings) -> Option<CacheLayer> {
+        let settings = route.cache.as_ref()?;
+        let known = self.old.and_then(|old| {
+            let before = old.settings.routes.iter().find(|before| before.stores_alike(route))?;
+            old.routes.get(&before.name)?.cache.as_ref()
+        });
+        let layer = match known {
+            Some(known) => known.renewed(&route.name, settings),
+            None => CacheLayer::new(&self.common.cache, &route.name, settings),
+        };
+        let counts = self.common.metrics.cache(&route.name.as_str().into());
+        let written = route.headers.request.set.iter().map(|(name, _)| name.clone());
+        Some(layer.counting(counts).vouching(written))
     }
 
     /// Counts go on where the rate is the same.

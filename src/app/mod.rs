@@ -37,7 +37,7 @@ use crate::accept::Inherited;
 use crate::budget::Budget;
 use crate::config::{LoadError, Settings};
 use crate::drain;
-use crate::layers::InFlightLayer;
+use crate::layers::{Cache, InFlightLayer};
 use crate::observe::{LogLevel, Metrics};
 use crate::tls::Tickets;
 use crate::watch::Contents;
@@ -82,6 +82,8 @@ struct Source {
 struct Common {
     metrics: Metrics,
     budget: Budget,
+    /// What is stored of responses.
+    cache: Cache,
     in_flight: InFlightLayer,
     tickets: Tickets,
     drain: drain::Watcher,
@@ -143,7 +145,9 @@ impl Proxy {
         let trigger = drain::trigger();
         let in_flight = InFlightLayer::new(settings.server.max_in_flight).within(budget.clone());
         let drain = trigger.watcher();
-        let common = Common { metrics, budget, in_flight, tickets, drain, log: None };
+        let cache = Cache::new(settings.cache.memory);
+        metrics.watch_cache(Arc::new(cache.clone()));
+        let common = Common { metrics, budget, cache, in_flight, tickets, drain, log: None };
         let first = Generation::build(settings, &common, None)?;
         Ok(Self { first, common, trigger, source: None })
     }

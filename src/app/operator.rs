@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::control::Control;
 use crate::admin::{Confirmed, Operator, Refused, Reload, Reloaded, Reply, Status, Upgraded};
+use crate::layers::Cache;
 use crate::observe::{LogFilter, ReloadTrigger};
 use crate::tls::{CertificateFacts, TlsAcceptor};
 use crate::upstream::{OriginChange, OriginStatus, Upstream, UpstreamStatus};
@@ -94,6 +95,10 @@ impl Operator for Control {
                 .map(move |facts| json(&InUse { listener: listener.to_string(), facts }))
         };
         in_force.acceptors().into_iter().flat_map(of_one).collect()
+    }
+
+    fn cache(&self) -> Result<Cache, Refused> {
+        Ok(self.0.common.cache.clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: reads it, does as it says, and turns what went wrong into
 //! a message and an exit code.
 
+mod cache;
 mod client;
 mod demo;
 mod health;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::app::{BindError, SetupError};
+use cache::CacheCommand;
 use operate::{Asked, OriginArguments};
 
 /// Exit codes, after `sysexits.h`.
@@ -129,6 +131,11 @@ enum Command {
         #[command(flatten)]
         arguments: OriginArguments,
     },
+    /// Look into the cache of a running proxy, or purge it.
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Show how much a running proxy logs, or change it.
     LogLevel {
         #[command(flatten)]
@@ -221,6 +228,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status { asked } => operate::status(asked),
         Command::Upstreams { asked } => operate::upstreams(asked),
         Command::Origin { asked, arguments } => operate::origin(asked, &arguments),
+        Command::Cache { command } => cache::run(command),
         Command::LogLevel { asked, level, reset } => {
             operate::log_level(asked, level.as_deref(), reset)
         }

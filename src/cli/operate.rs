@@ -15,7 +15,7 @@ use super::Failure;
 use super::client::{Admin, Answered};
 
 /// How long what is only told may take.
-const TELL: Duration = Duration::from_secs(10);
+pub(super) const TELL: Duration = Duration::from_secs(10);
 
 /// How long a reload may take: it reads every certificate.
 const RELOAD: Duration = Duration::from_secs(60);
@@ -128,7 +128,7 @@ pub(super) fn log_level(asked: Asked, level: Option<&str>, reset: bool) -> Resul
 
 impl Asked {
     /// Asks, and prints what is told.
-    fn asks(
+    pub(super) fn asks(
         self,
         method: Method,
         path: &str,
@@ -193,7 +193,7 @@ fn refused(admin: &Admin, answer: &Answered) -> Failure {
     }
 }
 
-fn message(told: &Value) -> String {
+pub(super) fn message(told: &Value) -> String {
     told["message"].as_str().unwrap_or("Done.").to_owned()
 }
 

@@ -4,6 +4,7 @@
 //! with it is said at once, each with its place and what was expected there.
 
 mod admin;
+mod cache;
 mod dns;
 mod listeners;
 mod plan;
@@ -23,7 +24,8 @@ pub use admin::{AdminAccess, admin_access};
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
-    AdminSettings, LogSettings, MemoryBudget, RouteSettings, ServerSettings, Settings,
+    AdminSettings, CacheStoreSettings, LogSettings, MemoryBudget, RouteSettings, ServerSettings,
+    Settings,
 };
 
 use problem::Problems;
@@ -72,6 +74,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let access_log = server::access_log(&mut root, base);
     let admin = admin::read(&mut root, base);
     let dns = dns::read(&mut root);
+    let cache = cache::store(&mut root);
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
@@ -84,7 +87,19 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         ("resolver", "[dns]"),
     ]);
     let sources = Vec::new();
-    Settings { listeners, upstreams, routes, server, dns, trust, access_log, log, admin, sources }
+    Settings {
+        listeners,
+        upstreams,
+        routes,
+        server,
+        dns,
+        cache,
+        trust,
+        access_log,
+        log,
+        admin,
+        sources,
+    }
 }
 
 /// Whether this text says where a secret is, or what its digest is, and is not the

@@ -97,6 +97,7 @@ fn route(
     route.methods = methods(&mut table);
     route.rate_limit = table.table("rate_limit").and_then(rate_limit);
     route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
+    route.cache = table.table("cache").map(super::cache::of_route);
     if let Some(grpc) = table.table("grpc") {
         route.grpc = grpc_of(grpc);
     }
@@ -172,7 +173,7 @@ fn action(
     let given: Vec<&str> =
         ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
     if given.first().is_some_and(|action| *action != "upstream") {
-        for key in ["grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"] {
+        for key in ["cache", "grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"] {
             if table.has(key) {
                 let message = format!("`{key}` is for routes with an `upstream`");
                 table.complain(message, None);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
-    RateLimitSettings, TrustSettings,
+    ApiKeySettings, CacheSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
+    MethodSettings, RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// How the names of origins are resolved.
     pub dns: DnsSettings,
+    /// What may be stored of responses, all routes together.
+    pub cache: CacheStoreSettings,
     /// Who is believed about where requests come from.
     pub trust: TrustSettings,
     /// The access log.
@@ -94,6 +96,19 @@ impl Default for MemoryBudget {
     }
 }
 
+/// What may be stored of responses, all routes together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CacheStoreSettings {
+    /// Bytes of memory; half as many more for what is on its way. Default 256 MiB.
+    pub memory: u64,
+}
+
+impl Default for CacheStoreSettings {
+    fn default() -> Self {
+        Self { memory: 256 << 20 }
+    }
+}
+
 /// The operational log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
@@ -129,6 +144,8 @@ pub struct RouteSettings {
     pub rate_limit: Option<RateLimitSettings>,
     /// Who may ask; `None`: everyone.
     pub api_key: Option<ApiKeySettings>,
+    /// What of its responses is stored; `None`: nothing.
+    pub cache: Option<CacheSettings>,
     /// gRPC calls.
     pub grpc: GrpcSettings,
     /// Changes to fields. [`HeaderRewriteSettings::response`] starts from
@@ -151,6 +168,7 @@ impl Default for Settings {
             routes: Vec::new(),
             server: ServerSettings::default(),
             dns: DnsSettings::default(),
+            cache: CacheStoreSettings::default(),
             trust: TrustSettings::default(),
             access_log: AccessLogSettings::default(),
             log: LogSettings::default(),
@@ -213,6 +231,7 @@ impl RouteSettings {
             methods: None,
             rate_limit: None,
             api_key: None,
+            cache: None,
             grpc: GrpcSettings::default(),
             headers: HeaderRewriteSettings {
                 request: HeaderChanges::default(),
@@ -222,5 +241,16 @@ impl RouteSettings {
             request_body_timeout: Duration::from_secs(60),
             min_request_rate: Some(MinRate::DEFAULT),
         }
+    }
+
+    /// Whether responses that are stored for this route are what `other` would have
+    /// from its origins for the same requests.
+    #[must_use]
+    pub fn stores_alike(&self, other: &Self) -> bool {
+        let key = |of: &Self| of.cache.as_ref().map(|cache| cache.key.clone());
+        self.name == other.name
+            && self.action == other.action
+            && self.headers.request == other.headers.request
+            && key(self) == key(other)
     }
 }

@@ -18,11 +18,13 @@
 //! | [`BodyLimitLayer`] | bounds the request's body |
 //! | [`ForwardedLayer`] | tells the origin where the request came from |
 //! | [`HeaderRewriteLayer`] | changes fields both ways |
+//! | [`CacheLayer`] | answers from what was stored |
 //!
 //! A layer has one of three shapes. *Header-only*: it edits what passes, and
 //! its future is the inner one. *Short-circuit*: it answers or passes on, and
 //! its future is [`ShortCircuit`]. *Awaiting*: it must wait before it can
-//! decide, and boxes its body inside a named future; none here has to, yet.
+//! decide, and boxes its body inside a named future, as [`Cached`] does where it has to
+//! ask or to wait for another who asks.
 //!
 //! A layer reads and writes the [`Exchange`](crate::context::Exchange) in the
 //! request's extensions, and does without if there is none.
@@ -30,6 +32,7 @@
 mod ask;
 mod auth;
 mod body_limit;
+mod cache;
 mod client_address;
 mod exchanges;
 mod forwarded;
@@ -48,6 +51,10 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
+pub use cache::{
+    Cache, CacheEntry, CacheFigures, CacheFuture, CacheKeySettings, CacheLayer, CacheSettings,
+    CacheShown, CacheVariant, Cached, Purge,
+};
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::cache::Caches;
 use super::certificates::Certificates;
 use super::dry_runs::DryRuns;
 use super::memory::Memory;
@@ -101,6 +102,7 @@ pub(super) struct Families {
     registry: Registry,
     routes: RouteCounts,
     memory: Memory,
+    caches: Caches,
     certificates: Certificates,
     reloads: Reloads,
     dry_runs: DryRuns,
@@ -123,6 +125,7 @@ impl Default for Families {
             registry: Registry::with_prefix("tollgate"),
             routes: RouteCounts::default(),
             memory: Memory::default(),
+            caches: Caches::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
             dry_runs: DryRuns::default(),
@@ -157,6 +160,7 @@ impl Families {
 
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
+        registry.register_collector(Box::new(self.caches.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
         self.dry_runs.register(registry);
@@ -183,6 +187,10 @@ impl Families {
 impl Metrics {
     pub(super) fn certificates(&self) -> &Certificates {
         &self.0.certificates
+    }
+
+    pub(super) fn caches(&self) -> &Caches {
+        &self.0.caches
     }
 
     pub(super) fn reloads(&self) -> &Reloads {

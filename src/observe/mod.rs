@@ -1,6 +1,7 @@
 //! What can be seen from outside: the access log, metrics.
 
 mod access_log;
+mod cache;
 mod certificates;
 mod dry_runs;
 #[cfg(fuzzing)]
@@ -16,6 +17,7 @@ mod settings;
 mod workers;
 
 pub use access_log::AccessLog;
+pub use cache::{CacheCounts, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use dry_runs::DryRunCount;
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};

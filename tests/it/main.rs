@@ -8,6 +8,7 @@ mod admin_api;
 mod architecture;
 mod axum_embed;
 mod balancing;
+mod cache;
 mod cli;
 mod config;
 mod defects;

@@ -1,20 +1,26 @@
 //! The keys of the tables that are there once.
 
 use super::keys::{Hidden, Keys};
-use super::spell::{budget, duration, path};
+use super::spell::{budget, duration, path, size};
 use crate::accept::ConnectionLimits;
-use crate::config::{AdminSettings, LogSettings, ServerSettings, Settings};
+use crate::config::{AdminSettings, CacheStoreSettings, LogSettings, ServerSettings, Settings};
 use crate::layers::TrustSettings;
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
 use crate::upstream::{AddressFamily, DnsSettings};
 
 /// What only a new process can have: its threads, what they count against, the
 /// log that was opened before all else, and the listener by which it is asked.
-pub(super) const OF_THE_PROCESS: [&str; 5] =
-    ["server.workers", "server.memory_budget", "log.format", "admin.enabled", "admin.address"];
+pub(super) const OF_THE_PROCESS: [&str; 6] = [
+    "server.workers",
+    "server.memory_budget",
+    "cache.memory",
+    "log.format",
+    "admin.enabled",
+    "admin.address",
+];
 
 /// Each table with its keys.
-pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 5] {
+pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 6] {
     let Settings {
         listeners: _,
         upstreams: _,
@@ -22,6 +28,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 5] {
         sources: _,
         server,
         dns,
+        cache,
         trust,
         access_log,
         log,
@@ -30,6 +37,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 5] {
     [
         ("server", server_keys(server, trust)),
         ("dns", dns_keys(dns)),
+        ("cache", cache_keys(*cache)),
         ("log", log_keys(log)),
         ("access_log", access_log_keys(access_log)),
         ("admin", admin_keys(*admin)),
@@ -41,6 +49,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 5] {
 pub(super) fn leave(settings: &mut Settings, running: &Settings) {
     settings.server.workers = running.server.workers;
     settings.server.memory_budget = running.server.memory_budget;
+    settings.cache = running.cache;
     settings.log.json = running.log.json;
     // Of the admin listener its token follows.
     let token = settings.admin.and_then(|admin| admin.token);
@@ -99,6 +108,13 @@ fn dns_keys(settings: &DnsSettings) -> Keys {
     };
     keys.one("family", family);
     keys.list("allow", allow);
+    keys
+}
+
+fn cache_keys(settings: CacheStoreSettings) -> Keys {
+    let CacheStoreSettings { memory } = settings;
+    let mut keys = Keys::default();
+    keys.one("memory", size(memory));
     keys
 }
 

@@ -4,7 +4,8 @@ use super::keys::{Hidden, Keys};
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
-    ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
+    ApiKeySettings, CacheKeySettings, CacheSettings, GrpcSettings, HeaderChanges,
+    HeaderRewriteSettings, RateLimitSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, Match, OriginHost, PathPattern, Redirect, RedirectTo,
@@ -18,6 +19,7 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         methods,
         rate_limit,
         api_key,
+        cache,
         grpc,
         headers: HeaderRewriteSettings { request, response },
         max_request_body,
@@ -45,6 +47,9 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
     }
     if let Some(api_key) = api_key {
         keys.table("api_key", api_key_keys(api_key));
+    }
+    if let Some(cache) = cache {
+        keys.table("cache", cache_keys(cache));
     }
     keys.table("headers.request", header_keys(request));
     keys.table("headers.response", header_keys(response));
@@ -134,6 +139,28 @@ fn api_key_keys(settings: &ApiKeySettings) -> Keys {
     keys
 }
 
+fn cache_keys(settings: &CacheSettings) -> Keys {
+    let CacheSettings {
+        default_ttl,
+        max_object,
+        honour_request_directives,
+        stale_while_revalidate,
+        stale_if_error,
+        collapse_wait,
+        key: CacheKeySettings { ignore_query, headers },
+    } = settings;
+    let mut keys = Keys::default();
+    keys.one("default_ttl", or_none(*default_ttl, duration));
+    keys.one("max_object", size(*max_object));
+    keys.one("honour_request_directives", honour_request_directives);
+    keys.one("stale_while_revalidate", duration(*stale_while_revalidate));
+    keys.one("stale_if_error", duration(*stale_if_error));
+    keys.one("collapse_wait", duration(*collapse_wait));
+    keys.list("key.ignore_query", ignore_query);
+    keys.list("key.headers", headers);
+    keys
+}
+
 /// Values are not shown: some carry a token.
 fn header_keys(changes: &HeaderChanges) -> Keys {
     let HeaderChanges { remove, set, append } = changes;
@@ -149,10 +176,14 @@ fn header_keys(changes: &HeaderChanges) -> Keys {
 
 /// What becomes of the state of a route that changes.
 pub(super) fn effects(old: &RouteSettings, new: &RouteSettings) -> Vec<String> {
-    match (&old.rate_limit, &new.rate_limit) {
-        (Some(before), Some(now)) if before != now => {
-            vec!["the counts of its rate limit start anew".to_owned()]
-        }
-        _ => Vec::new(),
+    let mut effects = Vec::new();
+    if let (Some(before), Some(now)) = (&old.rate_limit, &new.rate_limit)
+        && before != now
+    {
+        effects.push("the counts of its rate limit start anew".to_owned());
     }
+    if new.cache.is_some() && old.cache.is_some() && !old.stores_alike(new) {
+        effects.push("what is stored of its responses is not used any more".to_owned());
+    }
+    effects
 }

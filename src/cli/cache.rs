@@ -1,0 +1,118 @@
+//! `tollgate cache`: what a running proxy has stored.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::operate::{Asked, TELL, message};
+
+/// What is asked of a cache.
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Say how full it is.
+    Stats {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Say what is stored of a URL, or why nothing is.
+    Show {
+        #[command(flatten)]
+        asked: Asked,
+        /// Such as `https://example.com/a`.
+        url: String,
+    },
+    /// Forget what is stored.
+    Purge {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        what: What,
+        /// Have it validated before it is used again, instead.
+        #[arg(long)]
+        soft: bool,
+    },
+}
+
+/// What is to be forgotten.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct What {
+    /// One URL with all its variants, such as `https://example.com/a`.
+    url: Option<String>,
+    /// Every URL that begins so.
+    #[arg(long)]
+    prefix: Option<String>,
+    /// Whatever the origin calls so by `Surrogate-Key` or `Cache-Tag`.
+    #[arg(long)]
+    tag: Option<String>,
+    /// Everything.
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) fn run(command: CacheCommand) -> Result<(), Failure> {
+    match command {
+        CacheCommand::Stats { asked } => asked.asks(Method::GET, "/api/cache", None, TELL, figures),
+        CacheCommand::Show { asked, url } => {
+            let url = utf8_percent_encode(&url, NON_ALPHANUMERIC);
+            asked.asks(Method::GET, &format!("/api/cache?url={url}"), None, TELL, shown)
+        }
+        CacheCommand::Purge { asked, what, soft } => {
+            let What { url, prefix, tag, all } = what;
+            let mut body = json!({ "soft": soft });
+            for (name, value) in [("url", url), ("prefix", prefix), ("tag", tag)] {
+                if let Some(value) = value {
+                    body[name] = value.into();
+                }
+            }
+            if all {
+                body["all"] = true.into();
+            }
+            asked.asks(Method::POST, "/api/cache/purge", Some(&body), TELL, message)
+        }
+    }
+}
+
+fn figures(told: &Value) -> String {
+    let number = |name: &str| told[name].as_u64().unwrap_or_default();
+    format!(
+        "{} of {} bytes, {} URLs; {} requests under way that others may share",
+        number("stored_bytes"),
+        number("memory_bytes"),
+        number("objects"),
+        number("in_flight"),
+    )
+}
+
+fn shown(told: &Value) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut text = told["url"].as_str().unwrap_or_default().to_owned();
+    let routes = list(&told["routes"]);
+    if routes.is_empty() {
+        text.push_str("\n  nothing is stored, and nothing is known");
+    }
+    for route in routes {
+        let _infallible = write!(text, "\n  route {}", route["route"].as_str().unwrap_or_default());
+        if let Some(why) = route["not_stored_because"].as_str() {
+            let _infallible = write!(text, "\n    not stored: {why}");
+        }
+        for variant in list(&route["variants"]) {
+            let fate =
+                if variant["fresh"] == true { "fresh" } else { "validated before it is used" };
+            let _infallible = write!(
+                text,
+                "\n    {}, {} bytes, age {} s, ttl {} s: {fate}",
+                variant["status"], variant["bytes"], variant["age_seconds"], variant["ttl_seconds"],
+            );
+            for by in list(&variant["selected_by"]) {
+                let word = |at: usize| by[at].as_str().unwrap_or_default().to_owned();
+                let _infallible = write!(text, "\n      {}: {}", word(0), word(1));
+            }
+        }
+    }
+    text
+}

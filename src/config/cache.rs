@@ -1,0 +1,54 @@
+//! `[cache]` and `[route.cache]`.
+
+use super::CacheStoreSettings;
+use super::reader::{Fits, Misfit, Table, Value};
+use super::units::{duration, header_name, pause, size};
+use crate::layers::CacheSettings;
+
+/// With less not even one object of some length has room.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+pub(super) fn store(root: &mut Table<'_>) -> CacheStoreSettings {
+    let mut cache = CacheStoreSettings::default();
+    let Some(mut table) = root.table("cache") else { return cache };
+    table.set("memory", &mut cache.memory, |v| match size(v)? {
+        bytes if bytes >= LEAST_MEMORY => Ok(bytes),
+        _ => Err(Misfit::new("expected a size of at least 1MiB")
+            .hint("a route without `[route.cache]` stores nothing")),
+    });
+    table.finish(&[("size", "memory"), ("max_size", "memory"), ("memory_budget", "memory")]);
+    cache
+}
+
+pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
+    let default_ttl = table.read("default_ttl", duration);
+    let mut cache = CacheSettings { default_ttl, ..CacheSettings::default() };
+    table.set("max_object", &mut cache.max_object, size);
+    let honour = &mut cache.honour_request_directives;
+    table.set("honour_request_directives", honour, Value::boolean);
+    table.set("stale_while_revalidate", &mut cache.stale_while_revalidate, pause);
+    table.set("stale_if_error", &mut cache.stale_if_error, pause);
+    table.set("collapse_wait", &mut cache.collapse_wait, duration);
+    if let Some(mut key) = table.table("key") {
+        cache.key.ignore_query = key.list("ignore_query", parameter).unwrap_or_default();
+        cache.key.headers = key.list("headers", header_name).unwrap_or_default();
+        key.finish(&[("query", "ignore_query"), ("fields", "headers"), ("vary", "headers")]);
+    }
+    table.finish(&[
+        ("ttl", "default_ttl"),
+        ("max_size", "max_object"),
+        ("lock_timeout", "collapse_wait"),
+    ]);
+    cache
+}
+
+/// A name in a query, or with a `*` at its end the beginning of several.
+fn parameter(value: &Value<'_>) -> Fits<String> {
+    let text = value.string("the name of a parameter, such as \"utm_*\"")?;
+    let name = text.strip_suffix('*').unwrap_or(text);
+    if text.is_empty() || name.contains(['*', '&', '=', '?', '#', ' ']) {
+        return Err(Misfit::new(format!("`{text}` is not the name of a parameter"))
+            .hint("a `*` may stand at its end only"));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,378 @@
+//! Asks the origin, stores what may be stored, and shares it while it comes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt};
+
+use super::Route;
+use super::content::{Content, Growing};
+use super::directives::Control;
+use super::flight::{Leading, Outcome};
+use super::key::{Key, Selecting};
+use super::policy::{
+    Asked, Freshness, Why, is_failure, s3_1_stored_fields, s3_2_merge, s3_may_store,
+    s4_3_1_validate, s4_3_4_is_about, strip_conditions,
+};
+use super::status::Status;
+use super::store::{Head, Stored};
+use crate::body::Body;
+use crate::error::{Error, Kind, cause_of};
+
+/// A request on its way to the origin, for the cache.
+pub(super) struct Fetch {
+    pub(super) route: Arc<Route>,
+    pub(super) key: Key,
+    pub(super) asked: Asked,
+    /// What is to be validated.
+    pub(super) stale: Option<Stored>,
+    /// Why the origin is asked.
+    pub(super) why: &'static str,
+    /// The client's own conditions go on to the origin: its answer is likely not stored.
+    pub(super) as_is: bool,
+    pub(super) lead: Option<Leading>,
+}
+
+/// What came of it.
+pub(super) enum Fetched {
+    /// A response that is, or was, stored.
+    Shared(Got),
+    /// One that is for whoever asked, and nobody else.
+    Alone(Response<Body>),
+}
+
+/// A response that is, or was, stored, for whoever had it fetched.
+pub(super) struct Got {
+    pub(super) head: Arc<Head>,
+    pub(super) content: Content,
+    pub(super) status: Status,
+    /// Fields that are for this client only.
+    pub(super) own: HeaderMap,
+    /// Nobody reads it; it has the beginning kept until the client reads.
+    #[allow(dead_code, reason = "held for its drop")]
+    kept: Option<Body>,
+}
+
+/// Where a response is to be stored.
+struct Place {
+    route: Arc<Route>,
+    key: Key,
+    epoch: u64,
+    head: Arc<Head>,
+}
+
+/// A request of the same fields and extensions, without a body.
+pub(super) fn copy_of(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
+}
+
+impl Fetched {
+    fn of(head: Arc<Head>, content: Content, status: Status, own: HeaderMap) -> Self {
+        Self::Shared(Got { head, content, status, own, kept: None })
+    }
+}
+
+impl Fetch {
+    /// Asks, and tells those who wait for this flight what came of it.
+    pub(super) async fn run<S>(
+        mut self,
+        service: S,
+        mut request: Request<Body>,
+    ) -> Result<Fetched, Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone,
+    {
+        let epoch = self.route.cache.memory().epoch(&self.key);
+        let mut validates = false;
+        if let Some(stale) = &self.stale {
+            validates = s4_3_1_validate(request.headers_mut(), &stale.head.headers);
+        } else if !self.as_is {
+            strip_conditions(request.headers_mut());
+        }
+        let original = request.headers().clone();
+        let mut spare = validates.then(|| copy_of(&request));
+        let mut began = Instant::now();
+        let mut answered = service.clone().oneshot(request).await;
+        if let (Ok(response), Some(stale)) = (&answered, &self.stale)
+            && validates
+            && response.status() == StatusCode::NOT_MODIFIED
+            && !s4_3_4_is_about(&stale.head.headers, response.headers())
+            && let Some(mut again) = spare.take()
+        {
+            // §4.3.3: what it is about is not here; it is asked for whole.
+            strip_conditions(again.headers_mut());
+            validates = false;
+            began = Instant::now();
+            answered = service.oneshot(again).await;
+        }
+        let response = match answered {
+            Ok(response) => response,
+            Err(error) => return self.failed(error),
+        };
+        let status =
+            Status { answered: Some(response.status().as_u16()), ..Status::forwarded(self.why) };
+        if let Some(stale) = self.stale.take() {
+            if validates && response.status() == StatusCode::NOT_MODIFIED {
+                return Ok(self.renew(&stale, &response, began, epoch, status));
+            }
+            if is_failure(response.status()) && stale.head.freshness.may_stand_in(Instant::now()) {
+                return Ok(self.stand_in(stale, status));
+            }
+        }
+        Ok(self.receive(response, &original, began, epoch, status))
+    }
+
+    /// The origin could not be asked.
+    fn failed(mut self, error: Error) -> Result<Fetched, Error> {
+        if let Some(stale) = self.stale.take()
+            && stale.head.freshness.may_stand_in(Instant::now())
+        {
+            let status =
+                Status { detail: Some(error.kind().as_str()), ..Status::forwarded(self.why) };
+            return Ok(self.stand_in(stale, status));
+        }
+        self.publish(Outcome::Failed(error.kind()));
+        Err(error)
+    }
+
+    /// RFC 5861 §4.
+    fn stand_in(self, stale: Stored, status: Status) -> Fetched {
+        let content = Content::Whole(stale.body);
+        self.publish(Outcome::Shared(stale.head.clone(), content.clone()));
+        Fetched::of(stale.head, content, status, HeaderMap::new())
+    }
+
+    /// RFC 9111 §4.3.4: what is stored still holds, and is as good as new.
+    fn renew(
+        self,
+        stale: &Stored,
+        response: &Response<Body>,
+        began: Instant,
+        epoch: u64,
+        status: Status,
+    ) -> Fetched {
+        let mut head = (*stale.head).clone();
+        let mut newer = response.headers().clone();
+        let own = s3_1_stored_fields(&mut newer, &Control::of(response.headers()));
+        s3_2_merge(&mut head.headers, &newer);
+        let control = Control::of(&head.headers);
+        // Its age is that of the 304, of which nothing is stored.
+        let mut for_age = head.headers.clone();
+        if let Some(age) = response.headers().get(header::AGE) {
+            for_age.insert(header::AGE, age.clone());
+        }
+        let settings = &self.route.settings;
+        head.freshness = Freshness::of(head.status, &for_age, &control, began.elapsed(), settings);
+        let (head, body) = (Arc::new(head), stale.body.clone());
+        let content = Content::Whole(body.clone());
+        // Who asks has no part in it: the content is what it was.
+        let asked = Asked { no_store: self.asked.no_store, ..Asked::default() };
+        let stored = match s3_may_store(asked, head.status, &head.headers, &control, settings) {
+            Ok(()) => {
+                let stored = Stored { head: head.clone(), body };
+                self.route.cache.memory().put(&self.key, stored, epoch)
+            }
+            // What it was stored by holds no longer.
+            Err(_) => {
+                self.route.cache.memory().invalidate(&self.key, false);
+                false
+            }
+        };
+        self.publish_if_shared(&head, &content, stored);
+        Fetched::of(head, content, Status { stored, ..status }, own)
+    }
+
+    /// A new response: is it stored?
+    fn receive(
+        self,
+        response: Response<Body>,
+        request: &HeaderMap,
+        began: Instant,
+        epoch: u64,
+        status: Status,
+    ) -> Fetched {
+        let settings = &self.route.settings;
+        let control = Control::of(response.headers());
+        let (code, headers) = (response.status(), response.headers());
+        let longer = response.body().size_hint().lower() > settings.max_object;
+        let may = match s3_may_store(self.asked, code, headers, &control, settings) {
+            Ok(()) if longer => Err("too-long"),
+            may => may,
+        };
+        if let Err(why) = may {
+            return self.alone(response, why, status);
+        }
+        let (parts, body) = response.into_parts();
+        let mut headers = parts.headers;
+        // What is counted from is what came: `Age` is not stored.
+        let freshness = Freshness::of(code, &headers, &control, began.elapsed(), settings);
+        let own = s3_1_stored_fields(&mut headers, &control);
+        let selecting = Selecting::of(request, &headers, &settings.key);
+        let tags = tags(&headers);
+        let head = Arc::new(Head { status: code, headers, selecting, freshness, tags });
+        let route = self.route.clone();
+        let place = Place { route, key: self.key.clone(), epoch, head: head.clone() };
+        let shared = Status { stored: true, ..status };
+        if body.is_end_stream() {
+            let stored = place.store(Bytes::new());
+            let content = Content::Whole(Bytes::new());
+            self.publish_if_shared(&head, &content, stored);
+            return Fetched::of(head, content, Status { stored, ..shared }, own);
+        }
+        let growing = Growing::new(body.size_hint().exact());
+        let content = Content::Growing(growing.clone());
+        let kept = content.body();
+        let lead = self.publish_if_shared(&head, &content, true);
+        tokio::spawn(fill(place, growing, body, lead));
+        Fetched::Shared(Got { head, content, status: shared, own, kept })
+    }
+
+    /// It is for whoever asked. If that is because of the response, the next ones do not
+    /// wait for one another.
+    fn alone(self, mut response: Response<Body>, why: Why, status: Status) -> Fetched {
+        let by_request = matches!(why, "request-no-store" | "authorization" | "cookie" | "partial");
+        let passing_fault = response.status().is_server_error();
+        if !by_request && !passing_fault {
+            self.route.cache.memory().pass(&self.key, why);
+        }
+        self.publish(Outcome::Alone);
+        Status { detail: Some(why), ..status }.write(response.headers_mut());
+        Fetched::Alone(response)
+    }
+
+    fn publish(&self, outcome: Outcome) {
+        if let Some(lead) = &self.lead {
+            lead.publish(outcome);
+        }
+    }
+
+    /// Only a response that need not be validated before it is used may be used for
+    /// others (RFC 9111 §4).
+    fn publish_if_shared(
+        mut self,
+        head: &Arc<Head>,
+        content: &Content,
+        stored: bool,
+    ) -> Option<Leading> {
+        let good = stored && !head.freshness.no_cache && head.freshness.is_fresh(Instant::now());
+        if good {
+            self.publish(Outcome::Shared(head.clone(), content.clone()));
+        } else {
+            if stored {
+                self.route.cache.memory().pass(&self.key, "stale-at-once");
+            }
+            self.publish(Outcome::Alone);
+        }
+        self.lead.take()
+    }
+}
+
+impl Place {
+    /// Stores it whole.
+    fn store(self, body: Bytes) -> bool {
+        let Self { route, key, epoch, head } = self;
+        let mut head = (*head).clone();
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let passes = head.freshness.no_cache || !head.freshness.is_fresh(Instant::now());
+        let memory = route.cache.memory();
+        let stored = memory.put(&key, Stored { head: Arc::new(head), body }, epoch);
+        if stored && passes {
+            memory.pass(&key, "stale-at-once");
+        }
+        stored
+    }
+}
+
+/// Takes a body from its origin, as fast as it comes, until it is stored; or, where it
+/// turns out too long, as fast as those who share it read.
+async fn fill(place: Place, growing: Arc<Growing>, mut body: Body, mut lead: Option<Leading>) {
+    let cache = place.route.cache.clone();
+    let filling = &cache.shared().filling;
+    let most_at_once = usize::try_from(cache.memory().capacity() / 2).unwrap_or(usize::MAX);
+    let mut held = Held { filling, bytes: 0 };
+    let mut place = Some(place);
+    loop {
+        if place.is_none() && !std::future::poll_fn(|cx| growing.poll_room(cx)).await {
+            return;
+        }
+        let data = match body.frame().await {
+            None => break,
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                // Trailers are not stored (RFC 9111 §3.1 lets us).
+                Err(_) => continue,
+            },
+            Some(Err(error)) => {
+                let kind = cause_of::<Error>(&*error).map_or(Kind::ResponseIncomplete, Error::kind);
+                growing.end(Err(kind));
+                return;
+            }
+        };
+        if let Some(to) = &place {
+            let whole = held.add(data.len());
+            let too_long = held.bytes as u64 > to.route.settings.max_object;
+            if too_long || whole > most_at_once {
+                let why = if too_long { "too-long" } else { "no-room" };
+                if too_long {
+                    cache.memory().pass(&to.key, why);
+                }
+                // Nobody else joins; what they have read is let go of.
+                (place, lead) = (None, None);
+                held.give_back();
+                growing.pass_on();
+            }
+        }
+        growing.push(data);
+    }
+    if let Some(place) = place {
+        // Before anybody is told that it is whole: the next request finds it.
+        place.store(growing.whole());
+    }
+    growing.end(Ok(()));
+    drop(lead);
+}
+
+/// What is held of a body that is not stored yet.
+struct Held<'c> {
+    filling: &'c std::sync::atomic::AtomicUsize,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    /// What is held with it of all.
+    fn add(&mut self, bytes: usize) -> usize {
+        self.bytes += bytes;
+        self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    fn give_back(&mut self) {
+        self.filling.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// What the origin calls a response by: `Surrogate-Key` has blanks between, `Cache-Tag`
+/// commas.
+fn tags(headers: &HeaderMap) -> Vec<Box<str>> {
+    let lines = ["surrogate-key", "cache-tag"].into_iter().flat_map(|name| headers.get_all(name));
+    let words = lines.filter_map(|line| line.to_str().ok());
+    let words = words.flat_map(|line| line.split([' ', ',', '\t']));
+    words.filter(|tag| !tag.is_empty()).map(Into::into).collect()
+}

@@ -1,0 +1,217 @@
+//! The layer: what is looked up, what is passed by, who asks the origin and who waits.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header;
+use http::{Method, Request, Response};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::Route;
+use super::answer::Client;
+use super::fetch::{Fetch, copy_of};
+use super::flight::Joined;
+use super::key::Key;
+use super::plan::Plan;
+use super::policy::Use;
+use super::status::Status;
+use super::store::{Resource, Stored};
+use super::wait::Fetching;
+use crate::body::Body;
+use crate::context::Exchange;
+use crate::error::Error;
+use crate::layers::Ask;
+
+/// Answers from what is stored, and stores what is answered. See
+/// [`CacheLayer`](super::CacheLayer).
+#[derive(Clone, Debug)]
+pub struct Cached<S> {
+    inner: S,
+    route: Arc<Route>,
+}
+
+impl<S> Cached<S> {
+    pub(super) fn new(inner: S, route: Arc<Route>) -> Self {
+        Self { inner, route }
+    }
+}
+
+type Waited = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+pin_project! {
+    /// The response of [`Cached`] on its way.
+    pub struct CacheFuture<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        #[pin]
+        state: State<Ask<S, Request<Body>>>,
+    }
+}
+
+pin_project! {
+    #[project = Projected]
+    enum State<F> {
+        Ready { response: Option<Response<Body>> },
+        // Passed by.
+        Around { #[pin] future: F, route: Arc<Route>, status: Status, changes: Option<Key> },
+        // Others may be waited for.
+        Waits { future: Waited },
+    }
+}
+
+impl<S> Service<Request<Body>> for Cached<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = CacheFuture<S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> CacheFuture<S> {
+        match self.route.plan(&request) {
+            Plan::Around(status) => self.around(request, status, None),
+            Plan::Changes(key) => self.around(request, Status::forwarded("method"), Some(key)),
+            Plan::Look(key) => self.look(request, key),
+        }
+    }
+}
+
+impl<S> Cached<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    fn around(
+        &mut self,
+        request: Request<Body>,
+        status: Status,
+        changes: Option<Key>,
+    ) -> CacheFuture<S> {
+        let future = Ask::new(&mut self.inner, request);
+        let route = self.route.clone();
+        CacheFuture { state: State::Around { future, route, status, changes } }
+    }
+
+    fn ready(response: Response<Body>) -> CacheFuture<S> {
+        CacheFuture { state: State::Ready { response: Some(response) } }
+    }
+
+    fn look(&mut self, request: Request<Body>, key: Key) -> CacheFuture<S> {
+        let route = self.route.clone();
+        let (client, said) = (Client::of(&request), route.said(request.headers()));
+        let resource = route.cache.memory().get(&key);
+        let now = Instant::now();
+        let found = resource.as_ref().and_then(|resource| resource.select(request.headers()));
+        let reuse = found.map(|stored| stored.head.freshness.s4_reuse(said.as_ref(), now));
+        let why = match (found, reuse) {
+            (Some(stored), Some(Use::Fresh | Use::Stale)) => {
+                return Self::ready(route.hit(&client, stored));
+            }
+            (Some(stored), Some(Use::StaleWhileRevalidating)) => {
+                self.revalidate(&request, &key, stored);
+                return Self::ready(route.hit(&client, stored));
+            }
+            (Some(stored), _) if stored.head.freshness.is_fresh(now) => "request",
+            (Some(_), _) => "stale",
+            (None, _) if resource.as_ref().is_some_and(|known| !known.variants.is_empty()) => {
+                "vary-miss"
+            }
+            (None, _) => "uri-miss",
+        };
+        if said.as_ref().is_some_and(|said| said.only_if_cached) {
+            return Self::ready(route.nothing_cached(&request));
+        }
+        // A part, or a head, is not asked for as a whole: nothing is stored of it.
+        if client.is_head() || client.is_ranged() {
+            let detail = Some(if client.is_head() { "head" } else { "range" });
+            return self.around(request, Status { detail, ..Status::forwarded(why) }, None);
+        }
+        let stale = found.cloned();
+        let passes = resource.as_deref().and_then(|known: &Resource| known.passes(now));
+        let fetching = Fetching { route, key, client, stale, why, said };
+        let service = self.inner.clone();
+        let future: Waited = match passes {
+            Some(_) => Box::pin(fetching.alone(service, request)),
+            None => Box::pin(fetching.with_others(service, request)),
+        };
+        CacheFuture { state: State::Waits { future } }
+    }
+
+    /// Has a response validated that is used meanwhile, unless somebody does already.
+    fn revalidate(&self, request: &Request<Body>, key: &Key, stale: &Stored) {
+        let cache = &self.route.cache;
+        let epoch = cache.memory().epoch(key);
+        let Joined::Leader(lead, waiting) = cache.shared().flights.join(key, epoch) else { return };
+        let mut request = copy_of(request);
+        *request.method_mut() = Method::GET;
+        for name in [header::RANGE, header::IF_RANGE] {
+            request.headers_mut().remove(name);
+        }
+        let asked = self.route.asked(&request);
+        // It is nobody's exchange: it ends when it ends.
+        request.extensions_mut().remove::<Exchange>();
+        let fetch = Fetch {
+            route: self.route.clone(),
+            key: key.clone(),
+            asked,
+            stale: Some(stale.clone()),
+            why: "stale",
+            as_is: false,
+            lead: Some(lead),
+        };
+        let service = self.inner.clone();
+        tokio::spawn(async move {
+            let _waiting = waiting;
+            if let Err(error) = fetch.run(service, request).await {
+                tracing::debug!(error = error.chain(), "a stored response was not revalidated");
+            }
+        });
+    }
+}
+
+impl<S> Future for CacheFuture<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Error>,
+{
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            Projected::Ready { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                None => Poll::Pending,
+            },
+            Projected::Waits { future } => future.as_mut().poll(cx),
+            Projected::Around { future, route, status, changes } => {
+                let mut response = ready!(future.poll(cx))?;
+                route.counts.count(status.outcome());
+                if let Some(key) = changes {
+                    route.changed(key, &response);
+                }
+                if !response.status().is_informational() {
+                    let answered = Some(response.status().as_u16());
+                    Status { answered, ..*status }.write(response.headers_mut());
+                }
+                Poll::Ready(Ok(response))
+            }
+        }
+    }
+}
+
+impl<S> std::fmt::Debug for CacheFuture<S>
+where
+    S: Service<Request<Body>>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CacheFuture")
+    }
+}

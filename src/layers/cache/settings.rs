@@ -1,0 +1,51 @@
+//! What a route's cache is told.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+/// What of a route's responses is stored, and for how long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CacheSettings {
+    /// How long a response is fresh that says nothing of it. Default `None`: a tenth of
+    /// the time since its `Last-Modified`, up to a day, and nothing without one.
+    pub default_ttl: Option<Duration>,
+    /// The longest body that is stored, in bytes. Default 8 MiB.
+    pub max_object: u64,
+    /// Whether a request's `Cache-Control` is honoured: anybody can then have the
+    /// origin asked. Default false. `no-store` always is.
+    pub honour_request_directives: bool,
+    /// How long after it went stale a response that says nothing of it is still served
+    /// while it is revalidated. Default zero.
+    pub stale_while_revalidate: Duration,
+    /// The same where the origin fails. Default zero.
+    pub stale_if_error: Duration,
+    /// How long a request waits for another's answer that it may share. Default 5 s.
+    pub collapse_wait: Duration,
+    /// What tells requests apart beside their URL.
+    pub key: CacheKeySettings,
+}
+
+/// What tells requests apart beside their URL and what responses say by `Vary`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CacheKeySettings {
+    /// Parameters of the query that do not: names, or with a `*` at the end the
+    /// beginning of names. Default none.
+    pub ignore_query: Vec<String>,
+    /// Fields of the request that do. Default none.
+    pub headers: Vec<HeaderName>,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            default_ttl: None,
+            max_object: 8 << 20,
+            honour_request_directives: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            collapse_wait: Duration::from_secs(5),
+            key: CacheKeySettings::default(),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Stored responses, in memory.
+//!
+//! moka keeps them: W-TinyLFU, so that a scan does not wash out what is asked for often;
+//! a hash table that is read without locks; and one budget for the whole, where a
+//! cache that gives each shard a share of its own could not take a long object. A
+//! resource has its variants in one entry, which is replaced at once.
+//!
+//! Another tier has its place behind [`Memory::get`] and [`Memory::put`]: nobody else
+//! knows where a response lies.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderMap;
+use moka::ops::compute::Op;
+use moka::sync::Cache as Moka;
+use tokio::time::Instant;
+
+use super::key::{Key, Selecting};
+use super::policy::{Freshness, Why};
+
+/// The most variants of one resource; the oldest goes.
+const MOST_VARIANTS: usize = 32;
+
+/// How long it is remembered that a resource's responses are not stored.
+const REMEMBERED: Duration = Duration::from_secs(120);
+
+/// What a resource, and each variant, takes beside its fields and its body.
+const OVERHEAD: usize = 256;
+
+/// What has been invalidated is counted apart for so many parts of all keys.
+const EPOCHS: usize = 256;
+
+/// A response without its body.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) selecting: Selecting,
+    pub(super) freshness: Freshness,
+    /// What the origin calls it by (`Surrogate-Key`, `Cache-Tag`).
+    pub(super) tags: Vec<Box<str>>,
+}
+
+/// A stored response.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) head: Arc<Head>,
+    pub(super) body: Bytes,
+}
+
+/// What is stored of one URL of one route.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Resource {
+    pub(super) variants: Vec<Stored>,
+    /// Until when its responses are not worth waiting for, and why.
+    pass: Option<(Instant, Why)>,
+}
+
+/// The memory tier.
+#[derive(Debug)]
+pub(super) struct Memory {
+    objects: Moka<Key, Arc<Resource>>,
+    capacity: u64,
+    epochs: Box<[AtomicU64]>,
+    hasher: RandomState,
+    /// Bytes that came since moka last looked whether something has to go.
+    unsettled: AtomicU64,
+}
+
+impl Resource {
+    /// The variant that a request selects, the newest of several.
+    pub(super) fn select(&self, request: &HeaderMap) -> Option<&Stored> {
+        self.variants.iter().rev().find(|stored| stored.head.selecting.matches(request))
+    }
+
+    /// Why requests do not wait for one another.
+    pub(super) fn passes(&self, now: Instant) -> Option<Why> {
+        self.pass.filter(|(until, _)| now < *until).map(|(_, why)| why)
+    }
+}
+
+impl Stored {
+    pub(super) fn weight(&self) -> usize {
+        let fields = self.head.headers.iter().map(|(name, value)| {
+            // Names and values lie in a table with room to spare.
+            name.as_str().len() + value.len() + 96
+        });
+        let tags: usize = self.head.tags.iter().map(|tag| tag.len() + 16).sum();
+        OVERHEAD + fields.sum::<usize>() + tags + self.head.selecting.weight() + self.body.len()
+    }
+}
+
+fn weigh(key: &Key, resource: &Arc<Resource>) -> u32 {
+    let variants: usize = resource.variants.iter().map(Stored::weight).sum();
+    u32::try_from(OVERHEAD + key.as_str().len() + variants).unwrap_or(u32::MAX)
+}
+
+impl Memory {
+    pub(super) fn new(capacity: u64) -> Self {
+        Self {
+            objects: Moka::builder().max_capacity(capacity).weigher(weigh).build(),
+            capacity,
+            epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+            unsettled: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Resource>> {
+        self.objects.get(key.as_str())
+    }
+
+    fn epoch_of(&self, key: &Key) -> &AtomicU64 {
+        let hash = self.hasher.hash_one(key.as_str());
+        #[allow(clippy::cast_possible_truncation, reason = "it is smaller than their number")]
+        let at = (hash % EPOCHS as u64) as usize;
+        &self.epochs[at]
+    }
+
+    /// Changes with each invalidation that may be about this key: what was asked for
+    /// before is not stored after it.
+    pub(super) fn epoch(&self, key: &Key) -> u64 {
+        self.epoch_of(key).load(Ordering::SeqCst)
+    }
+
+    /// Stores a response that was asked for in this epoch, in the place of the one that
+    /// the same requests select. Whether it is stored; it may not fit.
+    pub(super) fn put(&self, key: &Key, stored: Stored, epoch: u64) -> bool {
+        if self.epoch(key) != epoch || stored.weight() as u64 > self.capacity {
+            return false;
+        }
+        let bytes = stored.weight() as u64;
+        self.objects.entry(key.clone()).and_upsert_with(|old| {
+            let old = old.map(moka::Entry::into_value);
+            let mut resource = Resource::default();
+            resource.variants.extend(old.iter().flat_map(|old| &old.variants).cloned());
+            resource.variants.retain(|other| other.head.selecting != stored.head.selecting);
+            if resource.variants.len() >= MOST_VARIANTS {
+                resource.variants.remove(0);
+            }
+            resource.variants.push(stored);
+            Arc::new(resource)
+        });
+        if self.epoch(key) != epoch {
+            self.objects.invalidate(key.as_str());
+            return false;
+        }
+        self.settle(bytes);
+        true
+    }
+
+    /// moka looks after every few dozen objects whether it is over its budget, however
+    /// long they are.
+    fn settle(&self, bytes: u64) {
+        let unsettled = self.unsettled.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unsettled > self.capacity / 64 {
+            self.unsettled.store(0, Ordering::Relaxed);
+            self.objects.run_pending_tasks();
+        }
+    }
+
+    /// Remembers that responses to this key are not stored. What is stored stays.
+    pub(super) fn pass(&self, key: &Key, why: Why) {
+        let until = Instant::now() + REMEMBERED;
+        self.objects.entry(key.clone()).and_upsert_with(|old| {
+            let variants = old.map(|old| old.into_value().variants.clone()).unwrap_or_default();
+            Arc::new(Resource { variants, pass: Some((until, why)) })
+        });
+    }
+
+    /// Forgets what is stored of a key (RFC 9111 §4.4), or has it validated before it is
+    /// used again. How many responses that were.
+    pub(super) fn invalidate(&self, key: &Key, soft: bool) -> u64 {
+        self.epoch_of(key).fetch_add(1, Ordering::SeqCst);
+        self.forget(key, soft, |_| true)
+    }
+
+    fn forget(&self, key: &Key, soft: bool, which: impl Fn(&Stored) -> bool) -> u64 {
+        let mut count = 0;
+        let _done = self.objects.entry(key.clone()).and_compute_with(|old| {
+            let Some(old) = old.map(moka::Entry::into_value) else { return Op::Nop };
+            let mut resource = Resource { variants: Vec::new(), pass: old.pass };
+            for stored in &old.variants {
+                let meant = which(stored);
+                count += u64::from(meant);
+                match (meant, soft) {
+                    (true, false) => {}
+                    (true, true) => resource.variants.push(condemned(stored)),
+                    (false, _) => resource.variants.push(stored.clone()),
+                }
+            }
+            if resource.variants.is_empty() { Op::Remove } else { Op::Put(Arc::new(resource)) }
+        });
+        count
+    }
+
+    /// The same for whatever is meant, among all.
+    pub(super) fn invalidate_all(&self, soft: bool, which: impl Fn(&Key, &Stored) -> bool) -> u64 {
+        for epoch in &self.epochs {
+            epoch.fetch_add(1, Ordering::SeqCst);
+        }
+        let meant = |key: &Key, resource: &Resource| {
+            resource.variants.iter().any(|stored| which(key, stored))
+        };
+        let keys = self.objects.iter().filter(|(key, resource)| meant(key, resource));
+        let keys: Vec<_> = keys.map(|(key, _)| key).collect();
+        keys.iter().map(|key| self.forget(key, soft, |stored| which(key, stored))).sum()
+    }
+
+    /// How many bytes are stored, of how many URLs.
+    pub(super) fn level(&self) -> (u64, u64) {
+        self.objects.run_pending_tasks();
+        (self.objects.weighted_size(), self.objects.entry_count())
+    }
+}
+
+fn condemned(stored: &Stored) -> Stored {
+    let mut head = (*stored.head).clone();
+    head.freshness.condemned = true;
+    Stored { head: Arc::new(head), body: stored.body.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::directives::Control;
+    use super::super::{CacheKeySettings, CacheSettings};
+    use super::*;
+    use http::Uri;
+
+    fn key(path: &str) -> Key {
+        let url: Uri = format!("http://a.test{path}").parse().unwrap();
+        Key::of_url("r", &url, &CacheKeySettings::default()).unwrap()
+    }
+
+    fn stored(language: &str, bytes: usize) -> Stored {
+        let headers =
+            HeaderMap::from_iter([(http::header::VARY, "accept-language".parse().unwrap())]);
+        let request = asking(language);
+        let (status, settings) = (StatusCode::OK, CacheSettings::default());
+        let freshness =
+            Freshness::of(status, &headers, &Control::default(), Duration::ZERO, &settings);
+        let selecting = Selecting::of(&request, &headers, &settings.key);
+        let tags = vec![language.into()];
+        let head = Arc::new(Head { status, headers, selecting, freshness, tags });
+        Stored { head, body: Bytes::from(vec![0; bytes]) }
+    }
+
+    fn asking(language: &str) -> HeaderMap {
+        HeaderMap::from_iter([(http::header::ACCEPT_LANGUAGE, language.parse().unwrap())])
+    }
+
+    #[test]
+    fn variants_lie_beside_one_another_and_one_takes_the_place_of_its_like() {
+        let memory = Memory::new(1 << 20);
+        for (language, bytes) in [("de", 1), ("en", 2), ("de", 3)] {
+            assert!(memory.put(&key("/"), stored(language, bytes), 0));
+        }
+        let resource = memory.get(&key("/")).unwrap();
+        let length = |language| resource.select(&asking(language)).map(|found| found.body.len());
+        assert_eq!((length("de"), length("en"), length("fr")), (Some(3), Some(2), None));
+        assert_eq!(resource.variants.len(), 2);
+    }
+
+    #[test]
+    fn the_budget_holds_and_a_scan_does_not_wash_out_what_is_asked_for() {
+        let memory = Memory::new(1 << 20);
+        memory.put(&key("/often"), stored("de", 1000), 0);
+        for round in 0..2_000 {
+            assert!(memory.get(&key("/often")).is_some(), "washed out in round {round}");
+            memory.put(&key(&format!("/{round}")), stored("de", 10_000), 0);
+        }
+        let (bytes, _) = memory.level();
+        assert!(bytes <= 1 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn what_was_asked_for_before_an_invalidation_is_not_stored_after_it() {
+        let memory = Memory::new(1 << 20);
+        let epoch = memory.epoch(&key("/"));
+        memory.invalidate(&key("/"), false);
+        assert!(!memory.put(&key("/"), stored("de", 1), epoch));
+        let epoch = memory.epoch(&key("/"));
+        memory.invalidate_all(false, |_, _| false);
+        assert!(!memory.put(&key("/"), stored("de", 1), epoch));
+        assert!(memory.put(&key("/"), stored("de", 1), memory.epoch(&key("/"))));
+    }
+
+    #[test]
+    fn a_purge_takes_what_is_meant_and_a_soft_one_leaves_it_to_be_validated() {
+        let memory = Memory::new(1 << 20);
+        let put = |language| memory.put(&key("/"), stored(language, 1), memory.epoch(&key("/")));
+        assert!(put("de") && put("en"));
+        let tagged = |_: &Key, stored: &Stored| stored.head.tags.iter().any(|tag| &**tag == "de");
+        assert_eq!(memory.invalidate_all(true, tagged), 1);
+        let resource = memory.get(&key("/")).unwrap();
+        let condemned =
+            |language| resource.select(&asking(language)).unwrap().head.freshness.condemned;
+        assert!(condemned("de") && !condemned("en"));
+        assert_eq!(memory.invalidate_all(false, tagged), 1);
+        assert_eq!(memory.invalidate(&key("/"), false), 1);
+        assert!(memory.get(&key("/")).is_none());
+    }
+
+    #[test]
+    fn what_is_not_stored_is_remembered_until_something_is() {
+        let memory = Memory::new(1 << 20);
+        let passes = || memory.get(&key("/")).and_then(|found| found.passes(Instant::now()));
+        memory.pass(&key("/"), "private");
+        assert_eq!(passes(), Some("private"));
+        memory.put(&key("/"), stored("de", 1), 0);
+        assert_eq!(passes(), None);
+        memory.pass(&key("/"), "private");
+        assert_eq!(memory.get(&key("/")).unwrap().variants.len(), 1);
+    }
+}

@@ -1,0 +1,193 @@
+//! What is stale is validated, or used all the same where that is allowed.
+
+use super::{cached, counting, get, ok, origin, said};
+use crate::support::client::fields;
+use crate::support::origin::Origin;
+use crate::support::{eventually, within};
+
+/// Stale when it comes.
+const STALE: &str = "Cache-Control: max-age=10\r\nAge: 11\r\nETag: \"v1\"\r\n";
+
+#[tokio::test]
+async fn a_stale_response_that_still_holds_is_as_good_as_new() {
+    within(async {
+        let origin = origin(|request, count| {
+            if fields(request, "if-none-match") == ["\"v1\""] {
+                return "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nX-New: 1\r\n\
+                        Cache-Control: max-age=60\r\n\r\n"
+                    .to_owned();
+            }
+            ok(STALE, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        assert_eq!(get(&proxy, "/", "").await.text(), "body 0");
+        let second = get(&proxy, "/", "").await;
+        assert_eq!((second.status, second.text().as_str()), (200, "body 0"));
+        assert_eq!(said(&second), "tollgate; fwd=stale; fwd-status=304; ttl=60; stored");
+        let third = get(&proxy, "/", "").await;
+        assert!(said(&third).contains("; hit"), "{}", said(&third));
+        assert_eq!((third.field("x-new"), third.field("etag")), (Some("1"), Some("\"v1\"")));
+        assert_eq!(origin.requests().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clients_own_condition_is_answered_from_what_was_validated() {
+    within(async {
+        let origin = origin(|request, _| {
+            if fields(request, "if-none-match") == ["\"v1\""] {
+                return "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\n\r\n".to_owned();
+            }
+            ok(STALE, "body")
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        assert_eq!(get(&proxy, "/", "If-None-Match: \"other\"\r\n").await.text(), "body");
+        assert_eq!(get(&proxy, "/", "If-None-Match: \"v1\"\r\n").await.status, 304);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_304_about_something_else_is_asked_for_again_whole() {
+    within(async {
+        let origin = origin(|request, count| {
+            if fields(request, "if-none-match").is_empty() {
+                return ok(STALE, &format!("body {count}"));
+            }
+            "HTTP/1.1 304 Not Modified\r\nETag: \"v9\"\r\n\r\n".to_owned()
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        let second = get(&proxy, "/", "").await;
+        assert_eq!((second.status, second.text().as_str()), (200, "body 2"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_changed_takes_the_place_of_what_was_stored() {
+    within(async {
+        let origin = origin(|_, count| {
+            let lines = if count == 0 { STALE } else { "Cache-Control: max-age=60\r\n" };
+            ok(lines, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        for body in ["body 0", "body 1", "body 1"] {
+            assert_eq!(get(&proxy, "/", "").await.text(), body);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_is_served_while_one_request_revalidates_it() {
+    within(async {
+        let origin = origin(|_, count| {
+            let lines = match count {
+                0 => "Cache-Control: max-age=10, stale-while-revalidate=100\r\nAge: 11\r\n",
+                _ => "Cache-Control: max-age=60\r\n",
+            };
+            if count > 0 {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            ok(lines, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        for _ in 0..5 {
+            let stale = get(&proxy, "/", "").await;
+            if stale.text() == "body 1" {
+                break;
+            }
+            assert_eq!(stale.text(), "body 0");
+            assert!(said(&stale).starts_with("tollgate; hit; ttl=-1"), "{}", said(&stale));
+        }
+        eventually("it is revalidated", async || get(&proxy, "/", "").await.text() == "body 1")
+            .await;
+        assert_eq!(origin.requests().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_stands_in_for_an_origin_that_fails() {
+    within(async {
+        let origin = origin(|_, count| match count {
+            0 => ok("Cache-Control: max-age=10, stale-if-error=100\r\nAge: 11\r\n", "body 0"),
+            _ => "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno".to_owned(),
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        let stale = get(&proxy, "/", "").await;
+        assert_eq!((stale.status, stale.text().as_str()), (200, "body 0"));
+        assert!(said(&stale).contains("fwd=stale; fwd-status=503"), "{}", said(&stale));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_stands_in_for_an_origin_that_cannot_be_reached() {
+    within(async {
+        let origin = Origin::scripted(|mut connection| async move {
+            // The first connection has one answer, the others have none.
+            if connection.number == 0 {
+                connection.request().await;
+                let lines = "Cache-Control: max-age=10\r\nAge: 11\r\nConnection: close\r\n";
+                connection.write(ok(lines, "body")).await;
+            }
+        })
+        .await;
+        let proxy = cached(&origin, "stale_if_error = \"1m\"").start();
+        get(&proxy, "/", "").await;
+        let stale = get(&proxy, "/", "").await;
+        assert_eq!((stale.status, stale.text().as_str()), (200, "body"));
+        assert!(said(&stale).contains("fwd=stale; ttl=-1; detail="), "{}", said(&stale));
+        assert_eq!(get(&proxy, "/other", "").await.status, 502);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_leave_nothing_stands_in() {
+    within(async {
+        let origin = origin(|_, count| match count {
+            0 => ok(STALE, "body 0"),
+            _ => "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno".to_owned(),
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        assert_eq!(get(&proxy, "/", "").await.status, 503);
+        // A failure does not take the place of what is stored.
+        assert!(said(&get(&proxy, "/", "").await).contains("fwd=stale"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clients_directives_count_only_where_the_route_says_so() {
+    within(async {
+        let origin = counting("Cache-Control: max-age=60\r\n").await;
+        let deaf = cached(&origin, "").start();
+        get(&deaf, "/", "").await;
+        for fields in ["Cache-Control: no-cache\r\n", "Pragma: no-cache\r\n"] {
+            assert_eq!(get(&deaf, "/", fields).await.text(), "body 0");
+        }
+        let hears = cached(&origin, "honour_request_directives = true").start();
+        let only = get(&hears, "/", "Cache-Control: only-if-cached\r\n").await;
+        assert_eq!(only.status, 504);
+        assert_eq!(get(&hears, "/", "").await.text(), "body 1");
+        assert_eq!(get(&hears, "/", "Cache-Control: only-if-cached\r\n").await.text(), "body 1");
+        assert_eq!(get(&hears, "/", "Cache-Control: no-cache\r\n").await.text(), "body 2");
+        assert_eq!(get(&hears, "/", "Pragma: no-cache\r\n").await.text(), "body 3");
+    })
+    .await;
+}
