@@ -212,10 +212,19 @@ fn targeted(headers: &HeaderMap) -> Option<Directives> {
     if said.is_empty() {
         return None;
     }
+    // A time is a whole number; where it is something else the field is no good.
+    let times: [&[u8]; 4] = [b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"];
+    let is_whole = |value: &[u8]| {
+        let digits = value.strip_prefix(b"-").unwrap_or(value);
+        !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+    };
+    if said.iter().any(|(key, value)| times.contains(key) && !value.is_some_and(is_whole)) {
+        return None;
+    }
     let mut directives = Directives::default();
     for (key, value) in said {
         match value {
-            // A time is a whole number; a flag that is not true is not said.
+            // A flag that is not true is not said.
             Some(b"?0") => {}
             Some(b"?1") | None => directives.take(key, None),
             Some(value) => directives.take(key, Some(&unquoted(value))),
@@ -313,8 +322,16 @@ mod tests {
 
     #[test]
     fn rfc9213_s2_1_one_that_is_empty_or_no_dictionary_says_nothing() {
-        for wrong in ["", "Max-Age=60", "max-age=", "max-age = 60", "max-age=60 x", "max-age=:a:b"]
-        {
+        for wrong in [
+            "",
+            "Max-Age=60",
+            "max-age=",
+            "max-age = 60",
+            "max-age=60 x",
+            "max-age=:a:b",
+            "max-age=\"9\"",
+            "max-age=9.0",
+        ] {
             let said = control(wrong);
             assert!(!said.targeted && said.directives.no_store, "{wrong}: {said:?}");
         }

@@ -178,8 +178,9 @@ impl Fetch {
         let (head, body) = (Arc::new(head), stale.body.clone());
         let content = Content::Whole(body.clone());
         // Who asks has no part in it: the content is what it was.
-        let asked = Asked { no_store: self.asked.no_store, ..Asked::default() };
+        let asked = Asked::default();
         let stored = match s3_may_store(asked, head.status, &head.headers, &control, settings) {
+            Ok(()) if self.asked.no_store => false,
             Ok(()) => {
                 let stored = Stored { head: head.clone(), body };
                 self.route.cache.memory().put(&self.key, stored, epoch)
@@ -284,7 +285,9 @@ impl Place {
     fn store(self, body: Bytes) -> bool {
         let Self { route, key, epoch, head } = self;
         let mut head = (*head).clone();
-        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if head.status != StatusCode::NO_CONTENT {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
         let passes = head.freshness.no_cache || !head.freshness.is_fresh(Instant::now());
         let memory = route.cache.memory();
         let stored = memory.put(&key, Stored { head: Arc::new(head), body }, epoch);

@@ -73,17 +73,26 @@ pub(super) fn s3_may_store(
         || said.max_age.is_some()
         || said.s_maxage.is_some()
         || (!control.targeted && headers.contains_key(header::EXPIRES));
+    // What is validated before each use needs no lifetime, but something to ask by.
+    let validated = said.no_cache.is_whole()
+        && (headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED));
     let guessed = is_heuristically_cacheable(status)
-        && (settings.default_ttl.is_some() || headers.contains_key(header::LAST_MODIFIED));
+        && (validated
+            || settings.default_ttl.is_some()
+            || headers.contains_key(header::LAST_MODIFIED));
     if !explicit && !guessed {
         return Err("no-lifetime");
     }
     Ok(())
 }
 
-/// RFC 9110 §15: the statuses whose meaning for caches we know.
+/// RFC 9110 §15: the final statuses whose meaning for caches we know.
 fn is_understood(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 400..=599)
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 300..=303 | 307 | 308 | 400..=417 | 421..=426 | 428 | 429 | 431 | 451
+            | 500..=508 | 510 | 511
+    )
 }
 
 /// RFC 9110 §15.1: the statuses that may be stored although nothing is said.

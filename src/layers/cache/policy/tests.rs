@@ -62,6 +62,13 @@ fn s3_a_response_that_says_nothing_is_stored_by_its_status_and_last_modified_onl
 }
 
 #[test]
+fn s3_what_is_validated_before_each_use_is_stored_if_it_can_be() {
+    let no_cache = ("cache-control", "no-cache");
+    assert_eq!(store(ANYBODY, 200, &[no_cache, ("etag", "\"a\"")]), Ok(()));
+    assert_eq!(store(ANYBODY, 200, &[no_cache]), Err("no-lifetime"));
+}
+
+#[test]
 fn s3_parts_are_not_stored() {
     assert_eq!(store(ANYBODY, 206, &[("cache-control", "max-age=9")]), Err("partial"));
 }
@@ -89,8 +96,10 @@ fn s7_3_what_carries_a_cookie_is_stored_only_if_it_is_for_all() {
 #[test]
 fn s5_2_2_3_must_understand_goes_past_no_store_if_the_status_is_understood() {
     assert_eq!(cc(ANYBODY, "max-age=9, no-store, must-understand"), Ok(()));
-    let odd = store(ANYBODY, 299, &[("cache-control", "max-age=9, must-understand")]);
-    assert_eq!(odd, Err("status-not-understood"));
+    for odd in [299, 599] {
+        let odd = store(ANYBODY, odd, &[("cache-control", "max-age=9, must-understand")]);
+        assert_eq!(odd, Err("status-not-understood"));
+    }
 }
 
 #[test]
