@@ -171,7 +171,7 @@ pub async fn transfers(
             Err(what) => Err(what),
         };
         match transferred {
-            Ok(()) => client.done(begun),
+            Ok(()) => client.shared.tally.lasted(client.kind, begun),
             Err(what) => {
                 client.failed(&id, &what);
                 tokio::time::sleep(Duration::from_millis(100)).await;
