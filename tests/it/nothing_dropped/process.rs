@@ -46,7 +46,8 @@ pub fn install(program: &Path, dir: &Path) {
 impl Process {
     /// Runs the command that is installed in `dir` with the configuration there.
     pub fn start(dir: &Path) -> Self {
-        let mut process = Self { dir: dir.to_owned(), children: Vec::new(), pids: Vec::new() };
+        let dir = dir.canonicalize().unwrap();
+        let mut process = Self { dir, children: Vec::new(), pids: Vec::new() };
         process.start_another();
         process
     }
@@ -152,9 +153,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        for pid in self.pids.clone() {
-            if self.runs(pid) {
-                signal(pid, "KILL");
+        // A successor may not be known yet; all of them run in this folder.
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|pid| self.runs(*pid)) {
+                let _gone = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
             }
         }
         for child in &mut self.children {
