@@ -24,7 +24,7 @@ use crate::config::{Plan, Settings};
 use crate::handover::Program;
 use crate::observe::{ReloadResult, ReloadTrigger};
 use crate::systemd::Notifier;
-use crate::tls::TlsAcceptor;
+use crate::tls::{self, TlsAcceptor};
 use crate::upstream::Upstream;
 use crate::watch::Contents;
 
@@ -417,6 +417,7 @@ impl Control {
         new.succeed(&old, &self.0.keepers);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
+        tls::show(&new.acceptors(), &self.0.common.metrics);
         if let Some(log) = &self.0.common.log {
             log.configure(&new.settings.log.level);
         }
@@ -426,10 +427,11 @@ impl Control {
         changing.timer = None;
         let deadline = confirm.filter(|_| done.changed).map(|within| {
             let control = self.clone();
-            changing.timer = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let expiry = async move {
                 tokio::time::sleep(within).await;
                 control.expire(number).await;
-            })));
+            };
+            changing.timer = self.0.keepers.spawn(expiry);
             done.confirm_within = Some(within);
             tracing::warn!(generation = number, ?within, "to be confirmed, or it is rolled back");
             (number, Instant::now() + within)
