@@ -24,6 +24,8 @@ pub struct Holds {
     pub resident: u64,
     pub files: usize,
     pub threads: usize,
+    /// As its metrics count them.
+    pub tasks: usize,
 }
 
 /// What is to be run: the command as it was built with these tests, or that of
@@ -140,14 +142,15 @@ impl Process {
         !ended && std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == self.dir)
     }
 
-    /// What the one that serves holds.
-    pub fn holds(&self) -> Holds {
+    /// What the one that serves holds; it counts its tasks itself.
+    pub fn holds(&self, tasks: usize) -> Holds {
         let proc = PathBuf::from(format!("/proc/{}", self.pid()));
         let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
         let count = |what: &str| std::fs::read_dir(proc.join(what)).map_or(0, Iterator::count);
-        Holds { resident: resident.unwrap_or_default(), files: count("fd"), threads: count("task") }
+        let (files, threads) = (count("fd"), count("task"));
+        Holds { resident: resident.unwrap_or_default(), files, threads, tasks }
     }
 }
 
@@ -174,6 +177,7 @@ impl Holds {
             resident: self.resident.min(other.resident),
             files: self.files.min(other.files),
             threads: self.threads.min(other.threads),
+            tasks: self.tasks.min(other.tasks),
         }
     }
 
@@ -182,13 +186,14 @@ impl Holds {
         self.resident <= before.resident + slack
             && self.files <= before.files
             && self.threads <= before.threads
+            && self.tasks <= before.tasks
     }
 }
 
 impl std::fmt::Display for Holds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { resident, files, threads } = self;
-        write!(f, "{resident} KiB, {files} files, {threads} threads")
+        let Self { resident, files, threads, tasks } = self;
+        write!(f, "{resident} KiB, {files} files, {threads} threads, {tasks} tasks")
     }
 }
 
