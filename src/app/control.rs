@@ -414,7 +414,7 @@ impl Control {
         self.0.token.set(new.settings.admin.as_ref().and_then(|admin| admin.token));
         // Listeners last: what comes in by a new one finds the routes it is for.
         self.0.live.swap(new.gateway.clone());
-        new.succeed(&old, &self.0.keepers);
+        new.succeed(&old, &self.0.keepers, &self.0.common.metrics);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
         tls::show(&new.acceptors(), &self.0.common.metrics);
