@@ -22,7 +22,7 @@ use crate::config::{Plan, Settings};
 use crate::handover::Program;
 use crate::observe::{ReloadResult, ReloadTrigger};
 use crate::systemd::Notifier;
-use crate::tls::TlsAcceptor;
+use crate::tls::{self, TlsAcceptor};
 use crate::upstream::Upstream;
 use crate::watch::Contents;
 
@@ -378,13 +378,14 @@ impl Control {
         let number = done.generation + u64::from(done.changed);
         let result = if done.changed { ReloadResult::Ok } else { ReloadResult::Unchanged };
         let trigger_name = trigger.as_str();
-        tracing::info!(trigger = trigger_name, generation = number, "reload: {plan}");
+        tracing::info!(trigger = trigger_name, generation = number, "reload:\n{plan}");
         let server = &new.settings.server;
         self.0.listeners.permits().set_limits(server.connections);
         self.0.token.set(new.settings.admin.as_ref().and_then(|admin| admin.token));
         // Listeners last: what comes in by a new one finds the routes it is for.
         self.0.live.swap(new.gateway.clone());
         new.succeed(&old, &self.0.keepers);
+        tls::show(&new.acceptors(), &self.0.common.metrics);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
         if let Some(log) = &self.0.common.log {
