@@ -64,6 +64,20 @@ impl Inherited {
         self
     }
 
+    /// The same, where the files of the Unix sockets at `paths` were never the
+    /// predecessor's either, but a service manager's.
+    #[must_use]
+    pub fn keeping(mut self, paths: &[PathBuf]) -> Self {
+        for found in &mut self.0 {
+            if let ListenAddress::Unix(path) = &found.address
+                && paths.contains(path)
+            {
+                found.giver = Giver::ServiceManager;
+            }
+        }
+        self
+    }
+
     /// Where they listen.
     pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.0.iter().map(|found| &found.address)

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -32,6 +32,8 @@ enum Unpolled {
 pub(super) struct ListenSocket {
     kind: Polled,
     double: bool,
+    /// Dropped last, when it is closed.
+    open: Arc<()>,
 }
 
 #[derive(Debug)]
@@ -58,18 +60,26 @@ impl BoundSocket {
         Ok(Self { kind, double: true })
     }
 
-    /// Has the current runtime poll it. From now on it listens at the latest.
+    /// Whether connections can wait in it already.
+    pub(super) fn listens(&self) -> bool {
+        SockRef::from(&self.as_fd()).is_listener().unwrap_or(false)
+    }
+
+    /// Has the current runtime poll it. From now on it listens at the latest: what
+    /// does not has ended, to a runtime.
     ///
     /// # Errors
     ///
     /// The system has nothing left to poll it with.
     pub(super) fn attach(self, backlog: i32) -> io::Result<ListenSocket> {
-        SockRef::from(&self.as_fd()).listen(backlog)?;
+        if !self.listens() {
+            SockRef::from(&self.as_fd()).listen(backlog)?;
+        }
         let kind = match self.kind {
             Unpolled::Tcp(tcp) => Polled::Tcp(TcpListener::from_std(tcp)?),
             Unpolled::Unix(unix, file) => Polled::Unix(UnixListener::from_std(unix)?, file),
         };
-        Ok(ListenSocket { kind, double: self.double })
+        Ok(ListenSocket { kind, double: self.double, open: Arc::default() })
     }
 
     /// For a process that is to accept what comes to it; `None` for a double.
@@ -98,6 +108,11 @@ impl ListenSocket {
     /// See [`BoundSocket::handle`].
     pub(super) fn handle(&self) -> Option<io::Result<OwnedFd>> {
         (!self.double).then(|| self.as_fd().try_clone_to_owned())
+    }
+
+    /// Upgrades until it is closed.
+    pub(super) fn until_closed(&self) -> Weak<()> {
+        Arc::downgrade(&self.open)
     }
 
     /// How many connections the system may hold from now on.

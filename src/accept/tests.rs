@@ -33,7 +33,8 @@ fn pair() -> Pair {
     let (listeners, metrics) = bound(&settings, &drain);
     crew.extend(super::crew(2, &metrics));
     let (second, first) = (crew.pop().unwrap(), crew.pop().unwrap());
-    listeners.open(vec![start(first, "first")]).unwrap();
+    listeners.enlist(vec![start(first, "first")]).unwrap();
+    listeners.open();
     let (address, permits) = (listeners.addresses("test")[0], listeners.permits().clone());
     Pair { address, permits, metrics, drain, second, _listeners: listeners }
 }
@@ -157,7 +158,8 @@ async fn the_address_a_connection_came_to_is_known_behind_a_wildcard_too() {
             async { Ok::<_, Infallible>(Response::new(Body::empty())) }
         });
         let only = crew(1, &metrics).remove(0);
-        listeners.open(vec![Worker::start(only, service)]).unwrap();
+        listeners.enlist(vec![Worker::start(only, service)]).unwrap();
+        listeners.open();
         let port = listeners.addresses("test")[0].port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let _client = ask(address).await;

@@ -20,7 +20,7 @@ use super::operator::{
     DRY_RUN_PERSISTS, LOG_LEVEL_PERSISTS, ORIGIN_PERSISTS, Operator, Refused, Reload, Reloaded,
     Reply,
 };
-use crate::upstream::OriginChange;
+use crate::upstream::{OriginChange, OriginStatus};
 
 /// The paths, with what they are for; a person reads them at `/`.
 pub(super) const PATHS: [(&str, &str); 10] = [
@@ -83,7 +83,24 @@ async fn origin(
     Path((upstream, origin)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    read(request, operator(&state).and_then(|operator| operator.origin(&upstream, &origin)))
+    let found = operator(&state).and_then(|operator| find(&*operator, &upstream, &origin));
+    read(request, found.map(json))
+}
+
+/// An origin by its name or its URL.
+fn find(operator: &dyn Operator, upstream: &str, origin: &str) -> Result<OriginStatus, Refused> {
+    let upstreams = operator.upstreams();
+    let names = |names: &mut dyn Iterator<Item = &str>| names.collect::<Vec<_>>().join(", ");
+    let Some(named) = upstreams.iter().find(|named| named.name == upstream) else {
+        let known = names(&mut upstreams.iter().map(|known| known.name.as_str()));
+        let why = format!("there is no upstream `{upstream}`; there are: {known}");
+        return Err(Refused::NotFound(why));
+    };
+    let is_it = |known: &&OriginStatus| known.name == origin || known.url == origin;
+    named.origins.iter().find(is_it).cloned().ok_or_else(|| {
+        let known = names(&mut named.origins.iter().map(|known| known.name.as_str()));
+        Refused::NotFound(format!("upstream `{upstream}` has no origin `{origin}`; it has {known}"))
+    })
 }
 
 async fn log_level(State(state): State<AdminState>, request: Request) -> Response {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::observe::{LogFilter, ReloadResult, ReloadTrigger};
 use crate::respond::Answer;
-use crate::upstream::OriginChange;
+use crate::upstream::{OriginChange, OriginStatus, UpstreamStatus};
 
 /// What comes of something that takes time.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refused>> + Send + 'a>>;
@@ -63,14 +63,7 @@ pub trait Operator: fmt::Debug + Send + Sync + 'static {
     fn upgrade(&self) -> Reply<'_, Upgraded>;
 
     /// Every upstream, with its origins.
-    fn upstreams(&self) -> Vec<Value>;
-
-    /// One origin of an upstream.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused::NotFound`] if there is none of that name.
-    fn origin(&self, upstream: &str, origin: &str) -> Result<Value, Refused>;
+    fn upstreams(&self) -> Vec<UpstreamStatus>;
 
     /// Changes an origin, and says what it is then. See [`ORIGIN_PERSISTS`].
     ///
@@ -82,7 +75,7 @@ pub trait Operator: fmt::Debug + Send + Sync + 'static {
         upstream: &str,
         origin: &str,
         change: &OriginChange,
-    ) -> Result<Value, Refused>;
+    ) -> Result<OriginStatus, Refused>;
 
     /// The level of the operational log.
     ///

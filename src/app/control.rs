@@ -5,10 +5,12 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::generation::Generation;
@@ -42,6 +44,8 @@ pub(super) struct Inner {
     pub(super) notifier: OnceLock<Notifier>,
     /// What the admin listener asks for.
     pub(super) token: Token,
+    /// Cancelled when the process is to end, and no other is to take its place.
+    pub(super) stopping: CancellationToken,
     /// What is known without waiting for a reload that is under way.
     pub(super) shown: Mutex<Shown>,
     live: Live,
@@ -110,6 +114,26 @@ enum Unfit {
     Panic,
 }
 
+/// The service manager waits for the end of a reload, however it comes about.
+struct Reloading(Notifier);
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        self.0.ready();
+    }
+}
+
+impl Unfit {
+    /// Everything that is wrong, for whoever reads it elsewhere than in this process's
+    /// terminal.
+    fn report(&self) -> String {
+        match self {
+            Self::Setup(SetupError::Config(error)) => error.plain(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl From<BuildError> for Unfit {
     fn from(error: BuildError) -> Self {
         Self::Setup(error.into())
@@ -150,6 +174,7 @@ impl Control {
             program: OnceLock::new(),
             notifier: OnceLock::new(),
             token,
+            stopping: CancellationToken::new(),
             shown: Mutex::new(shown),
             live,
             keepers,
@@ -217,6 +242,7 @@ impl Control {
         };
         let mut changing = self.0.changing.lock().await;
         self.settle(&changing)?;
+        let _reloading = (!how.plan_only).then(|| self.reloading());
         // What the files hold is noted before they are read, so that a change in
         // between is seen.
         let known = self.files();
@@ -230,7 +256,10 @@ impl Control {
         });
         let prepared = match read.await {
             Ok((contents, settings)) => {
-                let _nobody_follows = self.0.files.send(contents);
+                // What is only planned is still to be taken in when it is looked for.
+                if !how.plan_only {
+                    let _nobody_follows = self.0.files.send(contents);
+                }
                 match settings {
                     Ok(settings) => self.prepare(settings, &[]).await,
                     Err(error) => Err(SetupError::from(error).into()),
@@ -241,7 +270,7 @@ impl Control {
         match prepared {
             Ok(prepared) if how.plan_only => Ok(self.planned(&prepared)),
             Ok(prepared) => Ok(self.commit(prepared, trigger, how.confirm, &mut changing)),
-            Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.to_string())),
+            Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.report())),
             Err(unfit) => Err(self.refuse(&unfit, trigger)),
         }
     }
@@ -291,6 +320,7 @@ impl Control {
         let Some(before) = &changing.before else {
             return Err(Refused::Conflict("there is no configuration to go back to".to_owned()));
         };
+        let _reloading = self.reloading();
         match self.prepare(before.settings.clone(), &before.tls).await {
             Ok(prepared) => {
                 let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
@@ -421,16 +451,23 @@ impl Control {
 
     /// Says that what was read cannot come into force.
     fn refuse(&self, unfit: &Unfit, trigger: ReloadTrigger) -> Refused {
-        let report = unfit.to_string();
+        let report = unfit.report();
         let trigger_name = trigger.as_str();
         tracing::error!(trigger = trigger_name, "the configuration in force stays:\n{report}");
         let result = ReloadResult::Failed;
         let mut shown = self.0.shown.lock();
         self.0.common.metrics.config_reloaded(trigger, result, shown.number);
-        let report = Some(report.clone());
-        shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report });
+        let told = Some(report.clone());
+        shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report: told });
         drop(shown);
-        Refused::Invalid(unfit.to_string())
+        Refused::Invalid(report)
+    }
+
+    /// Tells the service manager of a reload, and of its end when this is dropped.
+    fn reloading(&self) -> Reloading {
+        let notifier = self.0.notifier.get().cloned().unwrap_or_default();
+        notifier.reloading();
+        Reloading(notifier)
     }
 
     /// What waits to be confirmed.

@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::control::Control;
-use crate::admin::Reload;
+use crate::admin::{Refused, Reload};
 use crate::observe::{ReloadResult, ReloadTrigger};
+use crate::systemd::{self, Notifier};
 use crate::tls::{self, TlsAcceptor};
 use crate::watch::{Contents, Files};
 
@@ -23,6 +24,24 @@ pub(super) fn start(
         AbortOnDropHandle::new(tokio::spawn(files(control.clone(), contents))),
         AbortOnDropHandle::new(tokio::spawn(tls::keep_watch(in_use, metrics))),
     ]
+}
+
+/// Tells the service manager that all is well for as long as every worker still
+/// turns, if it waits for that.
+pub(super) fn signs_of_life(
+    control: &Control,
+    notifier: &Notifier,
+) -> Option<AbortOnDropHandle<()>> {
+    let every = systemd::watchdog()?;
+    let (inner, notifier) = (control.0.clone(), notifier.clone());
+    Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            if inner.listeners.pulse().await {
+                notifier.alive();
+            }
+            tokio::time::sleep(every).await;
+        }
+    })))
 }
 
 /// Takes in what changes in the files that the configuration was made from. Runs
@@ -66,9 +85,11 @@ impl Control {
             let _panicked = tokio::task::spawn_blocking(reload).await;
         } else if !self.in_force().0.settings.server.reload_on_change {
             tracing::info!("files of the configuration changed; a reload takes that in");
-        } else if let Err(refused) = self.reload_now(ReloadTrigger::File, Reload::default()).await {
-            // What is wrong with a configuration was logged where it was found out.
-            tracing::debug!(%refused, "the files that changed are not in force");
+        } else if let Err(Refused::Conflict(why)) =
+            self.reload_now(ReloadTrigger::File, Reload::default()).await
+        {
+            // What is wrong with a configuration is logged where it is found out.
+            tracing::warn!(why, "files of the configuration changed and are not taken in");
         }
     }
 }

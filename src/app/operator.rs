@@ -1,16 +1,16 @@
 //! The running proxy as the admin API sees it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::control::Control;
 use crate::admin::{Confirmed, Operator, Refused, Reload, Reloaded, Reply, Status, Upgraded};
 use crate::observe::{LogFilter, ReloadTrigger};
 use crate::tls::{CertificateFacts, TlsAcceptor};
-use crate::upstream::{OriginChange, Upstream};
+use crate::upstream::{OriginChange, OriginStatus, Upstream, UpstreamStatus};
 
 impl Operator for Control {
     fn status(&self) -> Status {
@@ -45,18 +45,11 @@ impl Operator for Control {
         Box::pin(async { self.upgrade_now().await.map(|pid| Upgraded { pid }) })
     }
 
-    fn upstreams(&self) -> Vec<Value> {
+    fn upstreams(&self) -> Vec<UpstreamStatus> {
         let (in_force, _) = self.in_force();
         let named = in_force.settings.upstreams.iter();
         let upstreams = named.filter_map(|upstream| in_force.upstreams.get(&upstream.name));
-        upstreams.map(|upstream| json(&upstream.status())).collect()
-    }
-
-    fn origin(&self, upstream: &str, origin: &str) -> Result<Value, Refused> {
-        let found = self.upstream(upstream)?;
-        let origins = found.status().origins;
-        let found = origins.iter().find(|status| *status.name == *origin);
-        found.map(json).ok_or_else(|| no_origin(upstream, origin))
+        upstreams.map(|upstream| upstream.status()).collect()
     }
 
     fn set_origin(
@@ -64,9 +57,9 @@ impl Operator for Control {
         upstream: &str,
         origin: &str,
         change: &OriginChange,
-    ) -> Result<Value, Refused> {
+    ) -> Result<OriginStatus, Refused> {
         let changed = self.upstream(upstream)?.set_origin(origin, change);
-        changed.map(|status| json(&status)).map_err(|_| no_origin(upstream, origin))
+        changed.map_err(|missing| Refused::NotFound(missing.to_string()))
     }
 
     fn log_level(&self) -> Result<LogFilter, Refused> {
@@ -118,10 +111,6 @@ impl Control {
         let missing = || Refused::NotFound(format!("there is no upstream `{name}`"));
         in_force.upstreams.get(name).cloned().ok_or_else(missing)
     }
-}
-
-fn no_origin(upstream: &str, origin: &str) -> Refused {
-    Refused::NotFound(format!("upstream `{upstream}` has no origin `{origin}`"))
 }
 
 fn somebody_elses_log() -> Refused {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub(super) struct Carried {
     /// Routes whose limit was switched, and how.
     dry_runs: Vec<(String, bool)>,
     log_level: Option<String>,
+    /// The files of Unix sockets that a service manager keeps.
+    kept_files: Vec<PathBuf>,
 }
 
 impl Beginning {
@@ -78,8 +80,8 @@ impl Beginning {
             return Ok(Self { program, notifier, sockets, ..Self::default() });
         };
         let taken = Inherited::new(sockets, Giver::Predecessor).and_then(|sockets| {
-            let carried = serde_json::from_value(state)?;
-            Ok((sockets, carried))
+            let carried: Carried = serde_json::from_value(state)?;
+            Ok((sockets.keeping(&carried.kept_files), carried))
         });
         match taken {
             Ok((sockets, carried)) => {
@@ -158,15 +160,17 @@ impl Beginning {
 
     /// This process serves.
     pub(super) fn serving(&mut self) {
-        if let Some(predecessor) = self.predecessor.take() {
-            predecessor.serving();
+        match self.predecessor.take() {
+            // The service manager hears of this process from the one before, and has
+            // that one's word that the service is ready.
+            Some(predecessor) => predecessor.serving(),
+            None => self.notifier.ready(),
         }
-        self.notifier.ready();
     }
 
     /// This process cannot serve; whoever waits for it is told why.
-    pub fn failed(self, why: &str) {
-        if let Some(predecessor) = self.predecessor {
+    pub fn failed(&mut self, why: &str) {
+        if let Some(predecessor) = self.predecessor.take() {
             predecessor.failed(why);
         }
     }
@@ -186,7 +190,13 @@ impl Control {
             return Err(Refused::Unsupported(why.to_owned()));
         };
         tracing::info!(program = %program.path().display(), "upgrade: starting the successor");
-        let done = self.hand_over(program).await;
+        let done = tokio::select! {
+            done = self.hand_over(program) => done,
+            // The successor goes with it: nobody is to serve any more.
+            () = self.0.stopping.cancelled() => {
+                return Err(Refused::Conflict("this process is ending".to_owned()));
+            }
+        };
         drop(unchanging);
         match done {
             Ok(pid) => {
@@ -225,6 +235,7 @@ impl Control {
             tickets: Some(self.0.common.tickets.keys()),
             origins: origins.collect(),
             dry_runs: in_force.dry_runs(),
+            kept_files: self.0.listeners.kept_files(),
             log_level: self.0.common.log.as_ref().and_then(|log| log.get().by_operator()),
         }
     }

@@ -10,7 +10,7 @@ use super::Failure;
 use super::log::start_log;
 use super::serve::{runtime, stop_signal};
 use crate::app::demo::{Made, ensure_certificate, serve_origin};
-use crate::app::{Bound, Proxy, SetupError};
+use crate::app::{Beginning, Bound, Proxy, SetupError};
 use crate::config::Settings;
 
 /// The sample configuration, for those who have only the binary.
@@ -24,15 +24,15 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
     let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned).join("certs");
     let made = ensure_certificate(&folder)
         .map_err(Failure::io("cannot make a certificate for the demo"))?;
-    let settings = if path.exists() {
-        crate::config::load(&path)
+    let proxy = if path.exists() {
+        Beginning::default().proxy(&path, start_log)?
     } else {
-        crate::config::parse(&path, SAMPLE)
+        let settings = crate::config::parse(&path, SAMPLE).map_err(SetupError::from)?;
+        let log = start_log(&settings.log);
+        Proxy::build(settings).map_err(SetupError::from)?.logging_by(log)
     };
-    let settings = settings.map_err(SetupError::from)?;
-    let _log_level = start_log(&settings.log);
-    let origins = demo_origins(&settings);
-    let bound = Proxy::build(settings).map_err(SetupError::from)?.bind()?;
+    let origins = demo_origins(proxy.settings());
+    let bound = proxy.bind()?;
     runtime()?.block_on(async {
         let stop = stop_signal().map_err(Failure::io("cannot wait for signals"))?;
         let ended = CancellationToken::new();

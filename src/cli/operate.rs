@@ -108,7 +108,7 @@ pub(super) fn origin(asked: Asked, arguments: &OriginArguments) -> Result<(), Fa
         change["drained"] = arguments.drain.into();
     }
     if change == json!({}) {
-        return asked.asks(Method::GET, &path, None, TELL, pretty);
+        return asked.asks(Method::GET, &path, None, TELL, origin_text);
     }
     asked.asks(Method::PATCH, &path, Some(&change), TELL, changed)
 }
@@ -206,8 +206,36 @@ fn changed(told: &Value) -> String {
     format!("{}\nIt lasts {lasts}.", message(told))
 }
 
-fn pretty(told: &Value) -> String {
-    serde_json::to_string_pretty(told).unwrap_or_default()
+fn upstreams_text(told: &Value) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut lines = Vec::new();
+    for upstream in list(&told["upstreams"]) {
+        lines.push(upstream["name"].as_str().unwrap_or_default().to_owned());
+        lines.extend(
+            list(&upstream["origins"]).iter().map(|origin| format!("  {}", origin_text(origin))),
+        );
+    }
+    if lines.is_empty() { "no upstreams".to_owned() } else { lines.join("\n") }
+}
+
+/// An origin in one line.
+fn origin_text(origin: &Value) -> String {
+    let number = |key: &str| origin[key].as_u64().unwrap_or_default();
+    let (weight, configured) = (number("weight"), number("configured_weight"));
+    let mut text = format!("{}: weight {weight}", origin["name"].as_str().unwrap_or_default());
+    if weight != configured {
+        let _infallible = write!(text, " (configured: {configured})");
+    }
+    let drained = origin["drained"] == true;
+    let health = match origin["reason"].as_str() {
+        _ if origin["healthy"] == true => "fit".to_owned(),
+        Some(reason) => format!("unfit ({reason})"),
+        None => "unfit".to_owned(),
+    };
+    let drained = if drained { ", drained" } else { "" };
+    let open = number("open_connections");
+    let _infallible = write!(text, ", {health}{drained}, connections open: {open}");
+    text
 }
 
 /// A line for each origin, with what keeps it from being asked.

@@ -25,14 +25,10 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     // First of all: it takes what it was given by number.
-    let beginning = Beginning::from_env().map_err(Failure::io("cannot take over"))?;
-    let (bound, beginning) = match bind(path, beginning) {
-        Ok(bound) => bound,
-        Err((failure, beginning)) => {
-            beginning.failed(&message(&failure));
-            return Err(failure);
-        }
-    };
+    let mut beginning = Beginning::from_env().map_err(Failure::io("cannot take over"))?;
+    let bound = bind(path, &mut beginning).inspect_err(|failure| {
+        beginning.failed(&message(failure));
+    })?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let signals = Failure::io("cannot wait for signals");
@@ -52,15 +48,9 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     ended
 }
 
-fn bind(path: &Path, mut beginning: Beginning) -> Result<(Bound, Beginning), (Failure, Beginning)> {
-    let bound = beginning
-        .proxy(path, start_log)
-        .map_err(Failure::from)
-        .and_then(|proxy| Ok(beginning.bind(proxy)?));
-    match bound {
-        Ok(bound) => Ok((bound, beginning)),
-        Err(failure) => Err((failure, beginning)),
-    }
+fn bind(path: &Path, beginning: &mut Beginning) -> Result<Bound, Failure> {
+    let proxy = beginning.proxy(path, start_log)?;
+    Ok(beginning.bind(proxy)?)
 }
 
 /// SIGHUP reads the configuration again, SIGUSR2 has a new binary take over.

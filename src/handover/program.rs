@@ -65,7 +65,7 @@ fn started_as(name: &OsStr) -> Option<PathBuf> {
             .is_ok_and(|found| (found.dev(), found.ino()) == (running.dev(), running.ino()))
     };
     if name.as_bytes().contains(&b'/') {
-        return Some(here.join(name)).filter(runs);
+        return std::path::absolute(name).ok().filter(runs);
     }
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| here.join(folder).join(name)).find(runs)

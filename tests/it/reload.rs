@@ -153,6 +153,9 @@ async fn a_change_of_the_file_is_taken_in_by_itself() {
         eventually("the report", async || failed(&proxy)).await;
         assert_eq!(ask(&mut client, "/").await.text(), "one");
         proxy.write(&Setup::forwarding_to(&two));
+        // Whoever looks what that would change does not take it in.
+        let how = Reload { plan_only: true, confirm: None };
+        proxy.control.reload_now(ReloadTrigger::Api, how).await.unwrap();
         eventually("the other origin", async || ask(&mut client, "/").await.text() == "two").await;
         assert_eq!(proxy.control.status().last_reload.unwrap().trigger, ReloadTrigger::File);
     })

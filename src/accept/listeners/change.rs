@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::gate::Gate;
 use super::{Inner, Listeners, Named, Shared, State};
@@ -9,6 +10,9 @@ use crate::accept::bind::Terms;
 use crate::accept::rounds::Acceptors;
 use crate::accept::{Acceptor, BindError, Inherited, ListenAddress, ListenerSettings};
 use crate::tls::TlsAcceptor;
+
+/// For how many milliseconds a last call is waited for, which takes a moment.
+const LAST_CALL: u32 = 500;
 
 /// A change of the listeners that can be made: everything new is bound. Dropped,
 /// it leaves all as it was.
@@ -91,7 +95,9 @@ impl Listeners {
         current.store(Arc::new(table));
         for (gate, terms) in terms {
             gate.follow(terms);
-            gate.start(&state.posts, current, released);
+            if state.open {
+                gate.start(&state.posts, current, released);
+            }
         }
         gone.iter().for_each(|gate| gate.end());
         state.leaving.extend(gone);
@@ -106,6 +112,7 @@ impl State {
         shared: &Shared,
         inherited: &mut Inherited,
     ) -> std::io::Result<Gate> {
+        self.wait_for_last_call(address);
         let opened = terms.open(address, inherited, |address| {
             let there = self.gates().chain(&self.leaving).map(|gate| &gate.bound);
             there.into_iter().any(|bound| overlap(bound, address))
@@ -113,8 +120,22 @@ impl State {
         self.last_id += 1;
         let branch = shared.drain.branch();
         let gate = Gate::new(self.last_id, address.clone(), opened, terms, branch);
-        gate.attach(&self.posts)?;
+        gate.attach(&self.posts, self.open)?;
         Ok(gate)
+    }
+
+    /// What comes to an address that is bound again could still come to a socket
+    /// that is about to be closed, and be lost with it.
+    fn wait_for_last_call(&mut self, address: &ListenAddress) {
+        let ListenAddress::Tcp(address) = *address else { return };
+        let leaves = |gate: &Arc<Gate>| overlap(&gate.bound, address) && gate.is_open();
+        for _ in 0..LAST_CALL {
+            if !self.leaving.iter().any(leaves) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.leaving.retain(|gate| gate.is_open());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -37,7 +38,7 @@ enum Held {
     Bound(BoundSocket),
     Attached(ListenSocket),
     /// It goes when the worker lets go of it.
-    Open(Weak<ListenSocket>),
+    Open(Weak<ListenSocket>, Weak<()>),
 }
 
 impl Gate {
@@ -54,13 +55,13 @@ impl Gate {
         Self { id, asked, bound, file, giver, terms: Mutex::new(terms), branch, sockets }
     }
 
-    /// Has the workers' runtimes poll its sockets.
-    pub(super) fn attach(&self, posts: &[Box<dyn Post>]) -> io::Result<()> {
+    /// Has the workers' runtimes poll its sockets: all, or those that listen.
+    pub(super) fn attach(&self, posts: &[Box<dyn Post>], all: bool) -> io::Result<()> {
         let backlog = self.terms.lock().backlog;
         let mut sockets = self.sockets.lock();
         for (worker, held) in std::mem::take(&mut *sockets) {
             let held = match (held, posts.get(worker)) {
-                (Held::Bound(socket), Some(post)) => {
+                (Held::Bound(socket), Some(post)) if all || socket.listens() => {
                     let _there = post.runtime().enter();
                     Held::Attached(socket.attach(backlog)?)
                 }
@@ -71,19 +72,25 @@ impl Gate {
         Ok(())
     }
 
-    /// Has the workers accept from what is attached.
+    /// Has the workers accept from its sockets.
     pub(super) fn start(
         &self,
         posts: &[Box<dyn Post>],
         table: &Arc<ArcSwap<Acceptors>>,
         released: &CancellationToken,
     ) {
+        if let Err(error) = self.attach(posts, true) {
+            tracing::error!(address = %self.bound, %error, "a socket cannot be polled");
+        }
         let mut sockets = self.sockets.lock();
         for (worker, held) in std::mem::take(&mut *sockets) {
             let held = match (held, posts.get(worker)) {
                 (Held::Attached(socket), Some(post)) => {
+                    if self.giver.is_some() {
+                        self.set_backlog(&socket);
+                    }
                     let socket = Arc::new(socket);
-                    let open = Held::Open(Arc::downgrade(&socket));
+                    let open = Held::Open(Arc::downgrade(&socket), socket.until_closed());
                     self.take_file_over();
                     let drain = self.branch.watcher();
                     let (table, released) = (table.clone(), released.clone());
@@ -101,7 +108,7 @@ impl Gate {
     /// Whether a worker still accepts from one of its sockets, or is to.
     pub(super) fn is_open(&self) -> bool {
         self.sockets.lock().iter().any(|(_, held)| match held {
-            Held::Open(socket) => socket.strong_count() > 0,
+            Held::Open(_, closed) => closed.strong_count() > 0,
             Held::Bound(_) | Held::Attached(_) => true,
         })
     }
@@ -111,21 +118,21 @@ impl Gate {
         let before = std::mem::replace(&mut *self.terms.lock(), terms);
         if before.backlog != terms.backlog {
             for (_, held) in &*self.sockets.lock() {
-                let set = match held {
-                    // It listens, or will, with what stands there then.
-                    Held::Bound(_) => Ok(()),
-                    Held::Attached(socket) => socket.set_backlog(terms.backlog),
-                    Held::Open(socket) => {
-                        socket.upgrade().map_or(Ok(()), |open| open.set_backlog(terms.backlog))
-                    }
-                };
-                if let Err(error) = set {
-                    tracing::warn!(address = %self.bound, %error, "the backlog cannot be changed");
+                if let Held::Open(socket, _) = held
+                    && let Some(open) = socket.upgrade()
+                {
+                    self.set_backlog(&open);
                 }
             }
         }
         if before.unix_mode != terms.unix_mode {
             self.set_mode(terms.unix_mode);
+        }
+    }
+
+    fn set_backlog(&self, socket: &ListenSocket) {
+        if let Err(error) = socket.set_backlog(self.terms.lock().backlog) {
+            tracing::warn!(address = %self.bound, %error, "the backlog cannot be changed");
         }
     }
 
@@ -145,13 +152,23 @@ impl Gate {
         }
     }
 
+    /// The file of a Unix socket that a service manager keeps.
+    pub(super) fn kept_file(&self) -> Option<PathBuf> {
+        match &self.bound {
+            ListenAddress::Unix(path) if self.giver == Some(Giver::ServiceManager) => {
+                Some(path.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Doubles of its sockets, for another process.
     pub(super) fn handles(&self) -> io::Result<Vec<OwnedFd>> {
         let sockets = self.sockets.lock();
         let handles = sockets.iter().filter_map(|(_, held)| match held {
             Held::Bound(socket) => socket.handle(),
             Held::Attached(socket) => socket.handle(),
-            Held::Open(socket) => socket.upgrade().and_then(|socket| socket.handle()),
+            Held::Open(socket, _) => socket.upgrade().and_then(|socket| socket.handle()),
         });
         handles.collect()
     }
@@ -170,6 +187,6 @@ impl Gate {
             file.remove();
         }
         self.branch.end();
-        self.sockets.lock().retain(|(_, held)| matches!(held, Held::Open(_)));
+        self.sockets.lock().retain(|(_, held)| matches!(held, Held::Open(..)));
     }
 }

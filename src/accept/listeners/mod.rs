@@ -13,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -61,8 +62,10 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     listeners: Vec<Named>,
-    /// Empty until they have begun to accept, and when they have ended.
+    /// Empty until they have begun, and when they have ended.
     posts: Vec<Box<dyn Post>>,
+    /// Whether they accept.
+    open: bool,
     /// What others accept from.
     asides: Vec<Weak<ListenSocket>>,
     /// Those that were removed, until their last call is over.
@@ -133,28 +136,35 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Has these workers, one for each thread, accept from now on.
+    /// Has these workers, one for each thread, know what to accept from, and do so
+    /// once [`Listeners::open`] is called.
     ///
     /// # Errors
     ///
     /// The system has nothing left to poll sockets with.
-    pub fn open<S: Answers>(&self, workers: Vec<Worker<S>>) -> io::Result<()> {
+    pub fn enlist<S: Answers>(&self, workers: Vec<Worker<S>>) -> io::Result<()> {
         let post = |worker: Worker<S>| {
             let runtime = worker.runtime().clone();
             Box::new(At { runtime, worker: Mutex::new(worker) }) as Box<dyn Post>
         };
-        let posts: Vec<_> = workers.into_iter().map(post).collect();
+        let mut state = self.0.state.lock();
+        state.posts = workers.into_iter().map(post).collect();
+        // What does not listen yet would share in what comes to a predecessor.
+        state.gates().try_for_each(|gate| gate.attach(&state.posts, false))
+    }
+
+    /// Has the workers accept from now on.
+    pub fn open(&self) {
         let Inner { table, released, state, .. } = &*self.0;
         let mut state = state.lock();
-        let gates: Vec<_> = state.gates().cloned().collect();
-        for gate in &gates {
-            gate.attach(&posts)?;
-        }
-        for gate in &gates {
-            gate.start(&posts, table, released);
-        }
-        state.posts = posts;
-        Ok(())
+        state.open = true;
+        state.gates().for_each(|gate| gate.start(&state.posts, table, released));
+    }
+
+    /// Whether the workers accept.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.state.lock().open
     }
 
     /// Where a listener is bound; `None` if there is none of that name.
@@ -197,6 +207,13 @@ impl Listeners {
         Ok(handles)
     }
 
+    /// The files of Unix sockets that a service manager keeps.
+    #[must_use]
+    pub fn kept_files(&self) -> Vec<PathBuf> {
+        let state = self.0.state.lock();
+        state.gates().filter_map(|gate| gate.kept_file()).collect()
+    }
+
     /// Another process has the sockets: nobody accepts here any more, and what
     /// waits in them is left to it, as are the files of Unix sockets.
     pub fn release(&self) {
@@ -233,7 +250,10 @@ impl Listeners {
 
     /// Lets go of the workers, which have ended.
     pub fn close(&self) {
-        let posts = std::mem::take(&mut self.0.state.lock().posts);
+        let mut state = self.0.state.lock();
+        state.open = false;
+        let posts = std::mem::take(&mut state.posts);
+        drop(state);
         drop(posts);
     }
 }

@@ -9,6 +9,9 @@ use crate::drain::{self, Left};
 /// How often a drain that lasts says what is left.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// How long what comes after the drain may take: threads end, logs are written.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
 /// How a run is to end. From the start of it on the proxy says that it is not
 /// ready.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,6 +42,11 @@ impl Ending {
         let ServerSettings { lame_duck, drain_timeout, .. } = *settings;
         let lame_duck = if handed_over { Duration::ZERO } else { lame_duck };
         Self { lame_duck, drain_timeout }
+    }
+
+    /// How long all of it may take.
+    pub(super) fn longest(&self) -> Duration {
+        self.lame_duck + self.drain_timeout + LAST_STEPS
     }
 
     /// Waits as it says, stops accepting, lets what is under way finish, and cuts

@@ -6,8 +6,10 @@ mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use end::Ended;
@@ -132,37 +134,40 @@ impl Bound {
         let (inner, live) = (control.0.clone(), control.live());
         let metrics = &inner.common.metrics;
         let (workers, threads) = workers::start(workers, metrics, live, &told.upstreams, &stop)?;
+        let listeners = &inner.listeners;
+        listeners.enlist(workers)?;
         control.start_keepers();
-        if !beginning.go().await {
+        let mut shutdown = pin!(shutdown);
+        if !goes(&mut beginning, shutdown.as_mut()).await {
+            listeners.close();
             stop.cancel();
             workers::join(threads).await;
             return Ok(Ended::default());
         }
-        let listeners = &inner.listeners;
         let ready = Readiness::default();
         let admin = match admin {
             Some(socket) => {
-                let state = AdminState::new(metrics.clone(), ready.clone(), drain.watcher())
-                    .operated_by(Arc::new(control.clone()))
-                    .guarded_by(inner.token.clone());
-                let socket = listeners.beside(socket)?;
-                Some(tokio::spawn(admin::serve(socket, state, stop.clone().cancelled_owned())))
+                let state = AdminState::new(metrics.clone(), ready.clone(), drain.watcher());
+                Some(administer(&control, socket, state, &stop)?)
             }
             None => None,
         };
         let _followers = follow::start(&control, told.files);
-        listeners.open(workers)?;
+        listeners.open();
         ready.set(true);
         beginning.serving();
+        let _signs_of_life = follow::signs_of_life(&control, &beginning.notifier);
         let handed_over = tokio::select! {
             () = shutdown => false,
             () = listeners.released() => true,
         };
         ready.end();
+        control.0.stopping.cancel();
+        let ending = Ending::new(&control.in_force().0.settings.server, handed_over);
         if !handed_over {
             beginning.notifier.stopping();
+            beginning.notifier.extend_timeout(ending.longest());
         }
-        let ending = Ending::new(&control.in_force().0.settings.server, handed_over);
         let ended = ending.carry_out(drain).await;
         stop.cancel();
         listeners.close();
@@ -172,4 +177,26 @@ impl Bound {
         workers::join(threads).await;
         Ok(ended)
     }
+}
+
+/// Whether this process is to serve, once that is known.
+async fn goes(beginning: &mut Beginning, shutdown: Pin<&mut impl Future<Output = ()>>) -> bool {
+    tokio::select! {
+        biased;
+        goes = beginning.go() => goes,
+        // Nothing has been accepted: the sockets are still another's.
+        () = shutdown => false,
+    }
+}
+
+/// Starts the admin listener, which answers to the last.
+fn administer(
+    control: &Control,
+    socket: TcpListener,
+    state: AdminState,
+    stop: &CancellationToken,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let state = state.operated_by(Arc::new(control.clone())).guarded_by(control.0.token.clone());
+    let socket = control.0.listeners.beside(socket)?;
+    Ok(tokio::spawn(admin::serve(socket, state, stop.clone().cancelled_owned())))
 }

@@ -184,7 +184,11 @@ fn origins_and_the_log_are_changed_and_it_says_for_how_long() {
     let drained = origin(&["--drain"]).out;
     assert!(drained.starts_with("Origin [::1]:80 of my api: drained"), "{drained}");
     assert!(drained.contains("\nIt lasts until the next restart; a reload keeps it"), "{drained}");
-    for arguments in [&["--weight", "3", "--enable"][..], &["--reset-weight"], &[]] {
+    let shown = "[::1]:80: weight 3 (configured: 1), fit, drained, connections open: 2\n";
+    assert_eq!(origin(&[]).out, shown);
+    let all = run(dir.path(), &["upstreams"], None).out;
+    assert!(all.starts_with("my api\n  127.0.0.1:80: ") && all.contains(shown), "{all}");
+    for arguments in [&["--weight", "3", "--enable"][..], &["--reset-weight"]] {
         assert_eq!(origin(arguments).code, 0);
     }
     for wrong in [&["--drain", "--enable"][..], &["--weight", "3", "--reset-weight"]] {
@@ -196,12 +200,11 @@ fn origins_and_the_log_are_changed_and_it_says_for_how_long() {
     assert!(level(&["info,tollgate::upstream=debug"]).contains("unless it changes log.level"));
     level(&["--reset"]);
     let asked = proxy.asked();
-    assert_eq!(asked.len(), 7, "{asked:?}");
+    assert_eq!(asked.len(), 6, "{asked:?}");
     for (asked, parts) in asked.iter().zip([
         &["my api [::1]:80", "\"drained\":true"][..],
         &["my api [::1]:80", "\"weight\":3", "\"drained\":false"],
         &["\"reset_weight\":true"],
-        &["my api [::1]:80"],
         &["log level None"],
         &["log level Some(\"info,tollgate::upstream=debug\")"],
         &["log level None"],

@@ -19,7 +19,7 @@ use tollgate::budget::Budget;
 use tollgate::drain;
 use tollgate::layers::KeyDigest;
 use tollgate::observe::{LogFilter, LogLevelSource, Metrics, ReloadResult, ReloadTrigger};
-use tollgate::upstream::OriginChange;
+use tollgate::upstream::{OriginChange, OriginStatus, UpstreamStatus};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
@@ -160,6 +160,22 @@ impl Noting {
     }
 }
 
+/// An origin that is drained, and has another weight than is configured.
+fn origin(name: &str) -> OriginStatus {
+    OriginStatus {
+        name: name.to_owned(),
+        url: format!("http://{name}"),
+        weight: 3,
+        configured_weight: 1,
+        drained: true,
+        healthy: true,
+        condemned: false,
+        reason: None,
+        set_aside_for_ms: None,
+        open_connections: 2,
+    }
+}
+
 impl Operator for Noting {
     fn status(&self) -> Status {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
@@ -205,12 +221,9 @@ impl Operator for Noting {
         self.reply("upgrade", Upgraded { pid: 78 })
     }
 
-    fn upstreams(&self) -> Vec<Value> {
-        vec![json!({ "name": "api" })]
-    }
-
-    fn origin(&self, upstream: &str, origin: &str) -> Result<Value, Refused> {
-        self.note(format!("{upstream} {origin}"), json!({ "name": origin }))
+    fn upstreams(&self) -> Vec<UpstreamStatus> {
+        let origins = ["127.0.0.1:80", "[::1]:80"].map(origin).to_vec();
+        vec![UpstreamStatus { name: "my api".to_owned(), origins }]
     }
 
     fn set_origin(
@@ -218,9 +231,9 @@ impl Operator for Noting {
         upstream: &str,
         origin: &str,
         change: &OriginChange,
-    ) -> Result<Value, Refused> {
+    ) -> Result<OriginStatus, Refused> {
         let change = serde_json::to_string(change).unwrap();
-        self.note(format!("{upstream} {origin} {change}"), json!({ "name": origin }))
+        self.note(format!("{upstream} {origin} {change}"), self::origin(origin))
     }
 
     fn log_level(&self) -> Result<LogFilter, Refused> {

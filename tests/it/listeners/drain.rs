@@ -134,3 +134,45 @@ async fn a_client_that_asks_again_and_again_is_answered_to_the_last() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_drain_that_lasts_says_what_is_left_and_a_cut_what_it_cut() {
+    within(async {
+        let origin = slow(60_000).await;
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let toml = format!(
+            "[server]\nworkers = 1\ndrain_timeout = \"6s\"\n[admin]\nenabled = false\n\
+             [log]\nformat = \"json\"\n\
+             [[listener]]\nname = \"public\"\naddress = \"{address}\"\n\
+             [[route]]\nname = \"all\"\nupstream = \"origin\"\n\
+             [[upstream]]\nname = \"origin\"\norigins = [\"{origin}\"]\n"
+        );
+        let dir = tempfile::TempDir::new().unwrap();
+        std::fs::write(dir.path().join("config.toml"), toml).unwrap();
+        let proxy = tokio::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .arg("run")
+            .current_dir(dir.path())
+            .env_remove("RUST_LOG")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let listens = async || tokio::net::TcpStream::connect(address).await.is_ok();
+        eventually("it listens", listens).await;
+        let mut client = Raw::connect(address).await;
+        client.send(GET).await;
+        eventually("the origin has it", async || !origin.requests().is_empty()).await;
+        let pid = proxy.id().unwrap().to_string();
+        let told = std::process::Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.unwrap().success());
+        let ended = proxy.wait_with_output().await.unwrap();
+        let log = String::from_utf8(ended.stderr).unwrap();
+        let left = "\"connections\":1,\"tunnels\":0";
+        let lines = |what: &str| {
+            log.lines().filter(|line| line.contains(what) && line.contains(left)).count()
+        };
+        assert_eq!((lines("\"draining\""), lines("; cut\"")), (2, 1), "{log}");
+    })
+    .await;
+}

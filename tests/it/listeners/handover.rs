@@ -74,7 +74,7 @@ impl Place {
 impl Life {
     async fn go(&mut self) {
         self.go.take().unwrap().send(true).unwrap();
-        eventually("it serves", async || self.listeners.pulse().await).await;
+        eventually("it serves", async || self.listeners.is_open()).await;
     }
 
     async fn end(self) -> Ended {

@@ -72,7 +72,7 @@ async fn one_request(client: &mut Raw) -> Option<String> {
 
 async fn started(origin: &Origin, workers: usize) -> Running {
     let proxy = Setup::forwarding_to(origin).server(&format!("workers = {workers}")).start();
-    eventually("it serves", async || proxy.listeners.pulse().await).await;
+    eventually("it serves", async || proxy.listeners.is_open()).await;
     proxy
 }
 

@@ -15,6 +15,7 @@ mod load;
 mod origins;
 mod process;
 mod tally;
+mod tasks;
 mod upgrades;
 mod wire;
 mod world;
@@ -81,8 +82,28 @@ async fn a_proxy_that_is_stopped_or_killed_is_seen_to_drop() {
     }
 }
 
+/// Whoever finds an idle connection closed has lost nothing; whoever sends a request
+/// on it in that moment has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "until there are reloads"]
+async fn a_drain_answers_what_is_sent_on_idle_connections() {
+    let mut world = World::new().await;
+    world.tally().phase("stopped again and again");
+    world.load_busily();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        world.process.stop().await;
+        world.process.start_another();
+        world.ready().await;
+    }
+    world.end_load().await;
+    println!("{}", world.tally().table());
+    // Nobody listened in between, which is not what this is about.
+    let unreachable = world.tally().events("unreachable");
+    assert_eq!(world.tally().failures(), unreachable, "{}", world.tally().report());
+    assert!(world.tally().events("announced") > 5 * 24 / 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_dropped() {
     prove(1).await;
 }
@@ -115,9 +136,11 @@ async fn prove(rounds: usize) {
     for _ in 0..rounds {
         upgrades(&mut world).await;
     }
-    let alone = world.process.only_one_left().await;
+    assert!(world.process.only_one_left().await, "{}", world.tally().last_words());
+    // What the first had is handed on, and nothing beside it.
+    back_to(&world, before).await;
     world.end_load().await;
-    assert!(alone, "an old process does not end\n{}", world.tally().last_words());
+    world.ended_well(10 * rounds);
     world.everybody_was_there();
     world.verdict();
     world.process.stop().await;

@@ -75,9 +75,20 @@ impl World {
     }
 
     fn failed_upgrades(&self) -> usize {
+        self.logged(&["ERROR", "upgrade"])
+    }
+
+    /// How many lines of the proxy's log have all of these words.
+    fn logged(&self, words: &[&str]) -> usize {
         let log = std::fs::read(self.path().join("proxy.log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        log.lines().filter(|line| line.contains("ERROR") && line.contains("upgrade")).count()
+        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
+    /// As many processes have ended as were replaced, and none had to cut anything.
+    pub fn ended_well(&self, upgrades: usize) {
+        let ended = self.logged(&[" ended ", " cut=0"]);
+        assert_eq!(ended, upgrades, "not all have ended well\n{}", self.tally().last_words());
     }
 
     /// The process that serves is the one that did.

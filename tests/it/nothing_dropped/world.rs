@@ -29,6 +29,13 @@ pub struct Ports {
     pub extra: u16,
 }
 
+impl Ports {
+    pub fn free() -> Self {
+        let [plain, tls, admin, extra] = std::array::from_fn(|_| free_port());
+        Self { plain, tls, admin, extra }
+    }
+}
+
 pub struct World {
     // Ended before its folder goes.
     pub process: Process,
@@ -53,8 +60,7 @@ impl World {
             origins.push(Origin::named(name, over.subscribe()).await);
         }
         let addresses = std::array::from_fn(|origin| origins[origin].address);
-        let [plain, tls, admin, extra] = std::array::from_fn(|_| free_port());
-        let ports = Ports { plain, tls, admin, extra };
+        let ports = Ports::free();
         let (certificate, key) = ("a.crt", "a.key");
         let recipe = Recipe { ports, origins: addresses, certificate, key };
         let authority = Authority::new();

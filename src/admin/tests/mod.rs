@@ -1,120 +1,20 @@
 //! The API's own rules, before an operator that notes what it is asked.
 
-use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+mod noting;
+
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
 use crate::layers::KeyDigest;
-use crate::observe::{LogFilter, LogLevelSource};
-use crate::upstream::OriginChange;
+use noting::Noting;
 
 const HERE: &str = "127.0.0.1:6190";
-
-/// Notes what it is asked, and does as it is told to.
-#[derive(Debug, Default)]
-struct Noting {
-    asked: Mutex<Vec<String>>,
-    refuses: Mutex<Option<Refused>>,
-}
-
-impl Noting {
-    fn note<T>(&self, what: String, done: T) -> Result<T, Refused> {
-        self.asked.lock().push(what);
-        self.refuses.lock().clone().map_or(Ok(done), Err)
-    }
-
-    fn reply<T: Send + 'static>(&self, what: String, done: T) -> Reply<'_, T> {
-        let outcome = self.note(what, done);
-        Box::pin(async move { outcome })
-    }
-
-    fn reloaded(reload: Reload) -> Reloaded {
-        Reloaded {
-            generation: 2,
-            changed: true,
-            plan: json!({ "routes": { "added": ["a"] } }),
-            text: "+ route a\n".to_owned(),
-            confirm_within: reload.confirm,
-        }
-    }
-}
-
-impl Operator for Noting {
-    fn status(&self) -> Status {
-        Status {
-            version: Cow::Borrowed("1.2.3"),
-            pid: 7,
-            uptime: Duration::from_secs(90),
-            config_file: Some("/etc/tollgate/config.toml".into()),
-            generation: 2,
-            loaded_at: SystemTime::UNIX_EPOCH,
-            last_reload: None,
-            pending_confirm: Some(PendingConfirm { generation: 2, left: Duration::from_secs(5) }),
-            needs_restart: vec!["server.workers".to_owned()],
-        }
-    }
-
-    fn reload(&self, reload: Reload) -> Reply<'_, Reloaded> {
-        self.reply(format!("{reload:?}"), Self::reloaded(reload))
-    }
-
-    fn confirm(&self) -> Reply<'_, Confirmed> {
-        self.reply("confirm".to_owned(), Confirmed { generation: 2 })
-    }
-
-    fn roll_back(&self) -> Reply<'_, Reloaded> {
-        self.reply("roll back".to_owned(), Self::reloaded(Reload::default()))
-    }
-
-    fn upgrade(&self) -> Reply<'_, Upgraded> {
-        self.reply("upgrade".to_owned(), Upgraded { pid: 8 })
-    }
-
-    fn upstreams(&self) -> Vec<Value> {
-        vec![json!({ "name": "api" })]
-    }
-
-    fn origin(&self, upstream: &str, origin: &str) -> Result<Value, Refused> {
-        self.note(format!("{upstream} {origin}"), json!({ "origin": origin }))
-    }
-
-    fn set_origin(
-        &self,
-        upstream: &str,
-        origin: &str,
-        change: &OriginChange,
-    ) -> Result<Value, Refused> {
-        self.note(format!("{upstream} {origin} {change:?}"), json!({ "origin": origin }))
-    }
-
-    fn log_level(&self) -> Result<LogFilter, Refused> {
-        self.set_log_level(Some("info"))
-    }
-
-    fn set_log_level(&self, level: Option<&str>) -> Result<LogFilter, Refused> {
-        let now = LogFilter {
-            level: level.unwrap_or("info").to_owned(),
-            from: LogLevelSource::Operator,
-            configured: "info".to_owned(),
-        };
-        self.note(format!("log {level:?}"), now)
-    }
-
-    fn set_rate_limit_dry_run(&self, route: &str, dry_run: bool) -> Result<(), Refused> {
-        self.note(format!("{route} {dry_run}"), ())
-    }
-
-    fn certificates(&self) -> Vec<Value> {
-        vec![json!({ "file": "a.pem" })]
-    }
-}
 
 fn plain_state() -> AdminState {
     AdminState::new(Metrics::default(), Readiness::default(), drain::Watcher::never())
@@ -440,23 +340,41 @@ async fn a_change_says_how_long_it_lasts() {
 #[tokio::test]
 async fn names_are_decoded() {
     let listener = Listener::here();
-    listener.get("/api/upstreams/a%20b/origins/unix%3A%2Frun%2Fx.sock").await;
-    listener.get("/api/upstreams/api/origins/[::1]:80").await;
-    assert_eq!(listener.asked(), ["a b unix:/run/x.sock", "api [::1]:80"]);
+    let change = "{\"drained\": true}";
+    listener.send("PATCH", "/api/upstreams/a%20b/origins/unix%3A%2Frun%2Fx.sock", change).await;
+    listener.send("PATCH", "/api/upstreams/api/origins/[::1]:80", change).await;
+    let asked = listener.asked();
+    assert!(asked[0].starts_with("a b unix:/run/x.sock OriginChange"), "{asked:?}");
+    assert!(asked[1].starts_with("api [::1]:80 OriginChange"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn an_origin_is_found_by_its_name_or_its_url() {
+    let listener = Listener::here();
+    for origin in ["[::1]:80", "%5B%3A%3A1%5D%3A80", "http%3A%2F%2F[::1]:80"] {
+        let answer = listener.get(&format!("/api/upstreams/my%20api/origins/{origin}")).await;
+        assert_eq!((answer.status, &answer.json()["name"]), (200, &json!("[::1]:80")), "{origin}");
+    }
+    let answer = listener.get("/api/upstreams/my%20api/origins/other").await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.text.contains("it has 127.0.0.1:80, [::1]:80"), "{}", answer.text);
+    let answer = listener.get("/api/upstreams/your%20api/origins/[::1]:80").await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.text.contains("there are: my api"), "{}", answer.text);
 }
 
 #[tokio::test]
 async fn a_refusal_has_its_status_and_its_report() {
     let listener = Listener::here();
-    let refusals: [(fn(String) -> Refused, u16, &str); 5] = [
-        (Refused::NotFound, 404, "not_found"),
-        (Refused::Invalid, 422, "invalid"),
-        (Refused::Conflict, 409, "conflict"),
-        (Refused::Failed, 500, "failed"),
-        (Refused::Unsupported, 501, "unsupported"),
-    ];
-    for (refused, status, code) in refusals {
-        *listener.operator.refuses.lock() = Some(refused("line 1\nline 2".to_owned()));
+    let why = || "line 1\nline 2".to_owned();
+    for (refused, status, code) in [
+        (Refused::NotFound(why()), 404, "not_found"),
+        (Refused::Invalid(why()), 422, "invalid"),
+        (Refused::Conflict(why()), 409, "conflict"),
+        (Refused::Failed(why()), 500, "failed"),
+        (Refused::Unsupported(why()), 501, "unsupported"),
+    ] {
+        *listener.operator.refuses.lock() = Some(refused);
         for (method, path, body) in CHANGES {
             let answer = listener.send(method, path, body).await;
             assert_eq!(answer.status, status, "{path}");
