@@ -238,48 +238,6 @@ fn origin_text(origin: &Value) -> String {
     text
 }
 
-/// A line for each origin, with what keeps it from being asked.
-fn upstreams_text(told: &Value) -> String {
-    let list = |of: &Value, key: &str| of[key].as_array().cloned().unwrap_or_default();
-    let text = |of: &Value, key: &str| of[key].as_str().unwrap_or_default().to_owned();
-    let mut lines = Vec::new();
-    for upstream in list(told, "upstreams") {
-        lines.push(format!("upstream {}", text(&upstream, "name")));
-        let origins = list(&upstream, "origins");
-        let width = origins.iter().map(|origin| text(origin, "name").chars().count()).max();
-        for origin in &origins {
-            let configured = &origin["configured_weight"];
-            let weight = match &origin["weight"] {
-                weight if weight == configured => format!("weight {weight}"),
-                weight => format!("weight {weight}, configured {configured}"),
-            };
-            let (width, name) = (width.unwrap_or_default(), text(origin, "name"));
-            let (state, open) = (origin_state(origin), &origin["open_connections"]);
-            lines.push(format!("  {name:<width$}  {state}; {weight}; {open} open connections"));
-        }
-    }
-    lines.join("\n")
-}
-
-fn origin_state(origin: &Value) -> String {
-    let is = |key: &str| origin[key].as_bool().unwrap_or_default();
-    let mut states = Vec::new();
-    if is("drained") {
-        states.push("drained".to_owned());
-    }
-    if is("condemned") {
-        let reason = origin["reason"].as_str().unwrap_or("for no reason that is known");
-        states.push(format!("down ({reason})"));
-    }
-    if let Some(left) = origin["set_aside_for_ms"].as_u64() {
-        states.push(format!("set aside for {left} ms"));
-    }
-    if states.is_empty() {
-        states.push(if is("healthy") { "healthy" } else { "unfit" }.to_owned());
-    }
-    states.join(", ")
-}
-
 fn status_text(told: &Value) -> String {
     let word = |value: &Value| match value {
         Value::String(text) => text.clone(),
