@@ -418,6 +418,7 @@ impl Control {
         tls::show(&new.acceptors(), &self.0.common.metrics);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
+        tls::show(&new.acceptors(), &self.0.common.metrics);
         if let Some(log) = &self.0.common.log {
             log.configure(&new.settings.log.level);
         }
@@ -427,10 +428,11 @@ impl Control {
         changing.timer = None;
         let deadline = confirm.filter(|_| done.changed).map(|within| {
             let control = self.clone();
-            changing.timer = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let expiry = async move {
                 tokio::time::sleep(within).await;
                 control.expire(number).await;
-            })));
+            };
+            changing.timer = self.0.keepers.spawn(expiry);
             done.confirm_within = Some(within);
             tracing::warn!(generation = number, ?within, "to be confirmed, or it is rolled back");
             (number, Instant::now() + within)

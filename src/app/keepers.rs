@@ -1,9 +1,10 @@
 //! The background work of the upstreams in force.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::upstream::Upstream;
@@ -16,6 +17,9 @@ pub(super) struct Keepers {
     kept: Mutex<Vec<Kept>>,
     /// Whether all the work has been started.
     started: AtomicBool,
+    /// What it was started on, and goes on after a reload: whoever asks for that may
+    /// have another.
+    runtime: OnceLock<Handle>,
 }
 
 #[derive(Debug)]
@@ -28,7 +32,12 @@ struct Kept {
 impl Keepers {
     pub(super) fn new(upstreams: impl IntoIterator<Item = Arc<Upstream>>, warm: bool) -> Self {
         let kept = upstreams.into_iter().map(|upstream| Kept { upstream, task: None });
-        Self { warm, kept: Mutex::new(kept.collect()), started: AtomicBool::new(false) }
+        Self {
+            warm,
+            kept: Mutex::new(kept.collect()),
+            started: AtomicBool::new(false),
+            runtime: OnceLock::new(),
+        }
     }
 
     /// Starts the work that has not started, if there is a runtime to run it.
@@ -36,7 +45,7 @@ impl Keepers {
         if self.started.load(Ordering::Relaxed) {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Some(runtime) = self.runtime() else { return };
         let mut kept = self.kept.lock();
         for Kept { upstream, task } in &mut *kept {
             if task.is_none() {
@@ -48,6 +57,22 @@ impl Keepers {
             }
         }
         self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts a task where the work goes on.
+    pub(super) fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<AbortOnDropHandle<()>> {
+        Some(AbortOnDropHandle::new(self.runtime()?.spawn(task)))
+    }
+
+    /// The runtime of whoever started it first, or else of the caller.
+    fn runtime(&self) -> Option<&Handle> {
+        if self.runtime.get().is_none() {
+            let _another_was_first = self.runtime.set(Handle::try_current().ok()?);
+        }
+        self.runtime.get()
     }
 
     /// Has these upstreams kept, and no others. The work for those that are kept

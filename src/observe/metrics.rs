@@ -19,6 +19,7 @@ use super::memory::Memory;
 use super::origins::Origins;
 use super::reloads::Reloads;
 use super::routes::RouteCounts;
+use super::tasks::Tasks;
 use super::workers::WorkerConnections;
 use crate::budget::Budget;
 use crate::context::{Facts, Route};
@@ -101,6 +102,7 @@ pub(super) struct Families {
     registry: Registry,
     routes: RouteCounts,
     memory: Memory,
+    tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
     dry_runs: DryRuns,
@@ -123,6 +125,7 @@ impl Default for Families {
             registry: Registry::with_prefix("tollgate"),
             routes: RouteCounts::default(),
             memory: Memory::default(),
+            tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
             dry_runs: DryRuns::default(),
@@ -157,6 +160,7 @@ impl Families {
 
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
+        registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
         self.dry_runs.register(registry);
@@ -183,6 +187,10 @@ impl Families {
 impl Metrics {
     pub(super) fn certificates(&self) -> &Certificates {
         &self.0.certificates
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     pub(super) fn reloads(&self) -> &Reloads {

@@ -13,6 +13,7 @@ mod origins;
 mod reloads;
 mod routes;
 mod settings;
+mod tasks;
 mod workers;
 
 pub use access_log::AccessLog;

@@ -22,6 +22,7 @@ mod h2_origins;
 mod h2_pool;
 mod life;
 mod listeners;
+#[cfg(target_os = "linux")]
 mod nothing_dropped;
 mod observe;
 mod origin_requests;

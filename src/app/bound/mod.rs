@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -137,6 +138,7 @@ impl Bound {
         let listeners = &inner.listeners;
         listeners.enlist(workers)?;
         control.start_keepers();
+        count_tasks(&control);
         let mut shutdown = pin!(shutdown);
         if !goes(&mut beginning, shutdown.as_mut()).await {
             listeners.close();
@@ -199,4 +201,13 @@ fn administer(
     let state = state.operated_by(Arc::new(control.clone())).guarded_by(control.0.token.clone());
     let socket = control.0.listeners.beside(socket)?;
     Ok(tokio::spawn(admin::serve(socket, state, stop.clone().cancelled_owned())))
+}
+
+/// Has the metrics tell how many tasks there are.
+fn count_tasks(control: &Control) {
+    let (main, inner) = (Handle::current(), Arc::downgrade(&control.0));
+    control.0.common.metrics.watch_tasks(move || {
+        let workers = inner.upgrade().map_or(0, |inner| inner.listeners.tasks());
+        vec![("main", main.metrics().num_alive_tasks()), ("workers", workers)]
+    });
 }
