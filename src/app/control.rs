@@ -415,6 +415,7 @@ impl Control {
         // Listeners last: what comes in by a new one finds the routes it is for.
         self.0.live.swap(new.gateway.clone());
         new.succeed(&old, &self.0.keepers, &self.0.common.metrics);
+        tls::show(&new.acceptors(), &self.0.common.metrics);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
         tls::show(&new.acceptors(), &self.0.common.metrics);

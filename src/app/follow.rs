@@ -2,6 +2,7 @@
 //! from, and looks after its certificates.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -70,20 +71,13 @@ impl Control {
         let acceptors = self.in_force().0.acceptors();
         let pairs: Vec<PathBuf> = acceptors.iter().flat_map(|(_, tls)| tls.files()).collect();
         let certificates_only = changed.iter().all(|path| pairs.contains(path));
+        // Whatever else may be wrong: a certificate that is renewed does not wait for it.
+        self.certificates_changed(acceptors, changed.to_vec()).await;
         // A configuration that failed may have waited for just these.
         if certificates_only && !self.has_failed() {
-            let changed = changed.to_vec();
-            let metrics = self.0.common.metrics.clone();
-            let concerned =
-                move |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
-            let reload = move || {
-                for (listener, tls) in acceptors.iter().filter(|(_, tls)| concerned(tls)) {
-                    // What fails is logged and counted where it does.
-                    let _told = tls::reload(listener, tls, &metrics);
-                }
-            };
-            let _panicked = tokio::task::spawn_blocking(reload).await;
-        } else if !self.in_force().0.settings.server.reload_on_change {
+            return;
+        }
+        if !self.in_force().0.settings.server.reload_on_change {
             tracing::info!("files of the configuration changed; a reload takes that in");
         } else if let Err(Refused::Conflict(why)) =
             self.reload_now(ReloadTrigger::File, Reload::default()).await
@@ -91,5 +85,23 @@ impl Control {
             // What is wrong with a configuration is logged where it is found out.
             tracing::warn!(why, "files of the configuration changed and are not taken in");
         }
+    }
+
+    /// Takes in certificates and keys among the files that changed.
+    async fn certificates_changed(
+        &self,
+        acceptors: Vec<(Arc<str>, TlsAcceptor)>,
+        changed: Vec<PathBuf>,
+    ) {
+        let metrics = self.0.common.metrics.clone();
+        let concerned =
+            move |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
+        let reload = move || {
+            for (listener, tls) in acceptors.iter().filter(|(_, tls)| concerned(tls)) {
+                // What fails is logged and counted where it does.
+                let _told = tls::reload(listener, tls, &metrics);
+            }
+        };
+        let _panicked = tokio::task::spawn_blocking(reload).await;
     }
 }

@@ -13,6 +13,7 @@ mod config;
 mod defects;
 mod deploy;
 mod dns;
+mod docs;
 mod errors;
 mod forwarding;
 mod grpc;

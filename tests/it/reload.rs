@@ -5,6 +5,7 @@ use std::time::Duration;
 use tollgate::admin::{Operator, Refused, Reload};
 use tollgate::observe::{ReloadResult, ReloadTrigger};
 
+use crate::support::certs::Authority;
 use crate::support::client::{self, Raw};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
@@ -180,6 +181,27 @@ async fn a_secret_of_its_own_file_is_followed_too() {
         std::fs::write(proxy.dir.path().join("key"), "second\n").unwrap();
         eventually("the other key", async || status("second").await == 200).await;
         assert_eq!(status("first").await, 401);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_while_the_configuration_is_broken() {
+    within(async {
+        let dir = tempfile::TempDir::new().unwrap();
+        let authority = Authority::new();
+        authority.sign(dir.path(), "a", &["a.test"]);
+        let origin = Origin::named("one").await;
+        let tls = "[listener.tls]\ncertificates = [{ certificate = \"a.crt\", key = \"a.key\" }]";
+        let proxy = Setup::forwarding_to(&origin).listener(tls).start_in(dir);
+        let shown = || proxy.control.certificates()[0]["sha256"].clone();
+        let before = shown();
+        proxy.write(&Setup::new("nonsense"));
+        let failed = || proxy.control.status().last_reload.map(|last| last.result);
+        eventually("it is found broken", async || failed() == Some(ReloadResult::Failed)).await;
+        authority.sign(proxy.dir.path(), "a", &["a.test"]);
+        eventually("the new certificate", async || shown() != before).await;
+        assert_eq!(failed(), Some(ReloadResult::Failed));
     })
     .await;
 }

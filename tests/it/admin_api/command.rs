@@ -76,7 +76,8 @@ fn a_configuration_that_is_wrong_is_78_with_the_report_of_the_proxy() {
         for command in [&["reload"][..], &["reload", "--plan"], &["rollback"]] {
             let ran = run(dir.path(), command, None);
             assert_eq!((ran.code, &*ran.out), (78, ""), "{rest}");
-            assert_eq!(ran.err, format!("{REPORT}\n"), "{rest}");
+            let stays = "Nothing has changed: the configuration in force stays.";
+            assert_eq!(ran.err, format!("{REPORT}\n\n{stays}\n"), "{rest}");
         }
         // There it is not the configuration that is wrong.
         assert_eq!(run(dir.path(), &["log-level", "loud"], None).code, 1);
