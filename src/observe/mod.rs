@@ -15,7 +15,7 @@ mod routes;
 mod settings;
 mod workers;
 
-pub use access_log::AccessLog;
+pub use access_log::{AccessLog, Opened};
 pub use certificates::CertificateReload;
 pub use dry_runs::DryRunCount;
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
