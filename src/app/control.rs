@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::{MutexGuard, mpsc, watch};
+use tokio::sync::{MutexGuard, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -51,11 +51,15 @@ pub(super) struct Inner {
     live: Live,
     keepers: Keepers,
     /// Held by whoever replaces the configuration.
-    changing: tokio::sync::Mutex<Changing>,
+    pub(super) changing: tokio::sync::Mutex<Changing>,
     /// Tells the workers which upstreams to make connections to ahead.
     upstreams: watch::Sender<Vec<Arc<Upstream>>>,
     /// Tells which files to follow.
     files: mpsc::UnboundedSender<Contents>,
+    /// Files that changed while that could not be taken in.
+    pub(super) missed: Mutex<Vec<PathBuf>>,
+    /// Tells that it can be now.
+    pub(super) again: Notify,
 }
 
 /// What everybody may know.
@@ -67,24 +71,24 @@ pub(super) struct Shown {
     pub(super) last: Option<LastReload>,
     pub(super) needs_restart: Vec<String>,
     /// Which generation is rolled back, and when.
-    pending: Option<(u64, Instant)>,
+    pub(super) pending: Option<(u64, Instant)>,
 }
 
 /// What only whoever replaces the configuration knows.
 #[derive(Debug, Default)]
-struct Changing {
+pub(super) struct Changing {
     /// The configuration before the one in force.
-    before: Option<Before>,
+    pub(super) before: Option<Before>,
     /// Rolls back unless somebody confirms.
-    timer: Option<AbortOnDropHandle<()>>,
+    pub(super) timer: Option<AbortOnDropHandle<()>>,
 }
 
 /// What it takes to go back: certificates as they were, since their files may be
 /// the reason.
 #[derive(Debug)]
-struct Before {
-    settings: Settings,
-    tls: Vec<(Arc<str>, TlsAcceptor)>,
+pub(super) struct Before {
+    pub(super) settings: Settings,
+    pub(super) tls: Vec<(Arc<str>, TlsAcceptor)>,
 }
 
 /// What those hear of who work for a running proxy.
@@ -97,7 +101,7 @@ pub(super) struct Told {
 }
 
 /// A configuration that has been built and bound, and can come into force.
-struct Prepared {
+pub(super) struct Prepared {
     generation: Generation,
     listeners: Change,
     plan: Plan,
@@ -105,7 +109,7 @@ struct Prepared {
 
 /// Why a configuration cannot come into force.
 #[derive(Debug, thiserror::Error)]
-enum Unfit {
+pub(super) enum Unfit {
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error("{}: {}", .0, .0.cause)]
@@ -115,7 +119,7 @@ enum Unfit {
 }
 
 /// The service manager waits for the end of a reload, however it comes about.
-struct Reloading(Notifier);
+pub(super) struct Reloading(Notifier);
 
 impl Drop for Reloading {
     fn drop(&mut self) {
@@ -183,6 +187,8 @@ impl Control {
             changing: tokio::sync::Mutex::default(),
             upstreams,
             files,
+            missed: Mutex::default(),
+            again: Notify::new(),
         }));
         (control, Told { upstreams: to_workers, files: to_follower })
     }
@@ -260,9 +266,11 @@ impl Control {
         let read = tokio::task::spawn_blocking(move || {
             let mut contents = Contents::of(known);
             let settings = crate::config::load(&path);
-            if let Ok(settings) = &settings {
-                contents.note(settings.files());
-            }
+            // What is missing may be on its way.
+            contents.note(match &settings {
+                Ok(settings) => settings.files(),
+                Err(error) => error.sources().to_vec(),
+            });
             (contents, settings)
         });
         let prepared = match read.await {
@@ -304,66 +312,12 @@ impl Control {
         }
     }
 
-    /// Keeps a configuration that would be rolled back, and says which.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused::Conflict`] if none waits to be confirmed.
-    pub async fn keep(&self) -> Result<u64, Refused> {
-        let mut changing = self.0.changing.lock().await;
-        let Some((number, _)) = self.0.shown.lock().pending.take() else {
-            return Err(Refused::Conflict("no configuration waits to be confirmed".to_owned()));
-        };
-        changing.timer = None;
-        self.0.common.metrics.config_confirm_pending(false);
-        tracing::info!(generation = number, "the configuration is confirmed");
-        Ok(number)
-    }
-
-    /// Goes back to the configuration before the one in force.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused::Conflict`] if there is none; [`Refused::Invalid`] if it cannot be
-    /// used any more.
-    pub async fn back(&self) -> Result<Reloaded, Refused> {
-        let mut changing = self.0.changing.lock().await;
-        self.back_in(&mut changing).await
-    }
-
-    async fn back_in(&self, changing: &mut MutexGuard<'_, Changing>) -> Result<Reloaded, Refused> {
-        let Some(before) = &changing.before else {
-            return Err(Refused::Conflict("there is no configuration to go back to".to_owned()));
-        };
-        let _reloading = self.reloading();
-        match self.prepare(before.settings.clone(), &before.tls).await {
-            Ok(prepared) => {
-                let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
-                // Back and forth would be a surprise to whoever asks twice.
-                changing.before = None;
-                Ok(done)
-            }
-            Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Rollback)),
+    /// Whether one configuration may follow the other now. One that a process which
+    /// ends would bind addresses for is its successor's to have.
+    pub(super) fn settle(&self, _one_at_a_time: &MutexGuard<'_, Changing>) -> Result<(), Refused> {
+        if self.0.stopping.is_cancelled() || self.0.listeners.is_released() {
+            return Err(Refused::Conflict("this process is ending".to_owned()));
         }
-    }
-
-    /// Goes back because nobody confirmed `number`.
-    async fn expire(self, number: u64) {
-        let mut changing = self.0.changing.lock().await;
-        if self.0.shown.lock().pending.is_none_or(|(pending, _)| pending != number) {
-            return;
-        }
-        tracing::warn!(generation = number, "nobody confirmed the configuration: rolling back");
-        // This very task is the timer: it must not end itself half-way.
-        if let Some(timer) = changing.timer.take() {
-            let _runs_on = timer.detach();
-        }
-        // A failure has been told; the configuration in force stays.
-        let _told = self.back_in(&mut changing).await;
-    }
-
-    /// Whether one configuration may follow the other now.
-    fn settle(&self, _one_at_a_time: &MutexGuard<'_, Changing>) -> Result<(), Refused> {
         match self.pending() {
             None => Ok(()),
             Some(PendingConfirm { generation, left }) => Err(Refused::Conflict(format!(
@@ -376,7 +330,7 @@ impl Control {
 
     /// Builds and binds what `settings` say, beside what runs. `tls` are listeners
     /// that are to have the certificates they had.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         mut settings: Settings,
         tls: &[(Arc<str>, TlsAcceptor)],
@@ -410,7 +364,7 @@ impl Control {
     }
 
     /// Has what was prepared in force. Nothing here can fail.
-    fn commit(
+    pub(super) fn commit(
         &self,
         prepared: Prepared,
         trigger: ReloadTrigger,
@@ -466,7 +420,7 @@ impl Control {
     }
 
     /// Says that what was read cannot come into force.
-    fn refuse(&self, unfit: &Unfit, trigger: ReloadTrigger) -> Refused {
+    pub(super) fn refuse(&self, unfit: &Unfit, trigger: ReloadTrigger) -> Refused {
         let report = unfit.report();
         let trigger_name = trigger.as_str();
         tracing::error!(trigger = trigger_name, "the configuration in force stays:\n{report}");
@@ -480,16 +434,10 @@ impl Control {
     }
 
     /// Tells the service manager of a reload, and of its end when this is dropped.
-    fn reloading(&self) -> Reloading {
+    pub(super) fn reloading(&self) -> Reloading {
         let notifier = self.0.notifier.get().cloned().unwrap_or_default();
         notifier.reloading();
         Reloading(notifier)
-    }
-
-    /// What waits to be confirmed.
-    pub(super) fn pending(&self) -> Option<PendingConfirm> {
-        let (generation, at) = self.0.shown.lock().pending?;
-        Some(PendingConfirm { generation, left: at.saturating_duration_since(Instant::now()) })
     }
 
     /// The files that the configuration in force was made from.

@@ -2,7 +2,6 @@
 //! from, and looks after its certificates.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -54,6 +53,10 @@ async fn files(control: Control, mut contents: mpsc::UnboundedReceiver<Contents>
         tokio::select! {
             biased;
             Some(contents) = contents.recv() => files.follow(contents),
+            () = control.0.again.notified() => {
+                let missed = std::mem::take(&mut *control.0.missed.lock());
+                control.files_changed(&missed).await;
+            }
             changed = files.changed() => control.files_changed(&changed).await,
         }
     }
@@ -68,40 +71,51 @@ impl Control {
 
     /// These files hold something else now.
     async fn files_changed(&self, changed: &[PathBuf]) {
-        let acceptors = self.in_force().0.acceptors();
-        let pairs: Vec<PathBuf> = acceptors.iter().flat_map(|(_, tls)| tls.files()).collect();
+        let pairs: Vec<PathBuf> =
+            self.in_force().0.acceptors().iter().flat_map(|(_, tls)| tls.files()).collect();
         let certificates_only = changed.iter().all(|path| pairs.contains(path));
-        // Whatever else may be wrong: a certificate that is renewed does not wait for it.
-        self.certificates_changed(acceptors, changed.to_vec()).await;
         // A configuration that failed may have waited for just these.
-        if certificates_only && !self.has_failed() {
+        if (!certificates_only || self.has_failed()) && self.takes_in(changed).await {
             return;
         }
-        if !self.in_force().0.settings.server.reload_on_change {
-            tracing::info!("files of the configuration changed; a reload takes that in");
-        } else if let Err(Refused::Conflict(why)) =
-            self.reload_now(ReloadTrigger::File, Reload::default()).await
-        {
-            // What is wrong with a configuration is logged where it is found out.
-            tracing::warn!(why, "files of the configuration changed and are not taken in");
-        }
-    }
-
-    /// Takes in certificates and keys among the files that changed.
-    async fn certificates_changed(
-        &self,
-        acceptors: Vec<(Arc<str>, TlsAcceptor)>,
-        changed: Vec<PathBuf>,
-    ) {
-        let metrics = self.0.common.metrics.clone();
-        let concerned =
-            move |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
+        // A certificate does not wait for a configuration that is wrong or refused.
+        let (acceptors, metrics) = (self.in_force().0.acceptors(), self.0.common.metrics.clone());
+        let set_aside = self.certificates_set_aside().await;
+        let changed = changed.to_vec();
         let reload = move || {
+            let concerned =
+                |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
             for (listener, tls) in acceptors.iter().filter(|(_, tls)| concerned(tls)) {
                 // What fails is logged and counted where it does.
                 let _told = tls::reload(listener, tls, &metrics);
             }
+            for (_, tls) in set_aside.iter().filter(|(_, tls)| concerned(tls)) {
+                // Nobody is shown these before a rollback, which says what it shows.
+                let _untold = tls.reload();
+            }
         };
         let _panicked = tokio::task::spawn_blocking(reload).await;
     }
+
+    /// Reads the configuration again, if that is wanted, since these files changed;
+    /// false if what they say is not in force.
+    async fn takes_in(&self, changed: &[PathBuf]) -> bool {
+        if !self.in_force().0.settings.server.reload_on_change {
+            tracing::info!("files of the configuration changed; a reload takes that in");
+            return false;
+        }
+        match self.reload_now(ReloadTrigger::File, Reload::default()).await {
+            Ok(_) => true,
+            Err(Refused::Conflict(why)) => {
+                tracing::warn!(why, "files of the configuration changed and are not taken in");
+                self.0.missed.lock().extend_from_slice(changed);
+                false
+            }
+            // What is wrong with a configuration is logged where it is found out.
+            Err(_) => false,
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

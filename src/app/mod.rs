@@ -8,6 +8,7 @@
 mod bound;
 mod builder;
 mod compose;
+mod confirm;
 mod control;
 #[cfg(feature = "cli")]
 pub mod demo;

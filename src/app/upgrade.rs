@@ -222,6 +222,8 @@ impl Control {
         let pid = successor.pid();
         successor.go().await?;
         if let Some(notifier) = self.0.notifier.get() {
+            // The successor's first sign of life came too early to be believed.
+            notifier.alive();
             notifier.main_pid(pid);
         }
         self.0.listeners.release();

@@ -16,7 +16,7 @@ mod settings;
 mod tasks;
 mod workers;
 
-pub use access_log::AccessLog;
+pub use access_log::{AccessLog, Opened};
 pub use certificates::CertificateReload;
 pub use dry_runs::DryRunCount;
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
