@@ -472,6 +472,12 @@ impl Control {
         Reloading(notifier)
     }
 
+    /// The certificates that a rollback would have in use again.
+    pub(super) async fn acceptors_before(&self) -> Vec<(Arc<str>, TlsAcceptor)> {
+        let changing = self.0.changing.lock().await;
+        changing.before.as_ref().map(|before| before.tls.clone()).unwrap_or_default()
+    }
+
     /// What waits to be confirmed.
     pub(super) fn pending(&self) -> Option<PendingConfirm> {
         let (generation, at) = self.0.shown.lock().pending?;

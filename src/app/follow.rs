@@ -94,9 +94,15 @@ impl Control {
         changed: Vec<PathBuf>,
     ) {
         let metrics = self.0.common.metrics.clone();
+        let before = self.acceptors_before().await;
         let concerned =
             move |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
         let reload = move || {
+            // A rollback is not to bring back what was renewed since. What fails is told
+            // below.
+            for (_, tls) in before.iter().filter(|(_, tls)| concerned(tls)) {
+                let _told = tls.reload();
+            }
             for (listener, tls) in acceptors.iter().filter(|(_, tls)| concerned(tls)) {
                 // What fails is logged and counted where it does.
                 let _told = tls::reload(listener, tls, &metrics);
