@@ -152,10 +152,12 @@ impl Control {
         let keepers = Keepers::new(upstreams.iter().cloned(), false);
         let (upstreams, to_workers) = watch::channel(upstreams);
         let (files, to_follower) = mpsc::unbounded_channel();
-        let config = source.map(|Source { path, contents }| {
-            let _nobody_yet = files.send(contents);
-            path
-        });
+        let (config, contents) = match source {
+            Some(Source { path, contents }) => (Some(path), contents),
+            // Without a file there are still certificates.
+            None => (None, Contents::of(first.settings.files())),
+        };
+        let _nobody_yet = files.send(contents);
         let token = Token::new(first.settings.admin.as_ref().and_then(|admin| admin.token));
         let live = Live::new(first.gateway.clone());
         let shown = Shown {
@@ -223,6 +225,15 @@ impl Control {
         Ok(changing)
     }
 
+    /// Keeps others from changing anything for the moment that a change at run time
+    /// takes: one that comes while a successor is being built would be lost.
+    pub(super) fn steady(&self) -> Result<impl Drop, Refused> {
+        self.0.changing.try_lock().map_err(|_| {
+            let why = "a reload or an upgrade is under way: ask again when it is over";
+            Refused::Conflict(why.to_owned())
+        })
+    }
+
     /// Reads the configuration file again, and has what it says in force.
     ///
     /// # Errors
@@ -283,6 +294,10 @@ impl Control {
     pub async fn reload_with(&self, settings: Settings) -> Result<Reloaded, Refused> {
         let mut changing = self.0.changing.lock().await;
         self.settle(&changing)?;
+        let files = settings.files();
+        if let Ok(contents) = tokio::task::spawn_blocking(|| Contents::of(files)).await {
+            let _nobody_follows = self.0.files.send(contents);
+        }
         match self.prepare(settings, &[]).await {
             Ok(prepared) => Ok(self.commit(prepared, ReloadTrigger::Api, None, &mut changing)),
             Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Api)),
@@ -414,8 +429,7 @@ impl Control {
         self.0.token.set(new.settings.admin.as_ref().and_then(|admin| admin.token));
         // Listeners last: what comes in by a new one finds the routes it is for.
         self.0.live.swap(new.gateway.clone());
-        new.succeed(&old, &self.0.keepers);
-        tls::show(&new.acceptors(), &self.0.common.metrics);
+        new.succeed(&old, &self.0.keepers, &self.0.common.metrics);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
         tls::show(&new.acceptors(), &self.0.common.metrics);

@@ -11,7 +11,7 @@ use super::{BuildError, Common};
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
 use crate::layers::RateLimitLayer;
-use crate::observe::{AccessLog, LogOutput};
+use crate::observe::{AccessLog, LogOutput, Metrics};
 use crate::route::{Action, Reply, Table};
 use crate::tls::TlsAcceptor;
 use crate::upstream::{Resolver, Upstream, UpstreamSettings};
@@ -103,7 +103,8 @@ impl Generation {
 
     /// Has what was built take effect outside of the request path, once requests
     /// take it: the upstreams are kept, and origins that left `old` are let go.
-    pub(super) fn succeed(&self, old: &Self, keepers: &Keepers) {
+    pub(super) fn succeed(&self, old: &Self, keepers: &Keepers, metrics: &Metrics) {
+        metrics.routes_are(|name| self.routes.contains_key(name));
         for (name, before) in &old.upstreams {
             match self.upstreams.get(name) {
                 Some(same) if Arc::ptr_eq(same, before) => {}

@@ -55,6 +55,8 @@ pub(super) struct Carried {
     pub(super) tickets: Option<TicketKeys>,
     /// What somebody changed of origins at run time, by upstream.
     origins: HashMap<String, Vec<(String, OriginChange)>>,
+    /// Origins that probes say are down, and why, by upstream.
+    condemned: HashMap<String, Vec<(String, String)>>,
     /// Routes whose limit was switched, and how.
     dry_runs: Vec<(String, bool)>,
     log_level: Option<String>,
@@ -229,11 +231,13 @@ impl Control {
     fn carried(&self) -> Carried {
         let (in_force, generation) = self.in_force();
         let upstreams = in_force.upstreams.iter();
-        let origins = upstreams.map(|(name, upstream)| (name.clone(), upstream.overrides()));
+        let origins = upstreams.clone().map(|(name, of)| (name.clone(), of.overrides()));
+        let condemned = upstreams.map(|(name, of)| (name.clone(), of.condemned()));
         Carried {
             generation,
             tickets: Some(self.0.common.tickets.keys()),
             origins: origins.collect(),
+            condemned: condemned.collect(),
             dry_runs: in_force.dry_runs(),
             kept_files: self.0.listeners.kept_files(),
             log_level: self.0.common.log.as_ref().and_then(|log| log.get().by_operator()),
@@ -247,6 +251,11 @@ impl Carried {
         for (name, changes) in &self.origins {
             if let Some(upstream) = generation.upstreams.get(name) {
                 upstream.take_over(changes.iter().cloned());
+            }
+        }
+        for (name, condemned) in &self.condemned {
+            if let Some(upstream) = generation.upstreams.get(name) {
+                upstream.take_for_down(condemned.iter().cloned());
             }
         }
         for (route, dry_run) in &self.dry_runs {

@@ -246,6 +246,12 @@ impl Metrics {
         self.0.routes.route(name)
     }
 
+    /// There are no routes but those that are `known`: what was counted of others is
+    /// not told any more.
+    pub fn routes_are(&self, known: impl Fn(&str) -> bool) {
+        self.0.routes.retain(known);
+    }
+
     /// An exchange is over.
     pub fn exchange_finished(&self, facts: &Facts) {
         let families = &*self.0;

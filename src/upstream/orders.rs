@@ -143,6 +143,31 @@ impl Upstream {
         overrides.into_iter().collect()
     }
 
+    /// The origins that probes say are down, and why.
+    #[must_use]
+    pub fn condemned(&self) -> Vec<(String, String)> {
+        let members = self.members.load();
+        let down = members.iter().filter(|member| member.origin.is_condemned()).map(|member| {
+            let reason = member.origin.standing().reason();
+            (member.origin.name().to_owned(), reason.as_deref().unwrap_or_default().to_owned())
+        });
+        down.collect()
+    }
+
+    /// Takes the word of another process's probes that these are down, until its own
+    /// say otherwise. Without a health check nobody ever would, and they are asked.
+    pub fn take_for_down(&self, condemned: impl IntoIterator<Item = (String, String)>) {
+        if self.settings.health.is_none() {
+            return;
+        }
+        let members = self.members.load_full();
+        for (name, reason) in condemned {
+            let mut named = members.iter().filter(|member| member.origin.name() == name);
+            named.by_ref().for_each(|member| member.origin.standing().condemn(&reason));
+        }
+        self.publish();
+    }
+
     /// Makes these changes, which another process had been told of. Those to
     /// origins that are not there are made if name servers tell of them.
     pub fn take_over(&self, overrides: impl IntoIterator<Item = (String, OriginChange)>) {
