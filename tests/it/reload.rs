@@ -205,3 +205,25 @@ async fn a_certificate_is_renewed_while_the_configuration_is_broken() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_rollback_does_not_bring_back_a_certificate_that_was_renewed_since() {
+    within(async {
+        let dir = tempfile::TempDir::new().unwrap();
+        let authority = Authority::new();
+        authority.sign(dir.path(), "a", &["a.test"]);
+        let origin = Origin::named("one").await;
+        let tls = "[listener.tls]\ncertificates = [{ certificate = \"a.crt\", key = \"a.key\" }]";
+        let setup = || to(&origin).listener(tls);
+        let proxy = setup().start_in(dir);
+        assert_eq!(reload(&proxy, &setup().and("[log]\nlevel = \"warn\"")).await, Ok(2));
+        let shown = || proxy.control.certificates()[0]["sha256"].clone();
+        let before = shown();
+        authority.sign(proxy.dir.path(), "a", &["a.test"]);
+        eventually("the new certificate", async || shown() != before).await;
+        let renewed = shown();
+        assert_eq!(proxy.control.back().await.unwrap().generation, 3);
+        assert_eq!(shown(), renewed);
+    })
+    .await;
+}

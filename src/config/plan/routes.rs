@@ -150,7 +150,9 @@ fn header_keys(changes: &HeaderChanges) -> Keys {
 /// What becomes of the state of a route that changes.
 pub(super) fn effects(old: &RouteSettings, new: &RouteSettings) -> Vec<String> {
     match (&old.rate_limit, &new.rate_limit) {
-        (Some(before), Some(now)) if before != now => {
+        (Some(before), Some(now))
+            if (before.rate, before.per, before.burst) != (now.rate, now.per, now.burst) =>
+        {
             vec!["the counts of its rate limit start anew".to_owned()]
         }
         _ => Vec::new(),
