@@ -2,6 +2,7 @@
 //! from which it takes over whatever stayed the same.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 
 use super::compose::{self, Gateway, RouteStack};
@@ -11,7 +12,7 @@ use super::{BuildError, Common};
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
 use crate::layers::RateLimitLayer;
-use crate::observe::{AccessLog, LogOutput};
+use crate::observe::AccessLog;
 use crate::route::{Action, Reply, Table};
 use crate::tls::TlsAcceptor;
 use crate::upstream::{Resolver, Upstream, UpstreamSettings};
@@ -28,6 +29,8 @@ pub(super) struct Generation {
     routes: HashMap<String, Built>,
     resolver: Arc<Resolver>,
     access_log: AccessLog,
+    /// The file of the log before, opened anew: that goes on there.
+    reopened: Option<Arc<File>>,
     /// What the bundles hold that origins are trusted by: they may change under the
     /// same name.
     trusted: Contents,
@@ -73,7 +76,7 @@ impl Generation {
             Build { settings: &settings, common, old, tls, resolver: &resolver, trusted: &trusted };
         let upstreams = build.upstreams(&mut problems);
         let tls = build.acceptors(&mut problems);
-        let access_log = build.access_log(&mut problems);
+        let (access_log, reopened) = build.access_log(&mut problems);
         let routes = build.routes(&upstreams, &mut problems);
         let entries = settings.routes.iter().filter_map(|route| {
             let built = routes.get(&route.name)?;
@@ -94,6 +97,7 @@ impl Generation {
                     routes,
                     resolver,
                     access_log,
+                    reopened,
                     trusted,
                 })
             }
@@ -102,8 +106,12 @@ impl Generation {
     }
 
     /// Has what was built take effect outside of the request path, once requests
-    /// take it: the upstreams are kept, and origins that left `old` are let go.
+    /// take it: the upstreams are kept, origins that left `old` are let go, and the
+    /// log goes on in the file that has its name now.
     pub(super) fn succeed(&self, old: &Self, keepers: &Keepers) {
+        if let Some(file) = &self.reopened {
+            self.access_log.go_on_in(file.clone());
+        }
         for (name, before) in &old.upstreams {
             match self.upstreams.get(name) {
                 Some(same) if Arc::ptr_eq(same, before) => {}
@@ -245,20 +253,18 @@ impl Build<'_> {
     }
 
     /// A file is opened anew each time: what rotates logs may have moved it.
-    fn access_log(&self, problems: &mut Vec<String>) -> AccessLog {
+    fn access_log(&self, problems: &mut Vec<String>) -> (AccessLog, Option<Arc<File>>) {
         let settings = &self.settings.access_log;
-        match self.old {
-            Some(old)
-                if old.settings.access_log == *settings
-                    && !matches!(settings.output, LogOutput::File(_)) =>
-            {
-                old.access_log.clone()
-            }
-            _ => AccessLog::open(settings).unwrap_or_else(|error| {
-                problems.push(format!("the access log cannot be opened: {error}"));
-                AccessLog::off()
-            }),
-        }
+        let known = self.old.filter(|old| old.settings.access_log == *settings);
+        let opened = match known {
+            // One log for what began before, too.
+            Some(old) => AccessLog::reopened(settings).map(|file| (old.access_log.clone(), file)),
+            None => AccessLog::open(settings).map(|log| (log, None)),
+        };
+        opened.unwrap_or_else(|error| {
+            problems.push(format!("the access log cannot be opened: {error}"));
+            (AccessLog::off(), None)
+        })
     }
 
     fn routes(

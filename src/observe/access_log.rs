@@ -6,8 +6,9 @@
 //! and not by the others.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -56,6 +57,8 @@ struct Waiting {
     woken: AtomicBool,
     ending: AtomicBool,
     dropped: AtomicU64,
+    /// Where to go on, if that is another file.
+    next: Mutex<Option<Arc<File>>>,
 }
 
 #[derive(Default)]
@@ -108,14 +111,29 @@ impl AccessLog {
             LogOutput::Off => return Ok(Self::off()),
             LogOutput::Stdout => Box::new(io::stdout()),
             LogOutput::Stderr => Box::new(io::stderr()),
-            LogOutput::File(path) => {
-                let opened = OpenOptions::new().create(true).append(true).open(path);
-                Box::new(opened.map_err(|error| {
-                    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-                })?)
-            }
+            LogOutput::File(path) => Box::new(appending(path)?),
         };
         Self::to(output, settings.format)
+    }
+
+    /// Opens the file of a log that is written already once more, since what rotates
+    /// logs may have moved it; none if it is no file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened for appending.
+    pub fn reopened(settings: &AccessLogSettings) -> io::Result<Option<Arc<File>>> {
+        match &settings.output {
+            LogOutput::File(path) => appending(path).map(|file| Some(Arc::new(file))),
+            LogOutput::Off | LogOutput::Stdout | LogOutput::Stderr => Ok(None),
+        }
+    }
+
+    /// From now on writes to this file, also what began long before.
+    pub fn go_on_in(&self, file: Arc<File>) {
+        let Some(writer) = &self.0 else { return };
+        *writer.waiting.next.lock() = Some(file);
+        writer.wake();
     }
 
     /// A log that writes nothing.
@@ -147,9 +165,7 @@ impl AccessLog {
             }
             return false;
         }
-        if !waiting.woken.swap(true, Ordering::AcqRel) {
-            writer.thread.unpark();
-        }
+        writer.wake();
         true
     }
 
@@ -157,6 +173,20 @@ impl AccessLog {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.as_ref().map_or(0, |writer| writer.waiting.dropped.load(Ordering::Relaxed))
+    }
+}
+
+/// Opens a file to write at its end; makes it if it is not there.
+fn appending(path: &Path) -> io::Result<File> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+impl Writer {
+    fn wake(&self) {
+        if !self.waiting.woken.swap(true, Ordering::AcqRel) {
+            self.thread.unpark();
+        }
     }
 }
 
@@ -185,6 +215,9 @@ fn write_lines(waiting: &Waiting, mut output: Box<dyn Write + Send>) {
             std::thread::park_timeout(GATHER);
         }
         waiting.woken.store(false, Ordering::Release);
+        if let Some(next) = waiting.next.lock().take() {
+            output = Box::new(next);
+        }
         for buffer in &waiting.buffers {
             {
                 let mut waiting = buffer.lock();
