@@ -24,7 +24,7 @@ use crate::config::{Plan, Settings};
 use crate::handover::Program;
 use crate::observe::{ReloadResult, ReloadTrigger};
 use crate::systemd::Notifier;
-use crate::tls::TlsAcceptor;
+use crate::tls::{self, TlsAcceptor};
 use crate::upstream::Upstream;
 use crate::watch::Contents;
 
@@ -271,7 +271,13 @@ impl Control {
             Ok(prepared) if how.plan_only => Ok(self.planned(&prepared)),
             Ok(prepared) => Ok(self.commit(prepared, trigger, how.confirm, &mut changing)),
             Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.report())),
-            Err(unfit) => Err(self.refuse(&unfit, trigger)),
+            Err(unfit) => {
+                let refused = self.refuse(&unfit, trigger);
+                // They may have been renewed, and a mistake in the configuration must
+                // not have those in use expire.
+                self.renew_certificates(|_| true).await;
+                Err(refused)
+            }
         }
     }
 
@@ -436,6 +442,9 @@ impl Control {
         });
         done.generation = number;
         let metrics = &self.0.common.metrics;
+        if trigger != ReloadTrigger::Rollback {
+            tls::taken_in(&new.acceptors(), metrics);
+        }
         metrics.config_reloaded(trigger, result, number);
         metrics.config_confirm_pending(deadline.is_some());
         let mut shown = self.0.shown.lock();

@@ -70,26 +70,36 @@ impl Control {
         let acceptors = self.in_force().0.acceptors();
         let pairs: Vec<PathBuf> = acceptors.iter().flat_map(|(_, tls)| tls.files()).collect();
         let certificates_only = changed.iter().all(|path| pairs.contains(path));
+        let concerned = |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
         // A configuration that failed may have waited for just these.
         if certificates_only && !self.has_failed() {
-            let changed = changed.to_vec();
-            let metrics = self.0.common.metrics.clone();
-            let concerned =
-                move |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
-            let reload = move || {
-                for (listener, tls) in acceptors.iter().filter(|(_, tls)| concerned(tls)) {
-                    // What fails is logged and counted where it does.
-                    let _told = tls::reload(listener, tls, &metrics);
-                }
-            };
-            let _panicked = tokio::task::spawn_blocking(reload).await;
+            self.renew_certificates(concerned).await;
         } else if !self.in_force().0.settings.server.reload_on_change {
-            tracing::info!("files of the configuration changed; a reload takes that in");
+            if !certificates_only {
+                tracing::info!("files of the configuration changed; a reload takes that in");
+            }
+            self.renew_certificates(concerned).await;
         } else if let Err(Refused::Conflict(why)) =
             self.reload_now(ReloadTrigger::File, Reload::default()).await
         {
             // What is wrong with a configuration is logged where it is found out.
             tracing::warn!(why, "files of the configuration changed and are not taken in");
+            self.renew_certificates(concerned).await;
         }
+    }
+
+    /// Reads again those of the certificates in use that `concerned` says, whatever
+    /// becomes of the configuration.
+    pub(super) async fn renew_certificates(&self, concerned: impl Fn(&TlsAcceptor) -> bool) {
+        let mut acceptors = self.in_force().0.acceptors();
+        acceptors.retain(|(_, tls)| concerned(tls));
+        let metrics = self.0.common.metrics.clone();
+        let reload = move || {
+            for (listener, tls) in &acceptors {
+                // What fails is logged and counted where it does.
+                let _told = tls::reload(listener, tls, &metrics);
+            }
+        };
+        let _panicked = tokio::task::spawn_blocking(reload).await;
     }
 }
