@@ -1,7 +1,21 @@
 //! A configuration takes the place of another while requests are answered.
 
+mod certificates;
+mod commands;
+mod lame_duck;
+mod limits;
+mod listeners;
+mod log;
+mod process;
+mod restart;
+mod under_way;
+mod upgrade;
+mod upstreams;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tollgate::admin::{Operator, Refused, Reload};
 use tollgate::observe::{ReloadResult, ReloadTrigger};
 
@@ -21,6 +35,23 @@ async fn reload(proxy: &Running, setup: &Setup) -> Result<u64, Refused> {
     proxy.write(setup);
     let done = proxy.control.reload_now(ReloadTrigger::Api, Reload::default()).await?;
     Ok(done.generation)
+}
+
+/// Asks the admin listener; gives status and JSON.
+async fn api(admin: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    let answer = client::ask(admin, request).await;
+    (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+}
+
+/// Whether the metrics have this line.
+async fn counts(admin: SocketAddr, line: &str) -> bool {
+    let metrics = client::ask(admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    metrics.text().lines().any(|known| known == line)
 }
 
 async fn ask(client: &mut Raw, path: &str) -> client::Answer {
@@ -121,7 +152,13 @@ async fn what_nobody_confirms_is_rolled_back() {
         // Until it is settled nothing else comes into force.
         let refused = reload(&proxy, &to(&one)).await.unwrap_err();
         assert!(matches!(refused, Refused::Conflict(_)), "{refused:?}");
-        eventually("it is rolled back", async || proxy.control.status().generation == 3).await;
+        eventually("it is rolled back", async || {
+            let status = proxy.control.status();
+            let report = status.last_reload.and_then(|last| last.report);
+            assert_eq!(report, None, "it cannot be rolled back");
+            status.generation == 3
+        })
+        .await;
         assert_eq!(ask(&mut client, "/").await.text(), "one");
         assert!(proxy.control.status().pending_confirm.is_none());
 
