@@ -98,7 +98,6 @@ impl Control {
 
     /// The certificates that a rollback would show.
     pub(super) async fn certificates_set_aside(&self) -> Vec<(Arc<str>, TlsAcceptor)> {
-        let changing = self.0.changing.lock().await;
-        changing.before.as_ref().map_or_else(Vec::new, |before| before.tls.clone())
+        self.0.changing.lock().await.certificates()
     }
 }

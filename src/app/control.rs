@@ -139,6 +139,11 @@ impl Changing {
         self.rolled_back = self.loaded.take();
     }
 
+    /// The certificates that a rollback would show.
+    pub(super) fn certificates(&self) -> Vec<(Arc<str>, TlsAcceptor)> {
+        self.before.as_ref().map_or_else(Vec::new, |before| before.tls.clone())
+    }
+
     /// Whether the file holds something else than what was rolled back last.
     pub(super) fn is_not_rolled_back(&self, now: &Contents, file: &Path) -> Result<(), Refused> {
         match &self.rolled_back {
@@ -325,7 +330,13 @@ impl Control {
                 Ok(done)
             }
             Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.report())),
-            Err(unfit) => Err(self.refuse(&unfit, trigger)),
+            Err(unfit) => {
+                let refused = self.refuse(&unfit, trigger);
+                // They may have been renewed, and a mistake in the configuration must
+                // not have those in use expire.
+                self.renew_certificates(changing.certificates(), |_| true).await;
+                Err(refused)
+            }
         }
     }
 
@@ -442,6 +453,9 @@ impl Control {
         });
         done.generation = number;
         let metrics = &self.0.common.metrics;
+        if trigger != ReloadTrigger::Rollback {
+            tls::taken_in(&new.acceptors(), metrics);
+        }
         metrics.config_reloaded(trigger, result, number);
         metrics.config_confirm_pending(deadline.is_some());
         let mut shown = self.0.shown.lock();

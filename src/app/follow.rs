@@ -2,6 +2,7 @@
 //! from, and looks after its certificates.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -78,13 +79,23 @@ impl Control {
         if (!certificates_only || self.has_failed()) && self.takes_in(changed).await {
             return;
         }
-        // A certificate does not wait for a configuration that is wrong or refused.
-        let (acceptors, metrics) = (self.in_force().0.acceptors(), self.0.common.metrics.clone());
+        // A certificate does not wait for a configuration that is refused.
         let set_aside = self.certificates_set_aside().await;
         let changed = changed.to_vec();
+        let concerned =
+            move |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
+        self.renew_certificates(set_aside, concerned).await;
+    }
+
+    /// Reads again those of the certificates in use that `concerned` says, and of those
+    /// that a rollback would show, whatever becomes of the configuration.
+    pub(super) async fn renew_certificates(
+        &self,
+        set_aside: Vec<(Arc<str>, TlsAcceptor)>,
+        concerned: impl Fn(&TlsAcceptor) -> bool + Send + 'static,
+    ) {
+        let (acceptors, metrics) = (self.in_force().0.acceptors(), self.0.common.metrics.clone());
         let reload = move || {
-            let concerned =
-                |tls: &TlsAcceptor| tls.files().iter().any(|path| changed.contains(path));
             for (listener, tls) in acceptors.iter().filter(|(_, tls)| concerned(tls)) {
                 // What fails is logged and counted where it does.
                 let _told = tls::reload(listener, tls, &metrics);
@@ -98,7 +109,7 @@ impl Control {
     }
 
     /// Reads the configuration again, if that is wanted, since these files changed;
-    /// false if what they say is not in force.
+    /// false if they are not looked at now.
     async fn takes_in(&self, changed: &[PathBuf]) -> bool {
         if !self.in_force().0.settings.server.reload_on_change {
             tracing::info!("files of the configuration changed; a reload takes that in");
@@ -111,8 +122,9 @@ impl Control {
                 self.0.missed.lock().extend_from_slice(changed);
                 false
             }
-            // What is wrong with a configuration is logged where it is found out.
-            Err(_) => false,
+            // What is wrong with a configuration is logged where it is found out, and
+            // certificates do not wait for that.
+            Err(_) => true,
         }
     }
 }

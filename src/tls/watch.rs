@@ -75,6 +75,16 @@ pub fn show(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
     }
 }
 
+/// Tells the metrics of certificates that have just been read with a configuration
+/// which is in force now: whatever failed before is settled.
+pub fn taken_in(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
+    for (listener, acceptor) in in_use {
+        acceptor.settle();
+        metrics.certificates_reloaded(listener, CertificateReload::Unchanged);
+    }
+    show(in_use, metrics);
+}
+
 fn show_one(listener: &Arc<str>, acceptor: &TlsAcceptor, metrics: &Metrics) {
     let facts = acceptor.certificates();
     let shown = facts.iter().map(|one| (one.file.to_string_lossy(), one.not_after_seconds));

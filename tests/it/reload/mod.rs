@@ -1,7 +1,21 @@
 //! A configuration takes the place of another while requests are answered.
 
+mod certificates;
+mod commands;
+mod lame_duck;
+mod limits;
+mod listeners;
+mod log;
+mod process;
+mod restart;
+mod under_way;
+mod upgrade;
+mod upstreams;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tollgate::admin::{Operator, Refused, Reload};
 use tollgate::observe::{ReloadResult, ReloadTrigger};
 
@@ -22,6 +36,23 @@ async fn reload(proxy: &Running, setup: &Setup) -> Result<u64, Refused> {
     proxy.write(setup);
     let done = proxy.control.reload_now(ReloadTrigger::Api, Reload::default()).await?;
     Ok(done.generation)
+}
+
+/// Asks the admin listener; gives status and JSON.
+async fn api(admin: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    let answer = client::ask(admin, request).await;
+    (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+}
+
+/// Whether the metrics have this line.
+async fn counts(admin: SocketAddr, line: &str) -> bool {
+    let metrics = client::ask(admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    metrics.text().lines().any(|known| known == line)
 }
 
 async fn ask(client: &mut Raw, path: &str) -> client::Answer {
@@ -122,7 +153,13 @@ async fn what_nobody_confirms_is_rolled_back() {
         // Until it is settled nothing else comes into force.
         let refused = reload(&proxy, &to(&one)).await.unwrap_err();
         assert!(matches!(refused, Refused::Conflict(_)), "{refused:?}");
-        eventually("it is rolled back", async || proxy.control.status().generation == 3).await;
+        eventually("it is rolled back", async || {
+            let status = proxy.control.status();
+            let report = status.last_reload.and_then(|last| last.report);
+            assert_eq!(report, None, "it cannot be rolled back");
+            status.generation == 3
+        })
+        .await;
         assert_eq!(ask(&mut client, "/").await.text(), "one");
         assert!(proxy.control.status().pending_confirm.is_none());
 
@@ -135,6 +172,31 @@ async fn what_nobody_confirms_is_rolled_back() {
         assert_eq!(ask(&mut client, "/").await.text(), "two");
         assert_eq!(proxy.control.back().await.unwrap().generation, 5);
         assert_eq!(ask(&mut client, "/").await.text(), "one");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_does_not_come_back_by_itself() {
+    within(async {
+        let (one, two) = (Origin::named("one").await, Origin::named("two").await);
+        let proxy = to(&one).start();
+        let mut client = Raw::connect(proxy.address).await;
+        assert_eq!(reload(&proxy, &to(&two)).await, Ok(2));
+        assert_eq!(proxy.control.back().await.unwrap().generation, 3);
+        // As when logs are rotated.
+        let again = async |trigger| proxy.control.reload_now(trigger, Reload::default()).await;
+        let refused = again(ReloadTrigger::Signal).await.unwrap_err();
+        assert!(refused.to_string().contains("still holds what was rolled back"), "{refused}");
+        assert!(matches!(again(ReloadTrigger::File).await, Err(Refused::Conflict(_))));
+        assert_eq!(ask(&mut client, "/").await.text(), "one");
+        // Put right, it is read again; and whoever asks for it by name gets it.
+        proxy.write(&to(&one).server("max_in_flight = 9"));
+        assert_eq!(again(ReloadTrigger::Signal).await.unwrap().generation, 4);
+        assert_eq!(reload(&proxy, &to(&two)).await, Ok(5));
+        assert_eq!(proxy.control.back().await.unwrap().generation, 6);
+        assert_eq!(again(ReloadTrigger::Api).await.unwrap().generation, 7);
+        assert_eq!(ask(&mut client, "/").await.text(), "two");
     })
     .await;
 }
