@@ -59,6 +59,11 @@ impl Control {
                 let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
                 // Back and forth would be a surprise to whoever asks twice.
                 changing.before = None;
+                if let Some(file) = &self.0.config {
+                    let message = "the file still says what was rolled back: until it is mended, \
+                                   a reload, a restart and an upgrade bring that back";
+                    tracing::warn!(file = %file.display(), "{message}");
+                }
                 // What was rolled back is not to come back with some other file.
                 let missed = |path: &PathBuf| self.0.missed.lock().contains(path);
                 if self.0.config.as_ref().is_some_and(missed) {

@@ -4,6 +4,7 @@
 //! any more does it come into force, for every request at once. One at a time.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ use crate::config::{Plan, Settings};
 use crate::handover::Program;
 use crate::observe::{ReloadResult, ReloadTrigger};
 use crate::systemd::Notifier;
-use crate::tls::TlsAcceptor;
+use crate::tls::{self, TlsAcceptor};
 use crate::upstream::Upstream;
 use crate::watch::Contents;
 
@@ -44,6 +45,8 @@ pub(super) struct Inner {
     pub(super) notifier: OnceLock<Notifier>,
     /// What the admin listener asks for.
     pub(super) token: Token,
+    /// Whether a successor has been told how everything is.
+    pub(super) told_successor: AtomicBool,
     /// Cancelled when the process is to end, and no other is to take its place.
     pub(super) stopping: CancellationToken,
     /// What is known without waiting for a reload that is under way.
@@ -178,6 +181,7 @@ impl Control {
             program: OnceLock::new(),
             notifier: OnceLock::new(),
             token,
+            told_successor: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             shown: Mutex::new(shown),
             live,
@@ -199,6 +203,13 @@ impl Control {
     /// Starts what goes on beside the requests.
     pub(super) fn start_keepers(&self) {
         self.0.keepers.start();
+    }
+
+    /// Waits until every origin that is probed has been, but not for long.
+    pub(super) async fn probed(&self, at_most: Duration) {
+        let (in_force, _) = self.in_force();
+        let probed = in_force.upstreams.values().map(|upstream| upstream.probed());
+        let _in_time = tokio::time::timeout(at_most, futures_util::future::join_all(probed)).await;
     }
 
     /// Takes over from a process before this one.
@@ -390,6 +401,7 @@ impl Control {
         });
         done.generation = number;
         let metrics = &self.0.common.metrics;
+        tls::came_into_force(&new.acceptors(), metrics);
         metrics.config_reloaded(trigger, result, number);
         metrics.config_confirm_pending(deadline.is_some());
         let mut shown = self.0.shown.lock();

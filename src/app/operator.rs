@@ -58,6 +58,7 @@ impl Operator for Control {
         origin: &str,
         change: &OriginChange,
     ) -> Result<OriginStatus, Refused> {
+        self.changes_last()?;
         let changed = self.upstream(upstream)?.set_origin(origin, change);
         changed.map_err(|missing| Refused::NotFound(missing.to_string()))
     }
@@ -68,11 +69,13 @@ impl Operator for Control {
     }
 
     fn set_log_level(&self, level: Option<&str>) -> Result<LogFilter, Refused> {
+        self.changes_last()?;
         let log = self.0.common.log.as_ref().ok_or_else(somebody_elses_log)?;
         log.set(level).map_err(Refused::Invalid)
     }
 
     fn set_rate_limit_dry_run(&self, route: &str, dry_run: bool) -> Result<(), Refused> {
+        self.changes_last()?;
         let (in_force, _) = self.in_force();
         match in_force.rate_limit(route) {
             Some(limit) => {

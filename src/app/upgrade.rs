@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,11 @@ impl Beginning {
         proxy.bind_with(std::mem::take(&mut self.sockets))
     }
 
+    /// Whether another process serves until this one does.
+    pub(super) fn waits(&self) -> bool {
+        self.held_back.is_some() || self.predecessor.is_some()
+    }
+
     /// Waits until this process is to serve; no if it is to end instead.
     pub(super) async fn go(&mut self) -> bool {
         if let Some(HeldBack(go)) = self.held_back.take() {
@@ -176,7 +182,37 @@ impl Beginning {
     }
 }
 
+/// While a successor knows how everything is, which is then to stay so.
+struct Telling<'a>(&'a AtomicBool);
+
+impl<'a> Telling<'a> {
+    fn begin(told: &'a AtomicBool) -> Self {
+        told.store(true, Ordering::Release);
+        Self(told)
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Control {
+    /// Whether what is changed now would be lost with this process, although it is
+    /// said to outlive an upgrade.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Conflict`] if so.
+    pub(super) fn changes_last(&self) -> Result<(), Refused> {
+        if self.0.told_successor.load(Ordering::Acquire) || self.0.listeners.is_released() {
+            let why = "another process is about to take over, or has: ask again in a moment";
+            return Err(Refused::Conflict(why.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Has a successor, the binary that now is where this process's was, take over
     /// the sockets, and says which process that is. This one drains then.
     ///
@@ -214,6 +250,7 @@ impl Control {
     }
 
     async fn hand_over(&self, program: &Program) -> Result<u32, UpgradeError> {
+        let _unchanged = Telling::begin(&self.0.told_successor);
         let sockets = self.0.listeners.handles()?;
         let state = serde_json::to_value(self.carried()).map_err(std::io::Error::from)?;
         let successor = Successor::start(program.command(), &sockets, state, PATIENCE).await?;

@@ -29,7 +29,7 @@ pub use certificates::CertificateChange;
 pub use facts::CertificateFacts;
 pub use settings::{CertificateSettings, TlsSettings, TlsVersion};
 pub use tickets::{TicketKeys, Tickets};
-pub use watch::{keep_watch, reload, show};
+pub use watch::{came_into_force, keep_watch, reload, show};
 
 use crate::context::{Hosts, TlsFacts};
 use crate::error::cause_of;

@@ -74,6 +74,15 @@ pub fn show(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
     }
 }
 
+/// Tells the metrics that a configuration has come into force, with these listeners:
+/// the certificates in use are those in the files, unless they were taken from before.
+pub fn came_into_force(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
+    show(in_use, metrics);
+    for (listener, _) in in_use.iter().filter(|(_, acceptor)| !acceptor.has_failed()) {
+        metrics.certificates_reloaded(listener, CertificateReload::Unchanged);
+    }
+}
+
 fn show_one(listener: &Arc<str>, acceptor: &TlsAcceptor, metrics: &Metrics) {
     let facts = acceptor.certificates();
     let shown = facts.iter().map(|one| (one.file.to_string_lossy(), one.not_after_seconds));
