@@ -159,10 +159,11 @@ impl Control {
         let keepers = Keepers::new(upstreams.iter().cloned(), false);
         let (upstreams, to_workers) = watch::channel(upstreams);
         let (files, to_follower) = mpsc::unbounded_channel();
-        let config = source.map(|Source { path, contents }| {
-            let _nobody_yet = files.send(contents);
-            path
-        });
+        // Certificates are followed also where nothing else comes from a file.
+        let contents = source.as_ref().map(|source| source.contents.clone());
+        let contents = contents.unwrap_or_else(|| Contents::of(first.settings.files()));
+        let _nobody_yet = files.send(contents);
+        let config = source.map(|source| source.path);
         let token = Token::new(first.settings.admin.as_ref().and_then(|admin| admin.token));
         let live = Live::new(first.gateway.clone());
         let shown = Shown {
@@ -302,8 +303,16 @@ impl Control {
     pub async fn reload_with(&self, settings: Settings) -> Result<Reloaded, Refused> {
         let mut changing = self.0.changing.lock().await;
         self.settle(&changing)?;
+        // As in a reload from a file.
+        let (known, new) = (self.files(), settings.files());
+        let noted = move || Contents::of(known.into_iter().chain(new));
+        let noted = tokio::task::spawn_blocking(noted).await;
         match self.prepare(settings, &[]).await {
-            Ok(prepared) => Ok(self.commit(prepared, ReloadTrigger::Api, None, &mut changing)),
+            Ok(prepared) => {
+                let done = self.commit(prepared, ReloadTrigger::Api, None, &mut changing);
+                let _nobody_follows = noted.map(|contents| self.0.files.send(contents));
+                Ok(done)
+            }
             Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Api)),
         }
     }

@@ -257,3 +257,20 @@ async fn certificates_are_those_of_the_files_once_a_reload_has_read_them() {
     bench.reload("", None).await.unwrap();
     assert!(metrics().contains(&told(1)), "{}", metrics());
 }
+
+#[tokio::test]
+async fn certificates_are_followed_where_nothing_else_comes_from_a_file() {
+    let first = Bench::new("");
+    let settings = first.control.in_force().0.settings.clone();
+    let bound = Proxy::build(settings.clone()).unwrap().bind().unwrap();
+    let control = bound.control().clone();
+    let mut bench = Bench { dir: first.dir, control, bound: Some(bound) };
+    bench.run();
+    let shown = bench.fingerprint();
+    certify(&bench.dir);
+    eventually("another certificate is shown", || bench.fingerprint() != shown).await;
+    bench.control.reload_with(settings).await.unwrap();
+    let shown = bench.fingerprint();
+    certify(&bench.dir);
+    eventually("and another", || bench.fingerprint() != shown).await;
+}
