@@ -170,7 +170,13 @@ async fn roll_back(State(state): State<AdminState>, request: Request) -> Respons
         request,
         "roll back",
         |operator| operator.roll_back(),
-        |reloaded| format!("Rolled back: generation {} is in force.", reloaded.generation),
+        |reloaded| {
+            format!(
+                "Rolled back: generation {} is in force. The file still holds what was rolled \
+                 back: put it right, or a restart brings that in force.",
+                reloaded.generation
+            )
+        },
     )
     .await
 }

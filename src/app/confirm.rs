@@ -57,8 +57,7 @@ impl Control {
         match self.prepare(before.settings.clone(), &before.tls).await {
             Ok(prepared) => {
                 let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
-                // Back and forth would be a surprise to whoever asks twice.
-                changing.before = None;
+                changing.rolled_back();
                 // What was rolled back is not to come back with some other file.
                 let missed = |path: &PathBuf| self.0.missed.lock().contains(path);
                 if self.0.config.as_ref().is_some_and(missed) {

@@ -3,7 +3,7 @@
 //! A reload is read, built and bound beside what runs; only when nothing can fail
 //! any more does it come into force, for every request at once. One at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -81,6 +81,10 @@ pub(super) struct Changing {
     pub(super) before: Option<Before>,
     /// Rolls back unless somebody confirms.
     pub(super) timer: Option<AbortOnDropHandle<()>>,
+    /// What the file held that the configuration in force was read from.
+    loaded: Option<Contents>,
+    /// What it held when that was rolled back.
+    pub(super) rolled_back: Option<Contents>,
 }
 
 /// What it takes to go back: certificates as they were, since their files may be
@@ -124,6 +128,27 @@ pub(super) struct Reloading(Notifier);
 impl Drop for Reloading {
     fn drop(&mut self) {
         self.0.ready();
+    }
+}
+
+impl Changing {
+    /// The configuration in force was rolled back: it is not to come back by itself.
+    pub(super) fn rolled_back(&mut self) {
+        // Back and forth would be a surprise to whoever asks twice.
+        self.before = None;
+        self.rolled_back = self.loaded.take();
+    }
+
+    /// Whether the file holds something else than what was rolled back last.
+    pub(super) fn is_not_rolled_back(&self, now: &Contents, file: &Path) -> Result<(), Refused> {
+        match &self.rolled_back {
+            Some(then) if !now.differ_in(then, Some(file)) => Err(Refused::Conflict(format!(
+                "{} still holds what was rolled back: put it right, or have it in force all the \
+                 same by `tollgate reload`",
+                file.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -225,7 +250,7 @@ impl Control {
 
     /// Keeps others from changing anything, unless what was changed last waits to be
     /// confirmed.
-    pub(super) async fn unchanging(&self) -> Result<impl Drop, Refused> {
+    pub(super) async fn unchanging(&self) -> Result<MutexGuard<'_, Changing>, Refused> {
         let changing = self.0.changing.lock().await;
         self.settle(&changing)?;
         Ok(changing)
@@ -262,7 +287,7 @@ impl Control {
         let _reloading = (!how.plan_only).then(|| self.reloading());
         // What the files hold is noted before they are read, so that a change in
         // between is seen.
-        let known = self.files();
+        let (known, file) = (self.files(), path.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut contents = Contents::of(known);
             let settings = crate::config::load(&path);
@@ -273,12 +298,18 @@ impl Control {
             });
             (contents, settings)
         });
+        let mut loaded = None;
         let prepared = match read.await {
             Ok((contents, settings)) => {
                 // What is only planned is still to be taken in when it is looked for.
                 if !how.plan_only {
-                    let _nobody_follows = self.0.files.send(contents);
+                    let _nobody_follows = self.0.files.send(contents.clone());
                 }
+                // Whoever asks for it by the API may think better of it.
+                if trigger != ReloadTrigger::Api {
+                    changing.is_not_rolled_back(&contents, &file)?;
+                }
+                loaded = Some(contents);
                 match settings {
                     Ok(settings) => self.prepare(settings, &[]).await,
                     Err(error) => Err(SetupError::from(error).into()),
@@ -288,7 +319,11 @@ impl Control {
         };
         match prepared {
             Ok(prepared) if how.plan_only => Ok(self.planned(&prepared)),
-            Ok(prepared) => Ok(self.commit(prepared, trigger, how.confirm, &mut changing)),
+            Ok(prepared) => {
+                let done = self.commit(prepared, trigger, how.confirm, &mut changing);
+                (changing.loaded, changing.rolled_back) = (loaded, None);
+                Ok(done)
+            }
             Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.report())),
             Err(unfit) => Err(self.refuse(&unfit, trigger)),
         }

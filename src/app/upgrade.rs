@@ -20,6 +20,7 @@ use crate::observe::LogLevel;
 use crate::systemd::{self, Notifier};
 use crate::tls::{TicketKeys, Tickets, TlsError};
 use crate::upstream::OriginChange;
+use crate::watch::Contents;
 
 /// How long a successor may take until it is ready: to read its configuration,
 /// certificates and all.
@@ -187,6 +188,10 @@ impl Control {
     /// Why it did not come to that; this process serves on.
     pub async fn upgrade_now(&self) -> Result<u32, Refused> {
         let unchanging = self.unchanging().await?;
+        // A successor would begin with it.
+        if let Some(file) = &self.0.config {
+            unchanging.is_not_rolled_back(&Contents::of([file.clone()]), file)?;
+        }
         let Some(program) = self.0.program.get() else {
             let why = "this process cannot be followed by another of its kind";
             return Err(Refused::Unsupported(why.to_owned()));
