@@ -495,24 +495,3 @@ async fn what_a_name_stands_for_is_known_at_once() {
     assert!(name.known().unwrap().iter().all(|address| address.is_gone()));
     assert!(!none.metrics.render().contains("localhost"), "{}", none.metrics.render());
 }
-
-#[test]
-fn another_process_is_believed_about_what_is_down_where_probes_can_say_otherwise() {
-    let mut probed = settings(&[(A, 1), (B, 1)]);
-    probed.health = Some(HealthCheck::new(Probe::Tcp));
-    let before = fresh(probed.clone());
-    condemn(&before, 0);
-    let after = fresh(probed);
-    after.take_for_down(before.condemned());
-    assert_eq!(rotation(&after), [(2, 1)]);
-    assert_eq!(after.status().origins[0].reason.as_deref(), Some("it is broken"));
-    // Its own probes bring the origin back as they would any other.
-    for _ in 0..2 {
-        after.report(&after.origins()[0], Verdict::ProbeOk);
-    }
-    assert_eq!(rotation(&after), [(1, 1), (2, 1)]);
-
-    let unprobed = fresh(settings(&[(A, 1), (B, 1)]));
-    unprobed.take_for_down(before.condemned());
-    assert_eq!(rotation(&unprobed), [(1, 1), (2, 1)]);
-}

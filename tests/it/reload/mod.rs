@@ -144,7 +144,7 @@ async fn what_nobody_confirms_is_rolled_back() {
         let (one, two) = (Origin::named("one").await, Origin::named("two").await);
         let proxy = to(&one).start();
         let mut client = Raw::connect(proxy.address).await;
-        let confirm = Some(Duration::from_millis(300));
+        let confirm = Some(Duration::from_secs(3));
         let how = Reload { plan_only: false, confirm };
         proxy.write(&to(&two));
         let done = proxy.control.reload_now(ReloadTrigger::Api, how).await.unwrap();
