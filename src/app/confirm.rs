@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
-use super::control::{Changing, Control};
+use super::changing::Changing;
+use super::control::Control;
 use crate::admin::{PendingConfirm, Refused, Reloaded};
 use crate::observe::ReloadTrigger;
 use crate::tls::TlsAcceptor;
@@ -58,6 +59,11 @@ impl Control {
             Ok(prepared) => {
                 let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
                 changing.rolled_back();
+                if let Some(file) = &self.0.config {
+                    let message = "the file still holds what was rolled back: put it right, or a \
+                                   restart brings that in force";
+                    tracing::warn!(file = %file.display(), "{message}");
+                }
                 // What was rolled back is not to come back with some other file.
                 let missed = |path: &PathBuf| self.0.missed.lock().contains(path);
                 if self.0.config.as_ref().is_some_and(missed) {

@@ -3,7 +3,7 @@
 //! A reload is read, built and bound beside what runs; only when nothing can fail
 //! any more does it come into force, for every request at once. One at a time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
+use super::changing::{Before, Changing};
 use super::generation::Generation;
 use super::keepers::Keepers;
 use super::live::Live;
@@ -74,27 +74,6 @@ pub(super) struct Shown {
     pub(super) pending: Option<(u64, Instant)>,
 }
 
-/// What only whoever replaces the configuration knows.
-#[derive(Debug, Default)]
-pub(super) struct Changing {
-    /// The configuration before the one in force.
-    pub(super) before: Option<Before>,
-    /// Rolls back unless somebody confirms.
-    pub(super) timer: Option<AbortOnDropHandle<()>>,
-    /// What the file held that the configuration in force was read from.
-    loaded: Option<Contents>,
-    /// What it held when that was rolled back.
-    pub(super) rolled_back: Option<Contents>,
-}
-
-/// What it takes to go back: certificates as they were, since their files may be
-/// the reason.
-#[derive(Debug)]
-pub(super) struct Before {
-    pub(super) settings: Settings,
-    pub(super) tls: Vec<(Arc<str>, TlsAcceptor)>,
-}
-
 /// What those hear of who work for a running proxy.
 #[derive(Debug)]
 pub(super) struct Told {
@@ -131,32 +110,6 @@ impl Drop for Reloading {
     }
 }
 
-impl Changing {
-    /// The configuration in force was rolled back: it is not to come back by itself.
-    pub(super) fn rolled_back(&mut self) {
-        // Back and forth would be a surprise to whoever asks twice.
-        self.before = None;
-        self.rolled_back = self.loaded.take();
-    }
-
-    /// The certificates that a rollback would show.
-    pub(super) fn certificates(&self) -> Vec<(Arc<str>, TlsAcceptor)> {
-        self.before.as_ref().map_or_else(Vec::new, |before| before.tls.clone())
-    }
-
-    /// Whether the file holds something else than what was rolled back last.
-    pub(super) fn is_not_rolled_back(&self, now: &Contents, file: &Path) -> Result<(), Refused> {
-        match &self.rolled_back {
-            Some(then) if !now.differ_in(then, Some(file)) => Err(Refused::Conflict(format!(
-                "{} still holds what was rolled back: put it right, or have it in force all the \
-                 same by `tollgate reload`",
-                file.display()
-            ))),
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Unfit {
     /// Everything that is wrong, for whoever reads it elsewhere than in this process's
     /// terminal.
@@ -186,12 +139,11 @@ impl Control {
         let keepers = Keepers::new(upstreams.iter().cloned(), false);
         let (upstreams, to_workers) = watch::channel(upstreams);
         let (files, to_follower) = mpsc::unbounded_channel();
-        let (config, contents) = match source {
-            Some(Source { path, contents }) => (Some(path), contents),
-            // Without a file there are still certificates.
-            None => (None, Contents::of(first.settings.files())),
-        };
+        // Certificates are followed also where nothing else comes from a file.
+        let contents = source.as_ref().map(|source| source.contents.clone());
+        let contents = contents.unwrap_or_else(|| Contents::of(first.settings.files()));
         let _nobody_yet = files.send(contents);
+        let config = source.map(|source| source.path);
         let token = Token::new(first.settings.admin.as_ref().and_then(|admin| admin.token));
         let live = Live::new(first.gateway.clone());
         let shown = Shown {
@@ -233,6 +185,13 @@ impl Control {
         self.0.keepers.start();
     }
 
+    /// Waits until every origin that is probed has been, but not for long.
+    pub(super) async fn probed(&self, at_most: Duration) {
+        let (in_force, _) = self.in_force();
+        let probed = in_force.upstreams.values().map(|upstream| upstream.probed());
+        let _in_time = tokio::time::timeout(at_most, futures_util::future::join_all(probed)).await;
+    }
+
     /// Takes over from a process before this one.
     pub(super) fn succeed(&self, beginning: &Beginning) {
         let Beginning { program, notifier, carried, .. } = beginning;
@@ -264,10 +223,13 @@ impl Control {
     /// Keeps others from changing anything for the moment that a change at run time
     /// takes: one that comes while a successor is being built would be lost.
     pub(super) fn steady(&self) -> Result<impl Drop, Refused> {
-        self.0.changing.try_lock().map_err(|_| {
-            let why = "a reload or an upgrade is under way: ask again when it is over";
-            Refused::Conflict(why.to_owned())
-        })
+        match self.0.changing.try_lock() {
+            Ok(steady) if !self.0.listeners.is_released() => Ok(steady),
+            _ => {
+                let why = "a reload or an upgrade is under way: ask again when it is over";
+                Err(Refused::Conflict(why.to_owned()))
+            }
+        }
     }
 
     /// Reads the configuration file again, and has what it says in force.
@@ -348,12 +310,16 @@ impl Control {
     pub async fn reload_with(&self, settings: Settings) -> Result<Reloaded, Refused> {
         let mut changing = self.0.changing.lock().await;
         self.settle(&changing)?;
-        let files = settings.files();
-        if let Ok(contents) = tokio::task::spawn_blocking(|| Contents::of(files)).await {
-            let _nobody_follows = self.0.files.send(contents);
-        }
+        // As in a reload from a file.
+        let (known, new) = (self.files(), settings.files());
+        let noted = move || Contents::of(known.into_iter().chain(new));
+        let noted = tokio::task::spawn_blocking(noted).await;
         match self.prepare(settings, &[]).await {
-            Ok(prepared) => Ok(self.commit(prepared, ReloadTrigger::Api, None, &mut changing)),
+            Ok(prepared) => {
+                let done = self.commit(prepared, ReloadTrigger::Api, None, &mut changing);
+                let _nobody_follows = noted.map(|contents| self.0.files.send(contents));
+                Ok(done)
+            }
             Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Api)),
         }
     }

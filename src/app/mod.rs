@@ -7,6 +7,7 @@
 
 mod bound;
 mod builder;
+mod changing;
 mod compose;
 mod confirm;
 mod control;

@@ -138,6 +138,11 @@ impl Beginning {
         proxy.bind_with(std::mem::take(&mut self.sockets))
     }
 
+    /// Whether another process serves until this one does.
+    pub(super) fn waits(&self) -> bool {
+        self.held_back.is_some() || self.predecessor.is_some()
+    }
+
     /// Waits until this process is to serve; no if it is to end instead.
     pub(super) async fn go(&mut self) -> bool {
         if let Some(HeldBack(go)) = self.held_back.take() {

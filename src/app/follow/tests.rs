@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::admin::Operator as _;
 use crate::app::{Bound, Proxy};
+use crate::upstream::OriginChange;
 
 /// A proxy of a configuration in a folder of its own.
 struct Bench {
@@ -225,4 +226,50 @@ async fn reloads_that_leave_the_access_log_as_it_is_leave_it_to_one_thread() {
     }
     eventually("one file is open", || open() == 1).await;
     drop(lasting);
+}
+
+#[tokio::test]
+async fn what_a_successor_would_not_hear_of_is_not_changed() {
+    let bench = Bench::new("");
+    let mut under_way = Some(bench.control.unchanging().await.unwrap());
+    for code in ["Conflict", "NotFound"] {
+        let change = OriginChange { drained: Some(true), ..OriginChange::default() };
+        for refused in [
+            bench.control.set_origin("api", "a", &change).map(drop),
+            bench.control.set_rate_limit_dry_run("none", true),
+        ] {
+            assert!(format!("{refused:?}").contains(code), "{refused:?}");
+        }
+        under_way.take();
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_those_of_the_files_once_a_reload_has_read_them() {
+    let bench = Bench::new("");
+    std::fs::write(bench.file("a.crt"), "nonsense").unwrap();
+    bench.control.files_changed(&[bench.file("a.crt")]).await;
+    let told = |value| format!("certificate_last_reload_ok{{listener=\"tls\"}} {value}\n");
+    let metrics = || bench.control.0.common.metrics.render();
+    assert!(metrics().contains(&told(0)), "{}", metrics());
+    certify(&bench.dir);
+    bench.reload("", None).await.unwrap();
+    assert!(metrics().contains(&told(1)), "{}", metrics());
+}
+
+#[tokio::test]
+async fn certificates_are_followed_where_nothing_else_comes_from_a_file() {
+    let first = Bench::new("");
+    let settings = first.control.in_force().0.settings.clone();
+    let bound = Proxy::build(settings.clone()).unwrap().bind().unwrap();
+    let control = bound.control().clone();
+    let mut bench = Bench { dir: first.dir, control, bound: Some(bound) };
+    bench.run();
+    let shown = bench.fingerprint();
+    certify(&bench.dir);
+    eventually("another certificate is shown", || bench.fingerprint() != shown).await;
+    bench.control.reload_with(settings).await.unwrap();
+    let shown = bench.fingerprint();
+    certify(&bench.dir);
+    eventually("and another", || bench.fingerprint() != shown).await;
 }
