@@ -122,7 +122,6 @@ impl Control {
             return false;
         }
         match self.reload_now(ReloadTrigger::File, Reload::default()).await {
-            Ok(_) => true,
             Err(Refused::Conflict(why)) => {
                 tracing::warn!(why, "files of the configuration changed and are not taken in");
                 self.0.missed.lock().extend_from_slice(changed);
@@ -130,7 +129,7 @@ impl Control {
             }
             // What is wrong with a configuration is logged where it is found out, and
             // certificates do not wait for that.
-            Err(_) => true,
+            Ok(_) | Err(_) => true,
         }
     }
 }
