@@ -70,6 +70,12 @@ impl Control {
         shown.last.as_ref().is_some_and(|last| last.result == ReloadResult::Failed)
     }
 
+    /// Has the access log go on in the file that has its name now.
+    pub(crate) async fn reopen_log(&self) {
+        let (in_force, _) = self.in_force();
+        let _panicked = tokio::task::spawn_blocking(move || in_force.reopen_log()).await;
+    }
+
     /// These files hold something else now.
     async fn files_changed(&self, changed: &[PathBuf]) {
         let pairs: Vec<PathBuf> =

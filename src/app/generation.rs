@@ -123,6 +123,18 @@ impl Generation {
         keepers.replace(self.upstreams.values().cloned());
     }
 
+    /// Has the access log go on in the file that has its name now, whatever becomes of
+    /// the configuration: what rotates logs asks for no more than that.
+    pub(super) fn reopen_log(&self) {
+        if !matches!(self.settings.access_log.output, LogOutput::File(_)) {
+            return;
+        }
+        match Opened::by(&self.settings.access_log) {
+            Ok(opened) => self.access_log.go_on_in(opened),
+            Err(error) => tracing::error!(%error, "the access log stays in the file that it had"),
+        }
+    }
+
     /// The upstreams whose bundle of trusted certificates is another than it was,
     /// although its name is the same.
     pub(super) fn trusts_others_than<'a>(&'a self, old: &'a Self) -> impl Iterator<Item = &'a str> {

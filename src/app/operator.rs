@@ -30,7 +30,12 @@ impl Operator for Control {
     }
 
     fn reload(&self, reload: Reload) -> Reply<'_, Reloaded> {
-        Box::pin(self.reload_now(ReloadTrigger::Api, reload))
+        Box::pin(async move {
+            if !reload.plan_only {
+                self.reopen_log().await;
+            }
+            self.reload_now(ReloadTrigger::Api, reload).await
+        })
     }
 
     fn confirm(&self) -> Reply<'_, Confirmed> {

@@ -61,6 +61,8 @@ fn follow_signals(control: Control) -> io::Result<()> {
         loop {
             tokio::select! {
                 Some(()) = hangup.recv() => {
+                    // Also if the configuration is refused: logs are rotated like this.
+                    control.reopen_log().await;
                     let told = control.reload_now(ReloadTrigger::Signal, Reload::default()).await;
                     refused("SIGHUP", told.err());
                 }

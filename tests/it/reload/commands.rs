@@ -171,7 +171,15 @@ async fn what_is_changed_at_run_time_is_in_force_at_once_and_outlives_reloads() 
         let ran = process.run(&["origin", "grp", &name]).await;
         assert_eq!(ran.code, Some(1));
         assert!(ran.err.contains("there is no upstream `grp`"), "{}", ran.err);
+    })
+    .await;
+}
 
+#[tokio::test]
+async fn the_log_level_and_dry_runs_are_changed_at_run_time() {
+    within(async {
+        let (one, two) = (Origin::named("one").await, Origin::named("two").await);
+        let process = start(&to(&[&one, &two])).await;
         let (status, told) =
             api(process.admin, "PUT", "/api/log-level", "{\"level\": \"debug\"}").await;
         assert_eq!((status, &told["level"]), (200, &"debug".into()), "{told:#}");

@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 use tollgate::admin::{Refused, Reload};
 use tollgate::observe::ReloadTrigger;
 
+use super::process::Process;
 use super::{ask, reload, to};
 use crate::support::client::{Raw, get};
 use crate::support::origin::Origin;
@@ -101,6 +102,40 @@ async fn what_began_before_the_file_was_moved_is_in_the_new_one_when_it_ends() {
         })
         .await;
         assert!(lines(&path("access.1")).is_empty(), "what was moved may be packed already");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_moved_away_is_made_anew_whatever_becomes_of_the_configuration() {
+    within(async {
+        let fixed =
+            |body: &str| format!("[[route]]\nname = \"all\"\nrespond = {{ body = \"{body}\" }}\n");
+        let dir = tempfile::TempDir::new().unwrap();
+        let process = Process::start(dir, "", &fixed("one")).await;
+        let rotated = async |name: &str, how: &str| {
+            std::fs::rename(process.path("access.log"), process.path(name)).unwrap();
+            match how {
+                "signal" => process.signal("HUP"),
+                _ => assert_ne!(process.run(&["reload"]).await.code, Some(0)),
+            }
+            eventually("there is a new file", async || process.path("access.log").exists()).await;
+            // Whoever opened it has told the log of it, and that waits no longer than a line.
+            eventually("its lines are in the new file", async || {
+                assert_eq!(get(process.public, "/", "").await.status, 200);
+                !lines(&process.path("access.log")).is_empty()
+            })
+            .await;
+        };
+        process.write("", "nonsense");
+        rotated("broken.1", "signal").await;
+        rotated("broken.2", "command").await;
+        process.write("", &fixed("two"));
+        process.run(&["reload", "--confirm", "60s"]).await.ok();
+        rotated("pending.1", "signal").await;
+        rotated("pending.2", "command").await;
+        process.run(&["rollback"]).await.ok();
+        rotated("rolled-back", "signal").await;
     })
     .await;
 }
