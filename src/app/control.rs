@@ -406,7 +406,9 @@ impl Control {
             changing.before = Some(Before { settings: old.settings.clone(), tls: old.acceptors() });
         }
         changing.timer = None;
-        let deadline = confirm.filter(|_| done.changed).map(|within| {
+        // What the watch over the file was quicker to bring in force is meant as well.
+        let is_new = done.changed || self.came_by_file(changing);
+        let deadline = confirm.filter(|_| is_new).map(|within| {
             let control = self.clone();
             let expiry = async move {
                 tokio::time::sleep(within).await;
@@ -432,6 +434,13 @@ impl Control {
         shown.needs_restart = plan.needs_restart.iter().map(ToString::to_string).collect();
         shown.last = Some(LastReload { at: SystemTime::now(), trigger, result, report: None });
         done
+    }
+
+    /// Whether what is in force came by itself when its file changed, and can go back.
+    fn came_by_file(&self, changing: &Changing) -> bool {
+        let shown = self.0.shown.lock();
+        let last = shown.last.as_ref().map(|last| (last.trigger, last.result));
+        changing.before.is_some() && last == Some((ReloadTrigger::File, ReloadResult::Ok))
     }
 
     /// Says that what was read cannot come into force.

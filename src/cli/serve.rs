@@ -27,7 +27,9 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     // First of all: it takes what it was given by number.
     let mut beginning = Beginning::from_env().map_err(Failure::io("cannot take over"))?;
     let bound = bind(path, &mut beginning).inspect_err(|failure| {
-        beginning.failed(&message(failure));
+        // The predecessor says who it is that cannot serve.
+        let message = message(failure);
+        beginning.failed(message.strip_prefix("tollgate: ").unwrap_or(&message));
     })?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {

@@ -177,6 +177,23 @@ async fn what_nobody_confirms_is_rolled_back() {
 }
 
 #[tokio::test]
+async fn what_the_watch_was_quicker_to_take_in_can_be_confirmed_too() {
+    within(async {
+        let (one, two) = (Origin::named("one").await, Origin::named("two").await);
+        let proxy = Setup::forwarding_to(&one).start();
+        proxy.write(&Setup::forwarding_to(&two));
+        eventually("it is in force", async || proxy.control.status().generation == 2).await;
+        let how = Reload { plan_only: false, confirm: Some(Duration::from_secs(1)) };
+        let done = proxy.control.reload_now(ReloadTrigger::Api, how).await.unwrap();
+        assert_eq!((done.changed, done.generation), (false, 2));
+        assert_eq!(done.confirm_within, how.confirm);
+        eventually("it is rolled back", async || proxy.control.status().generation == 3).await;
+        assert_eq!(client::get(proxy.address, "/", "").await.text(), "one");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_rolled_back_does_not_come_back_by_itself() {
     within(async {
         let (one, two) = (Origin::named("one").await, Origin::named("two").await);
