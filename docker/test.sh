@@ -25,6 +25,7 @@ key=key-of-this-run-$RANDOM$RANDOM
 started=false
 finished=false
 jobs_started=()
+containers=()
 passed=0
 failed=0
 
@@ -100,6 +101,10 @@ clean_up() {
   fi
   local job
   for job in "${jobs_started[@]}"; do kill "$job" 2>/dev/null || true; done
+  local container
+  for container in "${containers[@]}"; do
+    timeout 30 docker rm -f "$container" >/dev/null 2>&1 || true
+  done
   if $started; then compose down --volumes --timeout 5 >/dev/null 2>&1 || true; fi
   rm -rf --one-file-system "$work"
   exit "$code"
@@ -420,5 +425,55 @@ note "stopped in $took s; the load beside it: $(cat "$work/load")"
 # have gone without an answer.
 expect "no request of the load was lost or answered badly" "" \
   "$(grep -oE '[0-9]{3}/[0-9]+ ×' "$work/load" | grep -vE '^(200/0|000/7|000/35) ' | paste -sd ' ')"
+
+# --- reload, upgrade and replacement in a container ------------------------------
+
+mkdir "$work/etc"
+# reply TEXT: what the one route answers.
+reply() {
+  cat >"$work/etc/new.toml" <<TOML
+[server]
+workers = 1
+lame_duck = "4s"
+drain_timeout = "10s"
+[[listener]]
+name = "public"
+address = "0.0.0.0:6188"
+[[route]]
+name = "all"
+respond = { status = 200, body = "$1" }
+TOML
+  mv "$work/etc/new.toml" "$work/etc/config.toml"
+}
+
+chmod 755 "$work/etc"
+reply one
+alone=$(dock run -d --name "$project-alone" --read-only --cap-drop ALL \
+  -p 127.0.0.1::6188 -v "$work/etc:/etc/tollgate:ro" "$image")
+containers+=("$alone")
+door=$(dock port "$alone" 6188/tcp)
+says() { [[ $(curl -sS --noproxy '*' --max-time 5 "http://$door/") == "$1" ]]; }
+holds "with a folder for its configuration it serves" within 20 says one
+reply two
+holds "a change of the file is in force by itself" within 20 says two
+reply '"'
+logged() { dock logs "$alone" 2>&1 | grep -q "$1"; }
+holds "a broken one is reported" within 20 logged 'config.toml:[0-9]*:[0-9]*:'
+holds "and leaves the old in force" says two
+reply two
+dock kill -s USR2 "$alone" >/dev/null
+holds "an upgrade is refused with the reason" within 20 logged 'container ends with it'
+holds "and it serves on" says two
+
+dock kill -s TERM "$alone" >/dev/null
+not_ready() {
+  local said
+  said=$(dock exec "$alone" tollgate healthcheck 2>&1) && return 1
+  grep -q draining <<<"$said"
+}
+holds "told to stop, it is not ready at once" within 3 not_ready
+holds "and serves while load balancers take notice" says two
+gone() { [[ $(dock inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$alone") == "exited 0" ]]; }
+holds "then it ends" within 30 gone
 
 finish

@@ -69,9 +69,8 @@ impl Inherited {
     #[must_use]
     pub fn keeping(mut self, paths: &[PathBuf]) -> Self {
         for found in &mut self.0 {
-            if let ListenAddress::Unix(path) = &found.address
-                && paths.contains(path)
-            {
+            let kept = |path: &PathBuf| same(&found.address, &ListenAddress::Unix(path.clone()));
+            if paths.iter().any(kept) {
                 found.giver = Giver::ServiceManager;
             }
         }
@@ -164,5 +163,24 @@ fn same(one: &ListenAddress, other: &ListenAddress) -> bool {
     match (one, other) {
         (ListenAddress::Unix(one), ListenAddress::Unix(other)) => absolute(one) == absolute(other),
         (one, other) => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_file_that_a_service_manager_keeps_is_known_however_its_path_is_written() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let relative = dir.path().join("x.sock");
+        let relative = relative.strip_prefix(std::env::current_dir().unwrap()).unwrap_or(&relative);
+        let absolute = std::path::absolute(relative).unwrap();
+        let socket = UnixListener::bind(relative).unwrap();
+        let inherited = Inherited::new([socket.into()], Giver::Predecessor).unwrap();
+        let mut inherited = inherited.keeping(&[absolute]);
+        let taken = inherited.take(&ListenAddress::Unix(relative.to_owned())).unwrap().unwrap();
+        assert_eq!(taken.file.unwrap().1, Giver::ServiceManager);
     }
 }

@@ -139,7 +139,16 @@ fn told(reloaded: &Reloaded, asked: Reload) -> Value {
     let message = match (changed, asked.plan_only, confirm_within) {
         (false, true, _) => "Nothing would change.".to_owned(),
         (true, true, _) => "This is what would change; nothing has.".to_owned(),
-        (false, false, _) => format!("Nothing has changed: generation {generation} stays."),
+        (false, false, None) if asked.confirm.is_some() => format!(
+            "Nothing has changed: generation {generation} stays. It was in force already, so there \
+             is nothing to confirm, and it is not rolled back."
+        ),
+        (false, false, None) => format!("Nothing has changed: generation {generation} stays."),
+        (false, false, Some(time)) => format!(
+            "Generation {generation} is in force since its file changed. It is rolled back unless \
+             it is confirmed within {}: `tollgate confirm`, or POST /api/reload/confirm.",
+            humantime::format_duration(time),
+        ),
         (true, false, None) => format!("Generation {generation} is in force."),
         (true, false, Some(time)) => format!(
             "Generation {generation} is in force. It is rolled back unless it is confirmed within \
@@ -170,7 +179,13 @@ async fn roll_back(State(state): State<AdminState>, request: Request) -> Respons
         request,
         "roll back",
         |operator| operator.roll_back(),
-        |reloaded| format!("Rolled back: generation {} is in force.", reloaded.generation),
+        |reloaded| {
+            format!(
+                "Rolled back: generation {} is in force. The file still holds what was rolled \
+                 back: put it right, or a restart brings that in force.",
+                reloaded.generation
+            )
+        },
     )
     .await
 }

@@ -20,6 +20,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -27,6 +28,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use futures_util::FutureExt as _;
 
 use crate::accept::Aside;
 use crate::drain;
@@ -40,6 +42,9 @@ pub use operator::{
     Confirmed, DRY_RUN_PERSISTS, LOG_LEVEL_PERSISTS, LastReload, ORIGIN_PERSISTS, Operator,
     PendingConfirm, Refused, Reload, Reloaded, Reply, Status, Upgraded,
 };
+
+/// How long the last answers may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Whether the proxy takes traffic. Cheap to clone; all clones say the same.
 #[derive(Clone, Debug, Default)]
@@ -128,10 +133,13 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let address = socket.local_addr();
     let service = router(state, address).into_make_service_with_connect_info::<Peer>();
-    // An admin connection that idles must not hold up the end.
+    let ended = ended.shared();
+    let served = axum::serve(Accepting(socket), service).with_graceful_shutdown(ended.clone());
+    // Whoever asked for the end, as by an upgrade, is still answered. A connection that
+    // lingers must not hold it up.
     tokio::select! {
-        served = axum::serve(Accepting(socket), service) => served,
-        () = ended => Ok(()),
+        served = served => served,
+        () = async { ended.await; tokio::time::sleep(LAST_ANSWERS).await } => Ok(()),
     }
 }
 

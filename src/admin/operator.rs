@@ -116,8 +116,9 @@ pub trait Operator: fmt::Debug + Send + Sync + 'static {
 }
 
 /// How long a change to an origin lasts.
-pub const ORIGIN_PERSISTS: &str = "until the next restart; a reload keeps it unless it changes \
-                                   the origin's configured weight; a binary upgrade takes it along";
+pub const ORIGIN_PERSISTS: &str = "until the next restart; a reload keeps it unless it removes the \
+                                   origin, and a weight unless it changes the configured one; a \
+                                   binary upgrade takes it along";
 
 /// How long a change of the log's level lasts.
 pub const LOG_LEVEL_PERSISTS: &str = "until the next restart; a reload keeps it unless it changes \

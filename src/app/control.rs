@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::{MutexGuard, mpsc, watch};
+use tokio::sync::{MutexGuard, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
+use super::changing::{Before, Changing};
 use super::generation::Generation;
 use super::keepers::Keepers;
 use super::live::Live;
@@ -24,7 +24,7 @@ use crate::config::{Plan, Settings};
 use crate::handover::Program;
 use crate::observe::{ReloadResult, ReloadTrigger};
 use crate::systemd::Notifier;
-use crate::tls::TlsAcceptor;
+use crate::tls::{self, TlsAcceptor};
 use crate::upstream::Upstream;
 use crate::watch::Contents;
 
@@ -51,11 +51,15 @@ pub(super) struct Inner {
     live: Live,
     keepers: Keepers,
     /// Held by whoever replaces the configuration.
-    changing: tokio::sync::Mutex<Changing>,
+    pub(super) changing: tokio::sync::Mutex<Changing>,
     /// Tells the workers which upstreams to make connections to ahead.
     upstreams: watch::Sender<Vec<Arc<Upstream>>>,
     /// Tells which files to follow.
     files: mpsc::UnboundedSender<Contents>,
+    /// Files that changed while that could not be taken in.
+    pub(super) missed: Mutex<Vec<PathBuf>>,
+    /// Tells that it can be now.
+    pub(super) again: Notify,
 }
 
 /// What everybody may know.
@@ -67,24 +71,7 @@ pub(super) struct Shown {
     pub(super) last: Option<LastReload>,
     pub(super) needs_restart: Vec<String>,
     /// Which generation is rolled back, and when.
-    pending: Option<(u64, Instant)>,
-}
-
-/// What only whoever replaces the configuration knows.
-#[derive(Debug, Default)]
-struct Changing {
-    /// The configuration before the one in force.
-    before: Option<Before>,
-    /// Rolls back unless somebody confirms.
-    timer: Option<AbortOnDropHandle<()>>,
-}
-
-/// What it takes to go back: certificates as they were, since their files may be
-/// the reason.
-#[derive(Debug)]
-struct Before {
-    settings: Settings,
-    tls: Vec<(Arc<str>, TlsAcceptor)>,
+    pub(super) pending: Option<(u64, Instant)>,
 }
 
 /// What those hear of who work for a running proxy.
@@ -97,7 +84,7 @@ pub(super) struct Told {
 }
 
 /// A configuration that has been built and bound, and can come into force.
-struct Prepared {
+pub(super) struct Prepared {
     generation: Generation,
     listeners: Change,
     plan: Plan,
@@ -105,7 +92,7 @@ struct Prepared {
 
 /// Why a configuration cannot come into force.
 #[derive(Debug, thiserror::Error)]
-enum Unfit {
+pub(super) enum Unfit {
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error("{}: {}", .0, .0.cause)]
@@ -115,7 +102,7 @@ enum Unfit {
 }
 
 /// The service manager waits for the end of a reload, however it comes about.
-struct Reloading(Notifier);
+pub(super) struct Reloading(Notifier);
 
 impl Drop for Reloading {
     fn drop(&mut self) {
@@ -152,10 +139,11 @@ impl Control {
         let keepers = Keepers::new(upstreams.iter().cloned(), false);
         let (upstreams, to_workers) = watch::channel(upstreams);
         let (files, to_follower) = mpsc::unbounded_channel();
-        let config = source.map(|Source { path, contents }| {
-            let _nobody_yet = files.send(contents);
-            path
-        });
+        // Certificates are followed also where nothing else comes from a file.
+        let contents = source.as_ref().map(|source| source.contents.clone());
+        let contents = contents.unwrap_or_else(|| Contents::of(first.settings.files()));
+        let _nobody_yet = files.send(contents);
+        let config = source.map(|source| source.path);
         let token = Token::new(first.settings.admin.as_ref().and_then(|admin| admin.token));
         let live = Live::new(first.gateway.clone());
         let shown = Shown {
@@ -181,6 +169,8 @@ impl Control {
             changing: tokio::sync::Mutex::default(),
             upstreams,
             files,
+            missed: Mutex::default(),
+            again: Notify::new(),
         }));
         (control, Told { upstreams: to_workers, files: to_follower })
     }
@@ -193,6 +183,13 @@ impl Control {
     /// Starts what goes on beside the requests.
     pub(super) fn start_keepers(&self) {
         self.0.keepers.start();
+    }
+
+    /// Waits until every origin that is probed has been, but not for long.
+    pub(super) async fn probed(&self, at_most: Duration) {
+        let (in_force, _) = self.in_force();
+        let probed = in_force.upstreams.values().map(|upstream| upstream.probed());
+        let _in_time = tokio::time::timeout(at_most, futures_util::future::join_all(probed)).await;
     }
 
     /// Takes over from a process before this one.
@@ -217,10 +214,22 @@ impl Control {
 
     /// Keeps others from changing anything, unless what was changed last waits to be
     /// confirmed.
-    pub(super) async fn unchanging(&self) -> Result<impl Drop, Refused> {
+    pub(super) async fn unchanging(&self) -> Result<MutexGuard<'_, Changing>, Refused> {
         let changing = self.0.changing.lock().await;
         self.settle(&changing)?;
         Ok(changing)
+    }
+
+    /// Keeps others from changing anything for the moment that a change at run time
+    /// takes: one that comes while a successor is being built would be lost.
+    pub(super) fn steady(&self) -> Result<impl Drop, Refused> {
+        match self.0.changing.try_lock() {
+            Ok(steady) if !self.0.listeners.is_released() => Ok(steady),
+            _ => {
+                let why = "a reload or an upgrade is under way: ask again when it is over";
+                Err(Refused::Conflict(why.to_owned()))
+            }
+        }
     }
 
     /// Reads the configuration file again, and has what it says in force.
@@ -245,21 +254,29 @@ impl Control {
         let _reloading = (!how.plan_only).then(|| self.reloading());
         // What the files hold is noted before they are read, so that a change in
         // between is seen.
-        let known = self.files();
+        let (known, file) = (self.files(), path.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut contents = Contents::of(known);
             let settings = crate::config::load(&path);
-            if let Ok(settings) = &settings {
-                contents.note(settings.files());
-            }
+            // What is missing may be on its way.
+            contents.note(match &settings {
+                Ok(settings) => settings.files(),
+                Err(error) => error.sources().to_vec(),
+            });
             (contents, settings)
         });
+        let mut loaded = None;
         let prepared = match read.await {
             Ok((contents, settings)) => {
                 // What is only planned is still to be taken in when it is looked for.
                 if !how.plan_only {
-                    let _nobody_follows = self.0.files.send(contents);
+                    let _nobody_follows = self.0.files.send(contents.clone());
                 }
+                // Whoever asks for it by the API may think better of it.
+                if trigger != ReloadTrigger::Api {
+                    changing.is_not_rolled_back(&contents, &file)?;
+                }
+                loaded = Some(contents);
                 match settings {
                     Ok(settings) => self.prepare(settings, &[]).await,
                     Err(error) => Err(SetupError::from(error).into()),
@@ -269,9 +286,19 @@ impl Control {
         };
         match prepared {
             Ok(prepared) if how.plan_only => Ok(self.planned(&prepared)),
-            Ok(prepared) => Ok(self.commit(prepared, trigger, how.confirm, &mut changing)),
+            Ok(prepared) => {
+                let done = self.commit(prepared, trigger, how.confirm, &mut changing);
+                (changing.loaded, changing.rolled_back) = (loaded, None);
+                Ok(done)
+            }
             Err(unfit) if how.plan_only => Err(Refused::Invalid(unfit.report())),
-            Err(unfit) => Err(self.refuse(&unfit, trigger)),
+            Err(unfit) => {
+                let refused = self.refuse(&unfit, trigger);
+                // They may have been renewed, and a mistake in the configuration must
+                // not have those in use expire.
+                self.renew_certificates(changing.certificates(), |_| true).await;
+                Err(refused)
+            }
         }
     }
 
@@ -283,72 +310,26 @@ impl Control {
     pub async fn reload_with(&self, settings: Settings) -> Result<Reloaded, Refused> {
         let mut changing = self.0.changing.lock().await;
         self.settle(&changing)?;
+        // As in a reload from a file.
+        let (known, new) = (self.files(), settings.files());
+        let noted = move || Contents::of(known.into_iter().chain(new));
+        let noted = tokio::task::spawn_blocking(noted).await;
         match self.prepare(settings, &[]).await {
-            Ok(prepared) => Ok(self.commit(prepared, ReloadTrigger::Api, None, &mut changing)),
+            Ok(prepared) => {
+                let done = self.commit(prepared, ReloadTrigger::Api, None, &mut changing);
+                let _nobody_follows = noted.map(|contents| self.0.files.send(contents));
+                Ok(done)
+            }
             Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Api)),
         }
     }
 
-    /// Keeps a configuration that would be rolled back, and says which.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused::Conflict`] if none waits to be confirmed.
-    pub async fn keep(&self) -> Result<u64, Refused> {
-        let mut changing = self.0.changing.lock().await;
-        let Some((number, _)) = self.0.shown.lock().pending.take() else {
-            return Err(Refused::Conflict("no configuration waits to be confirmed".to_owned()));
-        };
-        changing.timer = None;
-        self.0.common.metrics.config_confirm_pending(false);
-        tracing::info!(generation = number, "the configuration is confirmed");
-        Ok(number)
-    }
-
-    /// Goes back to the configuration before the one in force.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused::Conflict`] if there is none; [`Refused::Invalid`] if it cannot be
-    /// used any more.
-    pub async fn back(&self) -> Result<Reloaded, Refused> {
-        let mut changing = self.0.changing.lock().await;
-        self.back_in(&mut changing).await
-    }
-
-    async fn back_in(&self, changing: &mut MutexGuard<'_, Changing>) -> Result<Reloaded, Refused> {
-        let Some(before) = &changing.before else {
-            return Err(Refused::Conflict("there is no configuration to go back to".to_owned()));
-        };
-        let _reloading = self.reloading();
-        match self.prepare(before.settings.clone(), &before.tls).await {
-            Ok(prepared) => {
-                let done = self.commit(prepared, ReloadTrigger::Rollback, None, changing);
-                // Back and forth would be a surprise to whoever asks twice.
-                changing.before = None;
-                Ok(done)
-            }
-            Err(unfit) => Err(self.refuse(&unfit, ReloadTrigger::Rollback)),
+    /// Whether one configuration may follow the other now. One that a process which
+    /// ends would bind addresses for is its successor's to have.
+    pub(super) fn settle(&self, _one_at_a_time: &MutexGuard<'_, Changing>) -> Result<(), Refused> {
+        if self.0.stopping.is_cancelled() || self.0.listeners.is_released() {
+            return Err(Refused::Conflict("this process is ending".to_owned()));
         }
-    }
-
-    /// Goes back because nobody confirmed `number`.
-    async fn expire(self, number: u64) {
-        let mut changing = self.0.changing.lock().await;
-        if self.0.shown.lock().pending.is_none_or(|(pending, _)| pending != number) {
-            return;
-        }
-        tracing::warn!(generation = number, "nobody confirmed the configuration: rolling back");
-        // This very task is the timer: it must not end itself half-way.
-        if let Some(timer) = changing.timer.take() {
-            let _runs_on = timer.detach();
-        }
-        // A failure has been told; the configuration in force stays.
-        let _told = self.back_in(&mut changing).await;
-    }
-
-    /// Whether one configuration may follow the other now.
-    fn settle(&self, _one_at_a_time: &MutexGuard<'_, Changing>) -> Result<(), Refused> {
         match self.pending() {
             None => Ok(()),
             Some(PendingConfirm { generation, left }) => Err(Refused::Conflict(format!(
@@ -361,7 +342,7 @@ impl Control {
 
     /// Builds and binds what `settings` say, beside what runs. `tls` are listeners
     /// that are to have the certificates they had.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         mut settings: Settings,
         tls: &[(Arc<str>, TlsAcceptor)],
@@ -395,7 +376,7 @@ impl Control {
     }
 
     /// Has what was prepared in force. Nothing here can fail.
-    fn commit(
+    pub(super) fn commit(
         &self,
         prepared: Prepared,
         trigger: ReloadTrigger,
@@ -414,9 +395,10 @@ impl Control {
         self.0.token.set(new.settings.admin.as_ref().and_then(|admin| admin.token));
         // Listeners last: what comes in by a new one finds the routes it is for.
         self.0.live.swap(new.gateway.clone());
-        new.succeed(&old, &self.0.keepers);
+        new.succeed(&old, &self.0.keepers, &self.0.common.metrics);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
+        tls::show(&new.acceptors(), &self.0.common.metrics);
         if let Some(log) = &self.0.common.log {
             log.configure(&new.settings.log.level);
         }
@@ -424,18 +406,24 @@ impl Control {
             changing.before = Some(Before { settings: old.settings.clone(), tls: old.acceptors() });
         }
         changing.timer = None;
-        let deadline = confirm.filter(|_| done.changed).map(|within| {
+        // What the watch over the file was quicker to bring in force is meant as well.
+        let is_new = done.changed || self.came_by_file(changing);
+        let deadline = confirm.filter(|_| is_new).map(|within| {
             let control = self.clone();
-            changing.timer = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let expiry = async move {
                 tokio::time::sleep(within).await;
                 control.expire(number).await;
-            })));
+            };
+            changing.timer = self.0.keepers.spawn(expiry);
             done.confirm_within = Some(within);
             tracing::warn!(generation = number, ?within, "to be confirmed, or it is rolled back");
             (number, Instant::now() + within)
         });
         done.generation = number;
         let metrics = &self.0.common.metrics;
+        if trigger != ReloadTrigger::Rollback {
+            tls::taken_in(&new.acceptors(), metrics);
+        }
         metrics.config_reloaded(trigger, result, number);
         metrics.config_confirm_pending(deadline.is_some());
         let mut shown = self.0.shown.lock();
@@ -448,8 +436,15 @@ impl Control {
         done
     }
 
+    /// Whether what is in force came by itself when its file changed, and can go back.
+    fn came_by_file(&self, changing: &Changing) -> bool {
+        let shown = self.0.shown.lock();
+        let last = shown.last.as_ref().map(|last| (last.trigger, last.result));
+        changing.before.is_some() && last == Some((ReloadTrigger::File, ReloadResult::Ok))
+    }
+
     /// Says that what was read cannot come into force.
-    fn refuse(&self, unfit: &Unfit, trigger: ReloadTrigger) -> Refused {
+    pub(super) fn refuse(&self, unfit: &Unfit, trigger: ReloadTrigger) -> Refused {
         let report = unfit.report();
         let trigger_name = trigger.as_str();
         tracing::error!(trigger = trigger_name, "the configuration in force stays:\n{report}");
@@ -463,16 +458,10 @@ impl Control {
     }
 
     /// Tells the service manager of a reload, and of its end when this is dropped.
-    fn reloading(&self) -> Reloading {
+    pub(super) fn reloading(&self) -> Reloading {
         let notifier = self.0.notifier.get().cloned().unwrap_or_default();
         notifier.reloading();
         Reloading(notifier)
-    }
-
-    /// What waits to be confirmed.
-    pub(super) fn pending(&self) -> Option<PendingConfirm> {
-        let (generation, at) = self.0.shown.lock().pending?;
-        Some(PendingConfirm { generation, left: at.saturating_duration_since(Instant::now()) })
     }
 
     /// The files that the configuration in force was made from.

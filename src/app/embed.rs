@@ -72,7 +72,7 @@ impl ProxyService {
         let mut in_force = self.inner.in_force.lock();
         let new = Generation::build(settings, &self.inner.common, Some(&*in_force))?;
         self.live.swap(new.gateway.clone());
-        new.succeed(&in_force, &self.inner.keepers);
+        new.succeed(&in_force, &self.inner.keepers, &self.inner.common.metrics);
         *in_force = new;
         Ok(())
     }

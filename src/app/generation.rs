@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
 use super::router::{Entry, Router, Terminus};
@@ -11,14 +13,14 @@ use super::{BuildError, Common};
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
 use crate::layers::{CacheLayer, RateLimitLayer};
-use crate::observe::{AccessLog, LogOutput};
+use crate::observe::{AccessLog, LogOutput, Metrics, Opened};
 use crate::route::{Action, Reply, Table};
 use crate::tls::TlsAcceptor;
 use crate::upstream::{Resolver, Upstream, UpstreamSettings};
 use crate::watch::Contents;
 
 /// One configuration, built. Nothing of it has happened to the one in force.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Generation {
     pub(super) settings: Settings,
     pub(super) gateway: Gateway,
@@ -28,6 +30,8 @@ pub(super) struct Generation {
     routes: HashMap<String, Built>,
     resolver: Arc<Resolver>,
     access_log: AccessLog,
+    /// The file that the log of before goes on in, once this is in force.
+    reopened: Mutex<Option<Opened>>,
     /// What the bundles hold that origins are trusted by: they may change under the
     /// same name.
     trusted: Contents,
@@ -74,7 +78,7 @@ impl Generation {
             Build { settings: &settings, common, old, tls, resolver: &resolver, trusted: &trusted };
         let upstreams = build.upstreams(&mut problems);
         let tls = build.acceptors(&mut problems);
-        let access_log = build.access_log(&mut problems);
+        let (access_log, reopened) = build.access_log(&mut problems);
         let routes = build.routes(&upstreams, &mut problems);
         let entries = settings.routes.iter().filter_map(|route| {
             let built = routes.get(&route.name)?;
@@ -95,6 +99,7 @@ impl Generation {
                     routes,
                     resolver,
                     access_log,
+                    reopened: Mutex::new(reopened),
                     trusted,
                 })
             }
@@ -104,7 +109,8 @@ impl Generation {
 
     /// Has what was built take effect outside of the request path, once requests
     /// take it: the upstreams are kept, and origins that left `old` are let go.
-    pub(super) fn succeed(&self, old: &Self, keepers: &Keepers) {
+    pub(super) fn succeed(&self, old: &Self, keepers: &Keepers, metrics: &Metrics) {
+        metrics.routes_are(|name| self.routes.contains_key(name));
         for (name, before) in &old.upstreams {
             match self.upstreams.get(name) {
                 Some(same) if Arc::ptr_eq(same, before) => {}
@@ -112,7 +118,22 @@ impl Generation {
                 None => before.leave(),
             }
         }
+        if let Some(reopened) = self.reopened.lock().take() {
+            self.access_log.go_on_in(reopened);
+        }
         keepers.replace(self.upstreams.values().cloned());
+    }
+
+    /// Has the access log go on in the file that has its name now, whatever becomes of
+    /// the configuration: what rotates logs asks for no more than that.
+    pub(super) fn reopen_log(&self) {
+        if !matches!(self.settings.access_log.output, LogOutput::File(_)) {
+            return;
+        }
+        match Opened::by(&self.settings.access_log) {
+            Ok(opened) => self.access_log.go_on_in(opened),
+            Err(error) => tracing::error!(%error, "the access log stays in the file that it had"),
+        }
     }
 
     /// The upstreams whose bundle of trusted certificates is another than it was,
@@ -245,21 +266,22 @@ impl Build<'_> {
         acceptors
     }
 
-    /// A file is opened anew each time: what rotates logs may have moved it.
-    fn access_log(&self, problems: &mut Vec<String>) -> AccessLog {
+    /// A file is opened anew each time: what rotates logs may have moved it. Its thread
+    /// stays, for exchanges that last keep to the log that they began with.
+    fn access_log(&self, problems: &mut Vec<String>) -> (AccessLog, Option<Opened>) {
         let settings = &self.settings.access_log;
-        match self.old {
-            Some(old)
-                if old.settings.access_log == *settings
-                    && !matches!(settings.output, LogOutput::File(_)) =>
-            {
-                old.access_log.clone()
+        let known = self.old.filter(|old| old.settings.access_log == *settings);
+        let opened = match (known, &settings.output) {
+            (Some(old), LogOutput::File(_)) => {
+                Opened::by(settings).map(|opened| (old.access_log.clone(), Some(opened)))
             }
-            _ => AccessLog::open(settings).unwrap_or_else(|error| {
-                problems.push(format!("the access log cannot be opened: {error}"));
-                AccessLog::off()
-            }),
-        }
+            (Some(old), _) => Ok((old.access_log.clone(), None)),
+            (None, _) => AccessLog::open(settings).map(|log| (log, None)),
+        };
+        opened.unwrap_or_else(|error| {
+            problems.push(format!("the access log cannot be opened: {error}"));
+            (AccessLog::off(), None)
+        })
     }
 
     fn routes(

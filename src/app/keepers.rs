@@ -1,9 +1,10 @@
 //! The background work of the upstreams in force.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::upstream::Upstream;
@@ -16,6 +17,9 @@ pub(super) struct Keepers {
     kept: Mutex<Vec<Kept>>,
     /// Whether all the work has been started.
     started: AtomicBool,
+    /// Where it was started. Whoever replaces upstreams of a proxy that listens may do
+    /// so in a runtime that ends.
+    runtime: OnceLock<Handle>,
 }
 
 #[derive(Debug)]
@@ -28,7 +32,8 @@ struct Kept {
 impl Keepers {
     pub(super) fn new(upstreams: impl IntoIterator<Item = Arc<Upstream>>, warm: bool) -> Self {
         let kept = upstreams.into_iter().map(|upstream| Kept { upstream, task: None });
-        Self { warm, kept: Mutex::new(kept.collect()), started: AtomicBool::new(false) }
+        let (kept, started) = (Mutex::new(kept.collect()), AtomicBool::new(false));
+        Self { warm, kept, started, runtime: OnceLock::new() }
     }
 
     /// Starts the work that has not started, if there is a runtime to run it.
@@ -36,7 +41,11 @@ impl Keepers {
         if self.started.load(Ordering::Relaxed) {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(current) = Handle::try_current() else { return };
+        self.start_on(self.runtime.get_or_init(|| current));
+    }
+
+    fn start_on(&self, runtime: &Handle) {
         let mut kept = self.kept.lock();
         for Kept { upstream, task } in &mut *kept {
             if task.is_none() {
@@ -48,6 +57,16 @@ impl Keepers {
             }
         }
         self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts a task where the work goes on; where that has not begun, on the caller's
+    /// runtime.
+    pub(super) fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<AbortOnDropHandle<()>> {
+        let runtime = self.runtime.get().cloned().or_else(|| Handle::try_current().ok())?;
+        Some(AbortOnDropHandle::new(runtime.spawn(task)))
     }
 
     /// Has these upstreams kept, and no others. The work for those that are kept
@@ -64,6 +83,47 @@ impl Keepers {
             .collect();
         self.started.store(false, Ordering::Relaxed);
         drop(kept);
-        self.start();
+        match self.runtime.get() {
+            Some(runtime) if !self.warm => self.start_on(runtime),
+            // It has not begun: nobody knows yet which runtime lasts.
+            None if !self.warm => {}
+            // A host's requests do it at the latest, in a runtime that is there.
+            _ => self.start(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::observe::Metrics;
+    use crate::upstream::{OriginSettings, UpstreamSettings};
+
+    fn upstream() -> Arc<Upstream> {
+        let origin = OriginSettings::new("http://127.0.0.1:1".parse().unwrap());
+        let settings = UpstreamSettings::new("test", vec![origin]);
+        Upstream::new(settings, Metrics::default(), Budget::unlimited()).unwrap()
+    }
+
+    #[test]
+    fn the_work_outlasts_the_runtime_of_whoever_replaces_upstreams() {
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (lasts, ends) = (runtime(), runtime());
+        let keepers = Keepers::new([upstream()], false);
+        lasts.block_on(async { keepers.start() });
+        ends.block_on(async { keepers.replace([upstream()]) });
+        drop(ends);
+        let finished = |kept: &Kept| kept.task.as_ref().unwrap().is_finished();
+        assert!(!keepers.kept.lock().iter().any(finished));
+    }
+
+    #[test]
+    fn nothing_begins_before_it_is_known_where() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let keepers = Keepers::new([upstream()], false);
+        runtime.block_on(async { keepers.replace([upstream()]) });
+        assert!(keepers.kept.lock().iter().all(|kept| kept.task.is_none()));
     }
 }

@@ -7,7 +7,9 @@
 
 mod bound;
 mod builder;
+mod changing;
 mod compose;
+mod confirm;
 mod control;
 #[cfg(feature = "cli")]
 pub mod demo;

@@ -31,7 +31,12 @@ impl Operator for Control {
     }
 
     fn reload(&self, reload: Reload) -> Reply<'_, Reloaded> {
-        Box::pin(self.reload_now(ReloadTrigger::Api, reload))
+        Box::pin(async move {
+            if !reload.plan_only {
+                self.reopen_log().await;
+            }
+            self.reload_now(ReloadTrigger::Api, reload).await
+        })
     }
 
     fn confirm(&self) -> Reply<'_, Confirmed> {
@@ -59,6 +64,7 @@ impl Operator for Control {
         origin: &str,
         change: &OriginChange,
     ) -> Result<OriginStatus, Refused> {
+        let _steady = self.steady()?;
         let changed = self.upstream(upstream)?.set_origin(origin, change);
         changed.map_err(|missing| Refused::NotFound(missing.to_string()))
     }
@@ -69,11 +75,13 @@ impl Operator for Control {
     }
 
     fn set_log_level(&self, level: Option<&str>) -> Result<LogFilter, Refused> {
+        let _steady = self.steady()?;
         let log = self.0.common.log.as_ref().ok_or_else(somebody_elses_log)?;
         log.set(level).map_err(Refused::Invalid)
     }
 
     fn set_rate_limit_dry_run(&self, route: &str, dry_run: bool) -> Result<(), Refused> {
+        let _steady = self.steady()?;
         let (in_force, _) = self.in_force();
         match in_force.rate_limit(route) {
             Some(limit) => {

@@ -20,6 +20,7 @@ use crate::observe::LogLevel;
 use crate::systemd::{self, Notifier};
 use crate::tls::{TicketKeys, Tickets, TlsError};
 use crate::upstream::OriginChange;
+use crate::watch::Contents;
 
 /// How long a successor may take until it is ready: to read its configuration,
 /// certificates and all.
@@ -55,6 +56,8 @@ pub(super) struct Carried {
     pub(super) tickets: Option<TicketKeys>,
     /// What somebody changed of origins at run time, by upstream.
     origins: HashMap<String, Vec<(String, OriginChange)>>,
+    /// Origins that probes say are down, and why, by upstream.
+    condemned: HashMap<String, Vec<(String, String)>>,
     /// Routes whose limit was switched, and how.
     dry_runs: Vec<(String, bool)>,
     log_level: Option<String>,
@@ -135,6 +138,11 @@ impl Beginning {
         proxy.bind_with(std::mem::take(&mut self.sockets))
     }
 
+    /// Whether another process serves until this one does.
+    pub(super) fn waits(&self) -> bool {
+        self.held_back.is_some() || self.predecessor.is_some()
+    }
+
     /// Waits until this process is to serve; no if it is to end instead.
     pub(super) async fn go(&mut self) -> bool {
         if let Some(HeldBack(go)) = self.held_back.take() {
@@ -185,6 +193,10 @@ impl Control {
     /// Why it did not come to that; this process serves on.
     pub async fn upgrade_now(&self) -> Result<u32, Refused> {
         let unchanging = self.unchanging().await?;
+        // A successor would begin with it.
+        if let Some(file) = &self.0.config {
+            unchanging.is_not_rolled_back(&Contents::of([file.clone()]), file)?;
+        }
         let Some(program) = self.0.program.get() else {
             let why = "this process cannot be followed by another of its kind";
             return Err(Refused::Unsupported(why.to_owned()));
@@ -220,6 +232,8 @@ impl Control {
         let pid = successor.pid();
         successor.go().await?;
         if let Some(notifier) = self.0.notifier.get() {
+            // The successor's first sign of life came too early to be believed.
+            notifier.alive();
             notifier.main_pid(pid);
         }
         self.0.listeners.release();
@@ -229,11 +243,13 @@ impl Control {
     fn carried(&self) -> Carried {
         let (in_force, generation) = self.in_force();
         let upstreams = in_force.upstreams.iter();
-        let origins = upstreams.map(|(name, upstream)| (name.clone(), upstream.overrides()));
+        let origins = upstreams.clone().map(|(name, of)| (name.clone(), of.overrides()));
+        let condemned = upstreams.map(|(name, of)| (name.clone(), of.condemned()));
         Carried {
             generation,
             tickets: Some(self.0.common.tickets.keys()),
             origins: origins.collect(),
+            condemned: condemned.collect(),
             dry_runs: in_force.dry_runs(),
             kept_files: self.0.listeners.kept_files(),
             log_level: self.0.common.log.as_ref().and_then(|log| log.get().by_operator()),
@@ -247,6 +263,11 @@ impl Carried {
         for (name, changes) in &self.origins {
             if let Some(upstream) = generation.upstreams.get(name) {
                 upstream.take_over(changes.iter().cloned());
+            }
+        }
+        for (name, condemned) in &self.condemned {
+            if let Some(upstream) = generation.upstreams.get(name) {
+                upstream.take_for_down(condemned.iter().cloned());
             }
         }
         for (route, dry_run) in &self.dry_runs {

@@ -14,9 +14,9 @@ use crate::config::LogSettings;
 use crate::observe::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 
 /// Starts the log. `RUST_LOG` overrules the configured level, until somebody sets
-/// another by hand.
+/// another by hand. Where it is empty it says nothing, and does not mean no log.
 pub(super) fn start_log(settings: &LogSettings) -> Arc<dyn LogLevel> {
-    let environment = std::env::var("RUST_LOG").ok().filter(|text| parsed(text).is_ok());
+    let environment = std::env::var("RUST_LOG").ok().filter(|text| says_a_level(text));
     let styled = io::stderr().is_terminal();
     let (log, level) = log(settings, environment, io::stderr, styled);
     if let Err(error) = tracing::dispatcher::set_global_default(log) {
@@ -89,6 +89,10 @@ impl State {
             _ => parsed(&format!("h2=error,{level}")),
         }
     }
+}
+
+fn says_a_level(text: &str) -> bool {
+    !text.trim().is_empty() && parsed(text).is_ok()
 }
 
 fn parsed(text: &str) -> Result<EnvFilter, String> {
@@ -221,6 +225,12 @@ mod tests {
         let set = level.set(Some("tollgate::upstream=debug,warn")).unwrap();
         assert_eq!((set.from, &*set.configured), (LogLevelSource::Operator, "info"));
         assert_eq!(level.set(None).unwrap().level, "info");
+    }
+
+    #[test]
+    fn an_empty_variable_says_nothing() {
+        assert!(!says_a_level("") && !says_a_level(" "));
+        assert!(says_a_level("off") && says_a_level("info,tollgate::upstream=debug"));
     }
 
     #[test]

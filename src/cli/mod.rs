@@ -264,10 +264,50 @@ fn config_path(given: Option<PathBuf>) -> PathBuf {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Commands in a document: lines of its code, and what it quotes in a sentence.
+    fn commands(text: &str) -> Vec<&str> {
+        let mut block = None;
+        let mut commands = Vec::new();
+        for line in text.lines() {
+            match (line.strip_prefix("```"), block) {
+                (Some(info), None) => block = Some(info),
+                (Some(_), Some(_)) => block = None,
+                // What is typed there stands beside what is answered.
+                (None, Some("console")) => commands.extend(line.strip_prefix("$ ")),
+                (None, Some("sh")) => commands.push(line),
+                (None, Some(_)) => {}
+                (None, None) => commands.extend(line.split('`').skip(1).step_by(2)),
+            }
+        }
+        // The crate's line in a Cargo.toml begins alike.
+        commands.retain(|line| line.starts_with("tollgate ") && !line.starts_with("tollgate ="));
+        commands
+    }
+
+    #[test]
+    fn the_documents_name_commands_that_there_are() {
+        for document in ["README.md", "docs/operations.md", "docs/configuration.md"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+            let text = std::fs::read_to_string(path).unwrap();
+            let commands = commands(&text);
+            assert!(!commands.is_empty(), "{document}");
+            for command in commands {
+                let words = command.split('#').next().unwrap_or_default().split_whitespace();
+                let named_only = words.clone().count() == 2;
+                match Cli::try_parse_from(words).map_err(|error| error.kind()) {
+                    Ok(_) | Err(ErrorKind::DisplayHelp) => {}
+                    Err(ErrorKind::MissingRequiredArgument) if named_only => {}
+                    Err(kind) => panic!("{document}: {command}: {kind}"),
+                }
+            }
+        }
     }
 
     #[test]

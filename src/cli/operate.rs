@@ -167,7 +167,10 @@ impl Asked {
         text: impl FnOnce(&Value) -> String,
     ) -> Result<(), Failure> {
         self.asks(method, path, body, patience, text).map_err(|failure| match failure {
-            Failure::Rejected(report) => Failure::Misconfigured(report),
+            Failure::Rejected(report) => Failure::Misconfigured(format!(
+                "{}\n\nNothing has changed: the configuration in force stays.",
+                report.trim_end()
+            )),
             other => other,
         })
     }

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use super::log::start_log;
 use super::message;
-use crate::admin::Reload;
+use crate::admin::{Refused, Reload};
 use crate::app::{Beginning, Bound, Control, Ended, Proxy, SetupError};
 use crate::config::Settings;
 use crate::observe::{LogOutput, ReloadTrigger};
@@ -27,7 +27,9 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     // First of all: it takes what it was given by number.
     let mut beginning = Beginning::from_env().map_err(Failure::io("cannot take over"))?;
     let bound = bind(path, &mut beginning).inspect_err(|failure| {
-        beginning.failed(&message(failure));
+        // The predecessor says who it is that cannot serve.
+        let message = message(failure);
+        beginning.failed(message.strip_prefix("tollgate: ").unwrap_or(&message));
     })?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
@@ -59,18 +61,26 @@ fn follow_signals(control: Control) -> io::Result<()> {
     let mut upgrade = signal(SignalKind::user_defined2())?;
     tokio::spawn(async move {
         loop {
-            // What comes of it is logged where it is known.
             tokio::select! {
                 Some(()) = hangup.recv() => {
-                    let _told = control.reload_now(ReloadTrigger::Signal, Reload::default()).await;
+                    // Also if the configuration is refused: logs are rotated like this.
+                    control.reopen_log().await;
+                    let told = control.reload_now(ReloadTrigger::Signal, Reload::default()).await;
+                    refused("SIGHUP", told.err());
                 }
-                Some(()) = upgrade.recv() => {
-                    let _told = control.upgrade_now().await;
-                }
+                Some(()) = upgrade.recv() => refused("SIGUSR2", control.upgrade_now().await.err()),
             }
         }
     });
     Ok(())
+}
+
+/// What comes of a signal is logged where it is known; but for what is not begun at
+/// all, as whoever asks by other ways is told.
+fn refused(signal: &str, refused: Option<Refused>) {
+    if let Some(Refused::Conflict(why) | Refused::Unsupported(why)) = refused {
+        tracing::warn!("{signal} has no effect: {why}");
+    }
 }
 
 /// A runtime for everything but the connections, which have workers of their own.

@@ -64,8 +64,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
         return Err(problems.into_error(path));
     }
     let mut settings = read(Table::root(&document, &problems), base);
+    if !problems.is_empty() {
+        return Err(problems.into_error(path));
+    }
     settings.sources = problems.take_sources();
-    if problems.is_empty() { Ok(settings) } else { Err(problems.into_error(path)) }
+    Ok(settings)
 }
 
 fn read(mut root: Table<'_>, base: &Path) -> Settings {

@@ -33,6 +33,7 @@ pub struct LoadError {
     path: PathBuf,
     text: String,
     problems: Vec<Problem>,
+    sources: Vec<PathBuf>,
 }
 
 /// Collects problems while a configuration is read, and what it is read from.
@@ -95,7 +96,8 @@ impl<'a> Problems<'a> {
         let mut problems = self.found.into_inner();
         problems.sort_by_key(|problem| problem.span.start);
         let text = concealed(self.text, &self.secrets.into_inner());
-        LoadError { path: path.to_owned(), text, problems }
+        let sources = self.sources.into_inner();
+        LoadError { path: path.to_owned(), text, problems, sources }
     }
 }
 
@@ -131,13 +133,21 @@ impl LoadError {
             hint: Some(hint),
             span: 0..0,
         };
-        Self { path: path.to_owned(), text: String::new(), problems: vec![problem] }
+        let (text, problems, sources) = (String::new(), vec![problem], Vec::new());
+        Self { path: path.to_owned(), text, problems, sources }
     }
 
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The other files that it names, as far as it could be read: one that is missing
+    /// may be all that is wrong.
+    #[must_use]
+    pub fn sources(&self) -> &[PathBuf] {
+        &self.sources
     }
 
     /// Everything that is wrong, in the order of the file.

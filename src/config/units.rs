@@ -266,6 +266,7 @@ pub(super) fn file(value: &Value<'_>, base: &Path) -> Fits<PathBuf> {
         }
         Ok(_) => Ok(path),
         Err(error) => {
+            value.comes_from(&path);
             let misfit = Misfit::new(format!("{} cannot be read: {error}", path.display()));
             let missing = error.kind() == std::io::ErrorKind::NotFound;
             Err(if missing && path.to_string_lossy().contains("demo") {

@@ -17,12 +17,11 @@ pub enum UpgradeError {
     )]
     EndsContainer(&'static str),
     /// The program is missing, or cannot be executed.
-    #[error("cannot start {}", program.display())]
+    #[error("cannot start {}: {cause}", program.display())]
     CannotStart {
         /// The program's path.
         program: PathBuf,
         /// What the system said.
-        #[source]
         cause: io::Error,
     },
     /// It ended without a word. What it had to say is in its log.
@@ -56,6 +55,6 @@ pub enum UpgradeError {
     #[error("the new process said what no tollgate says: {0}")]
     Unintelligible(String),
     /// The system has no socket or no process to spare.
-    #[error("cannot hand over")]
+    #[error("cannot hand over: {0}")]
     Io(#[from] io::Error),
 }

@@ -21,6 +21,9 @@ pub(super) const BATCH: usize = 253;
 /// Room for a batch of sockets beside a message, in bytes.
 const SPACE: usize = rustix::cmsg_space!(ScmRights(BATCH));
 
+/// How much is shown of what is not understood, in bytes.
+const BEGINNING: usize = 24;
+
 /// What both say first. It stays as it is in every version, for it is what tells
 /// them that they are of versions that do not go together.
 #[derive(Debug, Deserialize, Serialize)]
@@ -72,8 +75,9 @@ pub(super) fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
 
 pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> io::Result<T> {
     serde_json::from_slice(line).map_err(|_| {
-        let line = String::from_utf8_lossy(line);
-        let said = format!("not a word of the handover: {}", line.trim_end());
+        // No more of it than tells what it is: there may be keys in the rest.
+        let begins = String::from_utf8_lossy(&line[..line.len().min(BEGINNING)]);
+        let said = format!("not a word of the handover: {}", begins.trim_end());
         io::Error::new(io::ErrorKind::InvalidData, said)
     })
 }

@@ -56,7 +56,14 @@ struct Waiting {
     woken: AtomicBool,
     ending: AtomicBool,
     dropped: AtomicU64,
+    /// What is written to from now on, instead of what was.
+    instead: Mutex<Option<Output>>,
 }
+
+type Output = Box<dyn Write + Send>;
+
+/// What a log is written to, opened.
+pub struct Opened(Option<Output>);
 
 #[derive(Default)]
 struct Batch {
@@ -104,18 +111,17 @@ impl AccessLog {
     ///
     /// The file cannot be opened for appending, or the system refuses a thread.
     pub fn open(settings: &AccessLogSettings) -> io::Result<Self> {
-        let output: Box<dyn Write + Send> = match &settings.output {
-            LogOutput::Off => return Ok(Self::off()),
-            LogOutput::Stdout => Box::new(io::stdout()),
-            LogOutput::Stderr => Box::new(io::stderr()),
-            LogOutput::File(path) => {
-                let opened = OpenOptions::new().create(true).append(true).open(path);
-                Box::new(opened.map_err(|error| {
-                    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-                })?)
-            }
-        };
-        Self::to(output, settings.format)
+        Self::to(Opened::by(settings)?, settings.format)
+    }
+
+    /// Writes to `opened` from now on, as every clone does. What was written to before
+    /// is closed, also if nothing more is to be written.
+    pub fn go_on_in(&self, opened: Opened) {
+        if let (Some(writer), Opened(Some(output))) = (&self.0, opened) {
+            *writer.waiting.instead.lock() = Some(output);
+            writer.waiting.woken.store(true, Ordering::Release);
+            writer.thread.unpark();
+        }
     }
 
     /// A log that writes nothing.
@@ -124,7 +130,8 @@ impl AccessLog {
         Self(None)
     }
 
-    fn to(output: Box<dyn Write + Send>, format: AccessLogFormat) -> io::Result<Self> {
+    fn to(opened: Opened, format: AccessLogFormat) -> io::Result<Self> {
+        let Opened(Some(output)) = opened else { return Ok(Self::off()) };
         let waiting = Arc::new(Waiting::default());
         let shared = waiting.clone();
         let (open, written) = sync_channel(0);
@@ -160,6 +167,33 @@ impl AccessLog {
     }
 }
 
+impl Opened {
+    /// Opens what these settings name.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened for appending.
+    pub fn by(settings: &AccessLogSettings) -> io::Result<Self> {
+        Ok(Self(match &settings.output {
+            LogOutput::Off => None,
+            LogOutput::Stdout => Some(Box::new(io::stdout())),
+            LogOutput::Stderr => Some(Box::new(io::stderr())),
+            LogOutput::File(path) => {
+                let opened = OpenOptions::new().create(true).append(true).open(path);
+                Some(Box::new(opened.map_err(|error| {
+                    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+                })?))
+            }
+        }))
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opened").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         self.waiting.ending.store(true, Ordering::Release);
@@ -170,7 +204,7 @@ impl Drop for Writer {
     }
 }
 
-fn write_lines(waiting: &Waiting, mut output: Box<dyn Write + Send>) {
+fn write_lines(waiting: &Waiting, mut output: Output) {
     let mut batch = Batch::default();
     let mut failing = false;
     loop {
@@ -185,6 +219,10 @@ fn write_lines(waiting: &Waiting, mut output: Box<dyn Write + Send>) {
             std::thread::park_timeout(GATHER);
         }
         waiting.woken.store(false, Ordering::Release);
+        let instead = waiting.instead.lock().take();
+        if let Some(instead) = instead {
+            output = instead;
+        }
         for buffer in &waiting.buffers {
             {
                 let mut waiting = buffer.lock();
@@ -241,6 +279,33 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_goes_on_in_another_file_lets_go_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("access.log"), dir.path().join("moved"));
+        let settings =
+            AccessLogSettings { output: LogOutput::File(path.clone()), ..Default::default() };
+        let log = AccessLog::open(&settings).unwrap();
+        let (clone, exchange) = (log.clone(), exchange("/x"));
+        clone.write(&exchange);
+        let lines = |path| std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
+        while lines(&path) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::fs::rename(&path, &moved).unwrap();
+        log.go_on_in(Opened::by(&settings).unwrap());
+        let held = || {
+            let links = std::fs::read_dir("/proc/self/fd").unwrap();
+            links.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == moved))
+        };
+        while held() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        clone.write(&exchange);
+        drop((log, clone));
+        assert_eq!((lines(&path), lines(&moved)), (1, 1));
+    }
+
+    #[test]
     fn a_log_that_cannot_be_opened_says_which() {
         let settings = AccessLogSettings {
             output: LogOutput::File("/nonexistent/access.log".into()),
@@ -274,7 +339,8 @@ mod tests {
             }
         }
         let (let_go, stalled) = std::sync::mpsc::channel();
-        let log = AccessLog::to(Box::new(Stalled(stalled)), AccessLogFormat::Text).unwrap();
+        let log =
+            AccessLog::to(Opened(Some(Box::new(Stalled(stalled)))), AccessLogFormat::Text).unwrap();
         let exchange = exchange("/x");
         for _ in 0..100_000 {
             log.write(&exchange);

@@ -73,6 +73,12 @@ impl Metrics {
         self.certificates().0.lock().retain(|listener, _| listeners.contains(listener));
     }
 
+    /// Whether the certificates of a listener are those in its files, as far as is
+    /// known: a reload of the configuration may have brought others.
+    pub fn certificates_current(&self, listener: &Arc<str>, current: bool) {
+        self.certificates().update(listener, |of| of.last_ok = current);
+    }
+
     /// The certificates of a listener were read again.
     pub fn certificates_reloaded(&self, listener: &Arc<str>, reload: CertificateReload) {
         self.certificates().update(listener, |of| {

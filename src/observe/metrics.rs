@@ -20,6 +20,7 @@ use super::memory::Memory;
 use super::origins::Origins;
 use super::reloads::Reloads;
 use super::routes::RouteCounts;
+use super::tasks::Tasks;
 use super::workers::WorkerConnections;
 use crate::budget::Budget;
 use crate::context::{Facts, Route};
@@ -103,6 +104,7 @@ pub(super) struct Families {
     routes: RouteCounts,
     memory: Memory,
     caches: Caches,
+    tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
     dry_runs: DryRuns,
@@ -126,6 +128,7 @@ impl Default for Families {
             routes: RouteCounts::default(),
             memory: Memory::default(),
             caches: Caches::default(),
+            tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
             dry_runs: DryRuns::default(),
@@ -161,6 +164,7 @@ impl Families {
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
         registry.register_collector(Box::new(self.caches.clone()));
+        registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
         self.dry_runs.register(registry);
@@ -191,6 +195,10 @@ impl Metrics {
 
     pub(super) fn caches(&self) -> &Caches {
         &self.0.caches
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     pub(super) fn reloads(&self) -> &Reloads {
@@ -244,6 +252,12 @@ impl Metrics {
     #[must_use]
     pub fn route(&self, name: &Arc<str>) -> Arc<Route> {
         self.0.routes.route(name)
+    }
+
+    /// There are no routes but those that are `known`: what was counted of others is
+    /// not told any more.
+    pub fn routes_are(&self, known: impl Fn(&str) -> bool) {
+        self.0.routes.retain(known);
     }
 
     /// An exchange is over.

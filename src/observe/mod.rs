@@ -14,9 +14,10 @@ mod origins;
 mod reloads;
 mod routes;
 mod settings;
+mod tasks;
 mod workers;
 
-pub use access_log::AccessLog;
+pub use access_log::{AccessLog, Opened};
 pub use cache::{CacheCounts, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use dry_runs::DryRunCount;

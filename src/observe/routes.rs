@@ -60,6 +60,12 @@ impl RouteCounts {
         Arc::new(Route { name: name.clone(), series: self.series(name) })
     }
 
+    /// Forgets all routes but these. An exchange of one that is gone is counted where
+    /// nobody looks any more.
+    pub(super) fn retain(&self, known: impl Fn(&str) -> bool) {
+        self.0.write().retain(|name, _| &**name == NO_ROUTE || known(name));
+    }
+
     /// Counts an exchange that is over.
     pub(super) fn count(&self, facts: &Facts, record: &Record) {
         let route = record.route.as_deref();

@@ -29,7 +29,7 @@ pub use certificates::CertificateChange;
 pub use facts::CertificateFacts;
 pub use settings::{CertificateSettings, TlsSettings, TlsVersion};
 pub use tickets::{TicketKeys, Tickets};
-pub use watch::{keep_watch, reload, show};
+pub use watch::{keep_watch, reload, show, taken_in};
 
 use crate::context::{Hosts, TlsFacts};
 use crate::error::cause_of;
@@ -119,7 +119,8 @@ impl TlsAcceptor {
     }
 
     /// The acceptor of a listener whose settings may have changed, which takes the
-    /// tickets of this one. Nothing happens to this one.
+    /// tickets of this one. Nothing happens to this one; it is this one if nothing is
+    /// different, so that whoever has either follows the files.
     ///
     /// # Errors
     ///
@@ -131,8 +132,13 @@ impl TlsAcceptor {
         http2: bool,
     ) -> Result<Self, TlsError> {
         let new = Self::new(settings, http1, http2, &self.0.tickets)?;
-        must_not_be_worse(&new.0.certificates.load(), &self.0.certificates.load())?;
-        Ok(new)
+        let (read, running) = (new.0.certificates.load(), self.0.certificates.load());
+        must_not_be_worse(&read, &running)?;
+        let same = new.0.settings == self.0.settings
+            && new.0.base.alpn_protocols == self.0.base.alpn_protocols
+            && read.changes(&running).is_empty();
+        drop((read, running));
+        Ok(if same { self.clone() } else { new })
     }
 
     /// Reads all its files again and shows what they hold to whoever connects from now
@@ -188,6 +194,11 @@ impl TlsAcceptor {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// The files are what is in use.
+    fn settle(&self) {
+        self.0.failed.store(false, Ordering::Relaxed);
     }
 
     /// What it was told.

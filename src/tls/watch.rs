@@ -64,14 +64,25 @@ fn report(
     show_one(listener, acceptor, metrics);
 }
 
-/// Tells the metrics which certificates are in use: those of these listeners, and no
-/// others.
+/// Tells the metrics which certificates are in use, and whether they are those in the
+/// files: those of these listeners, and no others.
 pub fn show(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
     let listeners: Vec<_> = in_use.iter().map(|(listener, _)| listener.clone()).collect();
     metrics.certificates_only_of(&listeners);
     for (listener, acceptor) in in_use {
         show_one(listener, acceptor, metrics);
+        metrics.certificates_current(listener, !acceptor.has_failed());
     }
+}
+
+/// Tells the metrics of certificates that have just been read with a configuration
+/// which is in force now: whatever failed before is settled.
+pub fn taken_in(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
+    for (listener, acceptor) in in_use {
+        acceptor.settle();
+        metrics.certificates_reloaded(listener, CertificateReload::Unchanged);
+    }
+    show(in_use, metrics);
 }
 
 fn show_one(listener: &Arc<str>, acceptor: &TlsAcceptor, metrics: &Metrics) {

@@ -68,6 +68,16 @@ impl Upstream {
         }
     }
 
+    /// Waits until each of its origins has been probed, if any is. It has to be
+    /// [kept](Self::keep) meanwhile.
+    pub async fn probed(&self) {
+        const LOOK: Duration = Duration::from_millis(10);
+        let waits = |member: &Member| member.origin.standing().last_probe().is_none();
+        while self.settings.health.is_some() && self.members.load().iter().any(waits) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn bring_back(&self) {
         loop {
             // Whoever's time has passed since the rotation was published is in

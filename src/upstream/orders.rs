@@ -143,6 +143,31 @@ impl Upstream {
         overrides.into_iter().collect()
     }
 
+    /// The origins that probes say are down, and why.
+    #[must_use]
+    pub fn condemned(&self) -> Vec<(String, String)> {
+        let members = self.members.load();
+        let down = members.iter().filter(|member| member.origin.is_condemned()).map(|member| {
+            let reason = member.origin.standing().reason();
+            (member.origin.name().to_owned(), reason.as_deref().unwrap_or_default().to_owned())
+        });
+        down.collect()
+    }
+
+    /// Takes the word of another process's probes that these are down, until its own
+    /// say otherwise. Without a health check nobody ever would, and they are asked.
+    pub fn take_for_down(&self, condemned: impl IntoIterator<Item = (String, String)>) {
+        if self.settings.health.is_none() {
+            return;
+        }
+        let members = self.members.load_full();
+        for (name, reason) in condemned {
+            let mut named = members.iter().filter(|member| member.origin.name() == name);
+            named.by_ref().for_each(|member| member.origin.standing().condemn(&reason));
+        }
+        self.publish();
+    }
+
     /// Makes these changes, which another process had been told of. Those to
     /// origins that are not there are made if name servers tell of them.
     pub fn take_over(&self, overrides: impl IntoIterator<Item = (String, OriginChange)>) {
@@ -231,7 +256,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::observe::Metrics;
-    use crate::upstream::{OriginSettings, UpstreamSettings};
+    use crate::upstream::{HealthCheck, OriginSettings, Probe, UpstreamSettings, Verdict};
 
     #[test]
     fn a_change_says_what_it_changes_and_nothing_else() {
@@ -264,5 +289,37 @@ mod tests {
         let status = upstream.set_origin("http://127.0.0.1:1", &reset).unwrap();
         assert_eq!((status.weight, status.configured_weight), (1, 1));
         assert!(upstream.overrides().is_empty());
+    }
+
+    #[test]
+    fn another_process_is_believed_about_what_is_down_where_probes_can_say_otherwise() {
+        let settings = |probed: bool| {
+            let origins = ["http://127.0.0.1:1", "http://127.0.0.1:2"];
+            let origins = origins.map(|url| OriginSettings::new(url.parse().unwrap()));
+            let mut settings = UpstreamSettings::new("api", origins.into());
+            settings.health = probed.then(|| HealthCheck::new(Probe::Tcp));
+            settings
+        };
+        let fresh = |probed| {
+            Upstream::new(settings(probed), Metrics::default(), Budget::unlimited()).unwrap()
+        };
+        let asked = |upstream: &Upstream| {
+            let rotation = upstream.rotation();
+            rotation.origins.iter().map(|origin| origin.url().port).collect::<Vec<_>>()
+        };
+        let (before, after) = (fresh(true), fresh(true));
+        before.report(&before.origins()[0], Verdict::ProbeFailed("it is broken".into()));
+        after.take_for_down(before.condemned());
+        assert_eq!(asked(&after), [2]);
+        assert_eq!(after.status().origins[0].reason.as_deref(), Some("it is broken"));
+        // Its own probes bring the origin back as they would any other.
+        for _ in 0..2 {
+            after.report(&after.origins()[0], Verdict::ProbeOk);
+        }
+        assert_eq!(asked(&after), [1, 2]);
+
+        let unprobed = fresh(false);
+        unprobed.take_for_down(before.condemned());
+        assert_eq!(asked(&unprobed), [1, 2]);
     }
 }

@@ -101,6 +101,13 @@ impl Standing {
         self.health.lock().last_probe = Some(Instant::now());
     }
 
+    /// Probes of another process say that it is down.
+    pub(super) fn condemn(&self, reason: &str) {
+        let mut health = self.health.lock();
+        (health.down, health.against, health.probed) = (true, 0, true);
+        health.reason = Some(reason.into());
+    }
+
     /// Nobody probes it any more, so what probes said is void.
     pub(super) fn is_not_probed(&self) {
         let mut health = self.health.lock();

@@ -14,6 +14,7 @@ mod config;
 mod defects;
 mod deploy;
 mod dns;
+mod docs;
 mod errors;
 mod forwarding;
 mod grpc;
@@ -22,6 +23,7 @@ mod h2_origins;
 mod h2_pool;
 mod life;
 mod listeners;
+#[cfg(target_os = "linux")]
 mod nothing_dropped;
 mod observe;
 mod origin_requests;

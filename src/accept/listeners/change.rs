@@ -51,6 +51,7 @@ impl Listeners {
         let mut state = state.lock();
         state.leaving.retain(|gate| gate.is_open());
         let mut kept = kept(&state, settings);
+        let mut stay: Vec<_> = kept.iter().flatten().flatten().cloned().collect();
         let mut change =
             Change { listeners: Vec::new(), terms: Vec::new(), table: Acceptors::new() };
         for (index, (settings, tls)) in settings.iter().zip(tls).enumerate() {
@@ -62,13 +63,19 @@ impl Listeners {
             for (place, address) in settings.addresses.iter().enumerate() {
                 let gate = match kept[index][place].take() {
                     Some(gate) => gate,
-                    None => Arc::new(state.bind(address, terms, shared, inherited).map_err(
-                        |cause| BindError {
+                    None => {
+                        let given = inherited.addresses().any(|given| given == address);
+                        let bound = if given { Ok(()) } else { apart(address, &stay) };
+                        let bound =
+                            bound.and_then(|()| state.bind(address, terms, shared, inherited));
+                        let gate = Arc::new(bound.map_err(|cause| BindError {
                             listener: settings.name.clone(),
                             address: address.clone(),
                             cause,
-                        },
-                    )?),
+                        })?);
+                        stay.push(gate.clone());
+                        gate
+                    }
                 };
                 change.table.insert(gate.id, acceptor.clone());
                 change.terms.push((gate.clone(), terms));
@@ -169,6 +176,16 @@ fn kept(state: &State, settings: &[ListenerSettings]) -> Vec<Vec<Option<Arc<Gate
         }
     }
     kept
+}
+
+/// Says no to an address that overlaps with another that is going to be bound beside
+/// it: the system lets this process have both, but not the next one.
+fn apart(address: &ListenAddress, stay: &[Arc<Gate>]) -> std::io::Result<()> {
+    let ListenAddress::Tcp(address) = *address else { return Ok(()) };
+    let near = |gate: &&Arc<Gate>| address.port() != 0 && overlap(&gate.bound, address);
+    let Some(other) = stay.iter().find(near) else { return Ok(()) };
+    let message = format!("it overlaps with {}, which is listened on already", other.bound);
+    Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, message))
 }
 
 /// Whether what is bound to the one keeps others from the other, unless they share.

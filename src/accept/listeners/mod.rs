@@ -222,6 +222,12 @@ impl Listeners {
         self.0.released.cancel();
     }
 
+    /// Whether another process has the sockets.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.0.released.is_cancelled()
+    }
+
     /// Resolves once [`Listeners::release`] was called.
     pub async fn released(&self) {
         self.0.released.cancelled().await;

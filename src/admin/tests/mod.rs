@@ -412,3 +412,43 @@ async fn the_status_is_told_with_units() {
     assert_eq!(told["last_reload"], Value::Null);
     assert_eq!(told["needs_restart"], json!(["server.workers"]));
 }
+
+#[tokio::test]
+async fn who_is_being_answered_at_the_end_is_answered() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use crate::accept::{ConnectionLimits, Inherited, Listeners, Permits, Shared};
+    use crate::budget::Budget;
+
+    let permits = Permits::new(ConnectionLimits::default(), Budget::unlimited());
+    let (metrics, drain) = (Metrics::default(), drain::Watcher::never());
+    let shared = Shared { workers: 1, permits, metrics, drain };
+    let none = Listeners::bind(&[], Vec::new(), shared, &mut Inherited::default()).unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let state = plain_state().operated_by(Arc::new(Noting::default()));
+    // As in a process, everything is over when this is.
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let socket = none.beside(socket).unwrap();
+            serve(socket, state, async { drop(ended.await) }).await.unwrap();
+        });
+    });
+    let _idle = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "POST /api/upgrade HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+                Content-Type: application/json\r\nContent-Length: 2\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = [0; 25];
+    client.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    end.send(()).unwrap();
+    client.write_all(b"{}").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    tokio::task::spawn_blocking(|| process.join().unwrap()).await.unwrap();
+}

@@ -8,7 +8,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,9 @@ use crate::admin::{self, AdminState, Readiness};
 use crate::budget::Budget;
 use crate::config::Settings;
 use crate::drain;
+
+/// How long a process that takes over from another looks at its origins first.
+const FIRST_PROBES: Duration = Duration::from_secs(5);
 
 /// A proxy whose listeners are bound.
 #[derive(Debug)]
@@ -137,8 +142,9 @@ impl Bound {
         let listeners = &inner.listeners;
         listeners.enlist(workers)?;
         control.start_keepers();
+        count_tasks(&control);
         let mut shutdown = pin!(shutdown);
-        if !goes(&mut beginning, shutdown.as_mut()).await {
+        if !goes(&control, &mut beginning, shutdown.as_mut()).await {
             listeners.close();
             stop.cancel();
             workers::join(threads).await;
@@ -158,7 +164,7 @@ impl Bound {
         beginning.serving();
         let _signs_of_life = follow::signs_of_life(&control, &beginning.notifier);
         let handed_over = tokio::select! {
-            () = shutdown => false,
+            () = shutdown.as_mut() => false,
             () = listeners.released() => true,
         };
         ready.end();
@@ -168,7 +174,12 @@ impl Bound {
             beginning.notifier.stopping();
             beginning.notifier.extend_timeout(ending.longest());
         }
-        let ended = ending.carry_out(drain).await;
+        let mut drained = pin!(ending.carry_out(drain));
+        let ended = tokio::select! {
+            ended = drained.as_mut() => ended,
+            // It ends already; but whoever tells it twice is to be heard.
+            () = shutdown, if handed_over => drained.await,
+        };
         stop.cancel();
         listeners.close();
         if let Some(admin) = admin {
@@ -180,10 +191,21 @@ impl Bound {
 }
 
 /// Whether this process is to serve, once that is known.
-async fn goes(beginning: &mut Beginning, shutdown: Pin<&mut impl Future<Output = ()>>) -> bool {
+async fn goes(
+    control: &Control,
+    beginning: &mut Beginning,
+    shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> bool {
+    let goes = async {
+        if beginning.waits() {
+            // Whoever serves meanwhile knows which origins are not to be asked.
+            control.probed(FIRST_PROBES).await;
+        }
+        beginning.go().await
+    };
     tokio::select! {
         biased;
-        goes = beginning.go() => goes,
+        goes = goes => goes,
         // Nothing has been accepted: the sockets are still another's.
         () = shutdown => false,
     }
@@ -199,4 +221,13 @@ fn administer(
     let state = state.operated_by(Arc::new(control.clone())).guarded_by(control.0.token.clone());
     let socket = control.0.listeners.beside(socket)?;
     Ok(tokio::spawn(admin::serve(socket, state, stop.clone().cancelled_owned())))
+}
+
+/// Has the metrics tell how many tasks there are.
+fn count_tasks(control: &Control) {
+    let (main, inner) = (Handle::current(), Arc::downgrade(&control.0));
+    control.0.common.metrics.watch_tasks(move || {
+        let workers = inner.upgrade().map_or(0, |inner| inner.listeners.tasks());
+        vec![("main", main.metrics().num_alive_tasks()), ("workers", workers)]
+    });
 }

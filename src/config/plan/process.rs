@@ -51,9 +51,13 @@ pub(super) fn leave(settings: &mut Settings, running: &Settings) {
     settings.server.memory_budget = running.server.memory_budget;
     settings.cache = running.cache;
     settings.log.json = running.log.json;
-    // Of the admin listener its token follows.
-    let token = settings.admin.and_then(|admin| admin.token);
-    settings.admin = running.admin.map(|admin| AdminSettings { token, ..admin });
+    // Of the admin listener its token follows; one that is to go keeps it until then.
+    settings.admin = match (settings.admin, running.admin) {
+        (Some(AdminSettings { token, .. }), Some(running)) => {
+            Some(AdminSettings { token, ..running })
+        }
+        (_, running) => running,
+    };
 }
 
 /// What a change to one of these tables brings about.

@@ -178,7 +178,7 @@ fn header_keys(changes: &HeaderChanges) -> Keys {
 pub(super) fn effects(old: &RouteSettings, new: &RouteSettings) -> Vec<String> {
     let mut effects = Vec::new();
     if let (Some(before), Some(now)) = (&old.rate_limit, &new.rate_limit)
-        && before != now
+        && (before.rate, before.per, before.burst) != (now.rate, now.per, now.burst)
     {
         effects.push("the counts of its rate limit start anew".to_owned());
     }

@@ -94,3 +94,21 @@ fn what_failed_is_tried_again_and_the_metrics_follow() {
     watch.look(&[], &metrics, now());
     assert!(!metrics.render().contains("tollgate_certificate"));
 }
+
+#[test]
+fn what_failed_may_come_with_another_configuration() {
+    let dir = TempDir::new().unwrap();
+    let settings = TlsSettings::new(vec![valid(dir.path(), "a", &["a.test"], -1, 50)]);
+    let (server, metrics) = (acceptor(&settings).unwrap(), Metrics::default());
+    let current = |value: u8| {
+        let line = format!("last_reload_ok{{listener=\"public\"}} {value}\n");
+        assert!(metrics.render().contains(&line), "{}", metrics.render());
+    };
+    std::fs::write(&settings.certificates[0].key, "").unwrap();
+    assert!(reload(&"public".into(), &server, &metrics).is_err());
+    show(&named(&server), &metrics);
+    current(0);
+    valid(dir.path(), "a", &["a.test"], -1, 60);
+    show(&named(&server.renewed(&settings, true, true).unwrap()), &metrics);
+    current(1);
+}

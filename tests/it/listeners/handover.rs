@@ -265,3 +265,66 @@ fn what_is_no_listening_stream_socket_is_named() {
     assert!(of(unready.into()).contains("does not listen"));
     drop(silent);
 }
+
+#[tokio::test]
+async fn who_takes_over_asks_no_origin_that_its_probes_condemn() {
+    within(async {
+        let good = Origin::named("good").await;
+        let bad =
+            Origin::answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+        let bad = bad.await;
+        let toml = format!(
+            "[server]\nworkers = 1\n[admin]\nenabled = false\n[access_log]\noutput = \"off\"\n\
+             [[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"all\"\nupstream = \"origin\"\n\
+             [[upstream]]\nname = \"origin\"\norigins = [\"{bad}\", \"{good}\"]\n\
+             [upstream.health]\npath = \"/health\"\n"
+        );
+        let settings = tollgate::config::parse(Path::new("config.toml"), &toml).unwrap();
+        let bound = Proxy::build(settings).unwrap().bind().unwrap();
+        let address = bound.addresses("public")[0];
+        let (end, ended) = oneshot::channel::<()>();
+        let go = Beginning::held_back(std::future::ready(true));
+        let serving = tokio::spawn(bound.run_from(go, async { drop(ended.await) }));
+        for _ in 0..4 {
+            assert_eq!(get(address, "/", "").await.text(), "good");
+        }
+        drop(end);
+        serving.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_has_handed_over_still_hears_that_it_is_to_end() {
+    within(async {
+        let place = Place::new(Origin::named("origin").await);
+        let bound = place.bound(1, Inherited::default());
+        let listeners = bound.listeners().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        let (heard, hears) = oneshot::channel();
+        let shutdown = async {
+            drop(ended.await);
+            heard.send(()).unwrap();
+        };
+        let serving = tokio::spawn(bound.run(shutdown));
+        eventually("it serves", async || listeners.is_open()).await;
+        let upgrade = "GET / HTTP/1.1\r\nHost: a.test\r\n";
+        let mut client = Raw::connect(place.public).await;
+        client.send(upgrade).await;
+        eventually("it is under way", async || listeners.permits().open() == 1).await;
+        listeners.release();
+        eventually("it drains", async || get_fails(place.admin).await).await;
+        drop(end);
+        hears.await.unwrap();
+        client.send("\r\n").await;
+        assert_eq!(client.answer().await.status, 200);
+        serving.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+/// Whether nobody accepts there any more.
+async fn get_fails(address: SocketAddr) -> bool {
+    tokio::net::TcpStream::connect(address).await.is_err()
+}

@@ -277,6 +277,26 @@ async fn an_address_can_give_way_to_one_that_it_contains() {
 }
 
 #[tokio::test]
+async fn what_a_restart_could_not_bind_is_not_bound_by_a_change() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let proxy = started(&origin, 1).await;
+        let mut wide = plain("wide");
+        wide.addresses = vec![SocketAddr::from(([0, 0, 0, 0], 0)).into()];
+        change(&proxy.listeners, std::slice::from_ref(&wide));
+        let port = proxy.listeners.addresses("wide")[0].port();
+        let narrow = |name| ListenerSettings::new(name, SocketAddr::from(([127, 0, 0, 1], port)));
+        // Beside one that stays, and beside one that comes with it.
+        for both in [[wide, narrow("narrow")], [narrow("one"), narrow("other")]] {
+            let refused = proxy.listeners.prepare(&both, no_tls(&both)).unwrap_err();
+            let cause = refused.cause.to_string();
+            assert!(cause.contains("overlaps with"), "{cause}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn limits_on_connections_change_and_the_counts_stay() {
     within(async {
         let origin = Origin::answering(OK).await;

@@ -60,11 +60,10 @@ impl World {
         put.write(self.path(), &[("config.toml", &self.recipe.toml(number))]);
         let report = self.call(call).await;
         let what = format!("configuration {number} is in force ({put:?}, {call:?}: {report:?})");
-        self.until(&what, async |world| {
-            world.generation().await > generation && world.serves(number).await
-        })
-        .await;
+        self.until(&what, async |world| world.generation().await > generation).await;
+        // What is said to be in force is, for every request from now on.
         self.shared.in_force.settle(number);
+        assert!(self.serves(number).await, "not so: {what}");
         let extra = self.extra();
         if self.recipe.has_extra(number) {
             let what = format!("the extra listener of configuration {number} is there");

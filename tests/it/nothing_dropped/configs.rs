@@ -80,7 +80,7 @@ impl Target {
             Self::Stable => &[0, 1],
             Self::Moving => MOVING[number % MOVING.len()],
             Self::Turning => std::slice::from_ref(&[0, 1, 2, 3][number % 4]),
-            Self::Coming if number % 3 != 0 => &[2],
+            Self::Coming if !number.is_multiple_of(3) => &[2],
             Self::Coming | Self::Which => &[],
         }
     }

@@ -171,7 +171,7 @@ pub async fn transfers(
             Err(what) => Err(what),
         };
         match transferred {
-            Ok(()) => client.done(begun),
+            Ok(()) => client.shared.tally.lasted(client.kind, begun),
             Err(what) => {
                 client.failed(&id, &what);
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -232,7 +232,7 @@ async fn upload(
     let (mut sum, mut number) = (Sum::new(), 0);
     let cut = |number: u64, error: std::io::Error| format!("cut after line {number}: {error}");
     wire.write(head.as_bytes()).await.map_err(|(_, error)| cut(0, error))?;
-    while lines.map_or(!*over.borrow(), |lines| number < lines) {
+    while lines.map_or_else(|| !*over.borrow(), |lines| number < lines) {
         let line = line(number);
         sum.add(line.as_bytes());
         let chunk = format!("{:x}\r\n{line}\r\n", line.len());

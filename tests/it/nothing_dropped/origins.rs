@@ -144,7 +144,7 @@ async fn download(State(about): State<About>, Query(wish): Query<Wish>) -> Respo
             return None;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let ends = wish.lines.map_or(*about.over.borrow(), |lines| number >= lines);
+        let ends = wish.lines.map_or_else(|| *about.over.borrow(), |lines| number >= lines);
         let piece = if ends { last_line(number) } else { line(number) };
         Some((Ok::<_, std::io::Error>(piece), (about, number + 1, ends)))
     });

@@ -24,6 +24,8 @@ pub struct Holds {
     pub resident: u64,
     pub files: usize,
     pub threads: usize,
+    /// As its metrics count them.
+    pub tasks: usize,
 }
 
 /// What is to be run: the command as it was built with these tests, or that of
@@ -46,7 +48,8 @@ pub fn install(program: &Path, dir: &Path) {
 impl Process {
     /// Runs the command that is installed in `dir` with the configuration there.
     pub fn start(dir: &Path) -> Self {
-        let mut process = Self { dir: dir.to_owned(), children: Vec::new(), pids: Vec::new() };
+        let dir = dir.canonicalize().unwrap();
+        let mut process = Self { dir, children: Vec::new(), pids: Vec::new() };
         process.start_another();
         process
     }
@@ -139,22 +142,25 @@ impl Process {
         !ended && std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == self.dir)
     }
 
-    /// What the one that serves holds.
-    pub fn holds(&self) -> Holds {
+    /// What the one that serves holds; it counts its tasks itself.
+    pub fn holds(&self, tasks: usize) -> Holds {
         let proc = PathBuf::from(format!("/proc/{}", self.pid()));
         let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
         let count = |what: &str| std::fs::read_dir(proc.join(what)).map_or(0, Iterator::count);
-        Holds { resident: resident.unwrap_or_default(), files: count("fd"), threads: count("task") }
+        let (files, threads) = (count("fd"), count("task"));
+        Holds { resident: resident.unwrap_or_default(), files, threads, tasks }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        for pid in self.pids.clone() {
-            if self.runs(pid) {
-                signal(pid, "KILL");
+        // A successor may not be known yet; all of them run in this folder.
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|pid| self.runs(*pid)) {
+                let _gone = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
             }
         }
         for child in &mut self.children {
@@ -171,6 +177,7 @@ impl Holds {
             resident: self.resident.min(other.resident),
             files: self.files.min(other.files),
             threads: self.threads.min(other.threads),
+            tasks: self.tasks.min(other.tasks),
         }
     }
 
@@ -179,13 +186,14 @@ impl Holds {
         self.resident <= before.resident + slack
             && self.files <= before.files
             && self.threads <= before.threads
+            && self.tasks <= before.tasks
     }
 }
 
 impl std::fmt::Display for Holds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { resident, files, threads } = self;
-        write!(f, "{resident} KiB, {files} files, {threads} threads")
+        let Self { resident, files, threads, tasks } = self;
+        write!(f, "{resident} KiB, {files} files, {threads} threads, {tasks} tasks")
     }
 }
 

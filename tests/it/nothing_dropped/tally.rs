@@ -84,6 +84,12 @@ impl Tally {
         }
     }
 
+    /// Something that lasts came to its end as it should.
+    pub fn lasted(&self, kind: &'static str, since: Instant) {
+        let micros = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.inner.lock().kinds.entry(kind).or_default().micros.push(micros);
+    }
+
     /// Something happened that may.
     pub fn event(&self, kind: &'static str, event: &'static str) {
         *self.inner.lock().kinds.entry(kind).or_default().events.entry(event).or_default() += 1;
@@ -150,7 +156,7 @@ impl Tally {
         let mut table = String::new();
         let _infallible = writeln!(
             table,
-            "\n{:<14}{:>9}{:>8}{:>9}{:>9}{:>9}  beside that",
+            "\n{:<14}{:>9}{:>8}{:>10}{:>10}{:>10}  beside that",
             "clients", "answered", "failed", "p50 ms", "p99 ms", "max ms"
         );
         for (name, kind) in &mut inner.kinds {
@@ -193,7 +199,7 @@ fn row(table: &mut String, name: &str, micros: &mut [u32], failed: usize, beside
     };
     let _infallible = writeln!(
         table,
-        "{name:<14}{:>9}{failed:>8}{:>9.2}{:>9.2}{:>9.2}  {beside}",
+        "{name:<14}{:>9}{failed:>8}{:>10.2}{:>10.2}{:>10.2}  {beside}",
         micros.len(),
         millis(500),
         millis(990),

@@ -208,16 +208,23 @@ impl World {
         self.shared.paused.store(true, Ordering::Relaxed);
         // Longer than idle connections to origins are kept.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let mut least = self.process.holds();
+        let mut least = self.holds().await;
         for _ in 0..1000 {
             if enough(&least) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
-            least = least.or_less(self.process.holds());
+            least = least.or_less(self.holds().await);
         }
         self.shared.paused.store(false, Ordering::Relaxed);
         least
+    }
+
+    async fn holds(&self) -> Holds {
+        // It is a whole number there.
+        let tasks = self.admin.metric("tollgate_tasks", "").await as usize;
+        assert!(tasks > 0, "it says how many tasks it has");
+        self.process.holds(tasks)
     }
 
     /// What the proxy holds at rest, watched for a second.
