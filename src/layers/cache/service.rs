@@ -56,10 +56,20 @@ pin_project! {
     #[project = Projected]
     enum State<F> {
         Ready { response: Option<Response<Body>> },
-        // Passed by.
-        Around { #[pin] future: F, route: Arc<Route>, status: Status, changes: Option<Key> },
+        // Passed by. Boxed: routes without a cache have room for this future as well.
+        Around { around: Pin<Box<Around<F>>> },
         // Others may be waited for.
         Waits { future: Waited },
+    }
+}
+
+pin_project! {
+    struct Around<F> {
+        #[pin]
+        future: F,
+        route: Arc<Route>,
+        status: Status,
+        changes: Option<Key>,
     }
 }
 
@@ -98,7 +108,8 @@ where
     ) -> CacheFuture<S> {
         let future = Ask::new(&mut self.inner, request);
         let route = self.route.clone();
-        CacheFuture { state: State::Around { future, route, status, changes } }
+        let around = Box::pin(Around { future, route, status, changes });
+        CacheFuture { state: State::Around { around } }
     }
 
     fn ready(response: Response<Body>) -> CacheFuture<S> {
@@ -191,8 +202,10 @@ where
                 None => Poll::Pending,
             },
             Projected::Waits { future } => future.as_mut().poll(cx),
-            Projected::Around { future, route, status, changes } => {
-                let mut response = ready!(future.poll(cx))?;
+            Projected::Around { around } => {
+                let mut around = around.as_mut().project();
+                let mut response = ready!(around.future.as_mut().poll(cx))?;
+                let (route, status, changes) = (around.route, around.status, around.changes);
                 route.counts.count(status.outcome());
                 if let Some(key) = changes {
                     route.changed(key, &response);
