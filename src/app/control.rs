@@ -398,7 +398,6 @@ impl Control {
         new.succeed(&old, &self.0.keepers, &self.0.common.metrics);
         self.0.upstreams.send_replace(new.upstreams.values().cloned().collect());
         self.0.listeners.commit(listeners);
-        tls::show(&new.acceptors(), &self.0.common.metrics);
         if let Some(log) = &self.0.common.log {
             log.configure(&new.settings.log.level);
         }
@@ -421,8 +420,10 @@ impl Control {
         });
         done.generation = number;
         let metrics = &self.0.common.metrics;
-        if trigger != ReloadTrigger::Rollback {
-            tls::taken_in(&new.acceptors(), metrics);
+        match trigger {
+            // It has the certificates of before, whatever the files hold.
+            ReloadTrigger::Rollback => tls::show(&new.acceptors(), metrics),
+            _ => tls::taken_in(&new.acceptors(), metrics),
         }
         metrics.config_reloaded(trigger, result, number);
         metrics.config_confirm_pending(deadline.is_some());
