@@ -80,6 +80,17 @@ impl Key {
         Self(text.into())
     }
 
+    /// Of the variant of it that a request selects by these fields.
+    pub(super) fn variant(&self, selecting: &Selecting, request: &HeaderMap) -> Self {
+        let mut text = String::from(&*self.0);
+        for (name, _) in &selecting.0 {
+            let value = normalised(request, name);
+            let value = value.as_deref().map(String::from_utf8_lossy);
+            let _infallible = write!(text, "\n{name}={value:?}");
+        }
+        Self(text.into())
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

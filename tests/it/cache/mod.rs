@@ -1,6 +1,7 @@
 //! What is stored, for whom, and for how long: a real proxy before a real origin.
 
 mod collapsing;
+mod failing;
 mod operating;
 mod storing;
 mod validating;
