@@ -209,7 +209,7 @@ impl Fetch {
         let mut headers = parts.headers;
         // What is counted from is what came: `Age` is not stored.
         let freshness = Freshness::of(code, &headers, &control, began.elapsed(), settings);
-        let own = s3_1_stored_fields(&mut headers, &control);
+        let own = s3_1_stored_fields(&mut headers, &control, settings);
         let selecting = Selecting::of(request, &headers, &settings.key);
         let tags = tags(&headers);
         let head = Arc::new(Head { status: code, headers, selecting, freshness, tags });
@@ -285,7 +285,7 @@ fn renewed(
 ) -> (Head, HeaderMap) {
     let mut head = stored.clone();
     let mut fields = newer.clone();
-    let own = s3_1_stored_fields(&mut fields, &Control::of(newer));
+    let own = s3_1_stored_fields(&mut fields, &Control::of(newer), settings);
     s3_2_merge(&mut head.headers, &fields);
     let control = Control::of(&head.headers);
     // Its age is that of what came, of which nothing is stored.

@@ -3,6 +3,7 @@
 mod collapsing;
 mod failing;
 mod operating;
+mod sentences;
 mod storing;
 mod validating;
 
