@@ -2,6 +2,7 @@
 
 mod collapsing;
 mod operating;
+mod sharding;
 mod storing;
 mod validating;
 
