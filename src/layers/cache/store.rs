@@ -64,7 +64,7 @@ pub(super) struct Resource {
 /// The memory tier.
 #[derive(Debug)]
 pub(super) struct Memory {
-    objects: Moka<Key, Arc<Resource>>,
+    objects: Moka<Key, Arc<Resource>, foldhash::quality::RandomState>,
     capacity: u64,
     epochs: Box<[AtomicU64]>,
     hasher: RandomState,
@@ -103,7 +103,10 @@ fn weigh(key: &Key, resource: &Arc<Resource>) -> u32 {
 impl Memory {
     pub(super) fn new(capacity: u64) -> Self {
         Self {
-            objects: Moka::builder().max_capacity(capacity).weigher(weigh).build(),
+            objects: Moka::builder()
+                .max_capacity(capacity)
+                .weigher(weigh)
+                .build_with_hasher(foldhash::quality::RandomState::default()),
             capacity,
             epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
