@@ -250,7 +250,8 @@ impl RouteSettings {
     /// from its origins for the same requests.
     #[must_use]
     pub fn stores_alike(&self, other: &Self) -> bool {
-        let key = |of: &Self| of.cache.as_ref().map(|cache| cache.key.clone());
+        let key =
+            |of: &Self| of.cache.as_ref().map(|cache| (cache.key.clone(), cache.store_set_cookie));
         self.name == other.name
             && self.action == other.action
             && self.headers.request == other.headers.request

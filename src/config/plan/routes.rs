@@ -146,6 +146,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
         default_ttl,
         max_object,
         honour_request_directives,
+        store_set_cookie,
         stale_while_revalidate,
         stale_if_error,
         collapse_wait,
@@ -155,6 +156,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
     keys.one("default_ttl", or_none(*default_ttl, duration));
     keys.one("max_object", size(*max_object));
     keys.one("honour_request_directives", honour_request_directives);
+    keys.one("store_set_cookie", store_set_cookie);
     keys.one("stale_while_revalidate", duration(*stale_while_revalidate));
     keys.one("stale_if_error", duration(*stale_if_error));
     keys.one("collapse_wait", duration(*collapse_wait));

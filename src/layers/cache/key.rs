@@ -80,6 +80,17 @@ impl Key {
         Self(text.into())
     }
 
+    /// Of the variant of it that a request selects by these fields.
+    pub(super) fn variant(&self, selecting: &Selecting, request: &HeaderMap) -> Self {
+        let mut text = String::from(&*self.0);
+        for (name, _) in &selecting.0 {
+            let value = normalised(request, name);
+            let value = value.as_deref().map(String::from_utf8_lossy);
+            let _infallible = write!(text, "\n{name}={value:?}");
+        }
+        Self(text.into())
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -161,6 +172,10 @@ fn normalised<'r>(request: &'r HeaderMap, name: &HeaderName) -> Option<Cow<'r, [
         let all = request.get_all(name).iter().map(HeaderValue::as_bytes);
         return Some(Cow::Owned(codings(all)));
     }
+    if *name == header::ACCEPT_LANGUAGE {
+        let all = request.get_all(name).iter().map(HeaderValue::as_bytes);
+        return Some(Cow::Owned(languages(all)));
+    }
     match lines.next() {
         None if !first.contains(&b',') => Some(Cow::Borrowed(first.trim_ascii())),
         _ => {
@@ -205,6 +220,23 @@ fn codings<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
         before = Some(quality);
     }
     text
+}
+
+/// `Accept-Language` (RFC 9110 §12.5.4): languages whatever their case, by their weights;
+/// of equals the order stays, for some take it to mean something.
+fn languages<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
+    let members = lines.flat_map(super::directives::members).map(|member| {
+        let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let language = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts.find_map(|part| part.strip_prefix(b"q=").map(thousandths));
+        (quality.unwrap_or(1000), language)
+    });
+    let mut accepted: Vec<_> = members.collect();
+    accepted.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
+    let each = accepted
+        .iter()
+        .map(|(quality, language)| [language, &b";"[..], quality.to_string().as_bytes()].concat());
+    each.collect::<Vec<_>>().join(&b","[..])
 }
 
 /// A weight, in thousandths.
@@ -297,6 +329,15 @@ mod tests {
         let settings =
             CacheKeySettings { headers: vec!["x-tenant".parse().unwrap()], ..Default::default() };
         assert!(!of(&none, &none, &settings).matches(&headers(&[("x-tenant", "a")])));
+    }
+
+    #[test]
+    fn rfc9110_s12_5_4_accept_language_is_compared_by_weight_whatever_its_case() {
+        let of = |value: &str| languages([value.as_bytes()].into_iter());
+        assert_eq!(of("en-GB, de"), of("EN-gb , De"));
+        assert_eq!(of("fr;q=0.5, de;q=1.0"), of("de, fr; q=0.50"));
+        assert_ne!(of("en, de"), of("de, en"), "their order may mean something");
+        assert_ne!(of("en;q=0.1, de"), of("en;q=0.2, de"));
     }
 
     #[test]

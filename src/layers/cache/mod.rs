@@ -138,7 +138,8 @@ impl CacheLayer {
     pub fn renewed(&self, name: &str, settings: &CacheSettings) -> Self {
         let Route { cache, settings: old, space, counts, vouched } = &*self.0;
         let new = Self::new(cache, name, settings);
-        let same = old.key == settings.key;
+        // Cookies that were stored are not handed out any more once that is taken back.
+        let same = old.key == settings.key && old.store_set_cookie == settings.store_set_cookie;
         let space = if same { space.clone() } else { new.0.space.clone() };
         let (cache, settings) = (cache.clone(), settings.clone());
         let (counts, vouched) = (counts.clone(), vouched.clone());
