@@ -22,7 +22,7 @@ use crate::route::{
     RedirectTo,
 };
 
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 16] = [
     ("method", "methods"),
     ("limit_except", "methods"),
     ("host_names", "hosts"),
@@ -36,6 +36,9 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("header", "headers"),
     ("client_max_body_size", "max_request_body"),
     ("min_rate", "min_request_rate"),
+    ("compress", "compression"),
+    ("gzip", "compression"),
+    ("encode", "compression"),
 ];
 
 /// The names of the upstreams there are.
@@ -98,6 +101,7 @@ fn route(
     route.rate_limit = table.table("rate_limit").and_then(rate_limit);
     route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
     route.cache = table.table("cache").map(super::cache::of_route);
+    route.compression = table.table("compression").map(super::compression::of_route);
     if let Some(grpc) = table.table("grpc") {
         route.grpc = grpc_of(grpc);
     }
@@ -173,7 +177,9 @@ fn action(
     let given: Vec<&str> =
         ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
     if given.first().is_some_and(|action| *action != "upstream") {
-        for key in ["cache", "grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"] {
+        for key in
+            ["cache", "compression", "grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"]
+        {
             if table.has(key) {
                 let message = format!("`{key}` is for routes with an `upstream`");
                 table.complain(message, None);
