@@ -45,6 +45,7 @@ use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheLevel};
 pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
+pub(in crate::layers) use directives::members as list_members;
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheKeySettings, CacheSettings};
 

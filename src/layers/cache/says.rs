@@ -143,6 +143,7 @@ mod tests {
             while_revalidate: Duration::ZERO,
             if_error: Duration::ZERO,
             condemned: false,
+            immutable: false,
         }
     }
 
