@@ -51,6 +51,8 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
+#[cfg(fuzzing)]
+pub(crate) use cache::fuzz as cache_fuzz;
 pub use cache::{
     Cache, CacheEntry, CacheFigures, CacheFuture, CacheKeySettings, CacheLayer, CacheRouteFigures,
     CacheSettings, CacheShown, CacheVariant, Cached, Purge,

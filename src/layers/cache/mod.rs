@@ -25,6 +25,8 @@ mod content;
 mod directives;
 mod fetch;
 mod flight;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod operate;
 mod plan;
