@@ -63,6 +63,14 @@ impl Control {
     }
 }
 
+impl Control {
+    /// The origin says that a response is for all, whoever asked (RFC 9111 §3.5; we take
+    /// `must-revalidate` for no such word).
+    pub(super) fn is_for_all(&self) -> bool {
+        self.directives.public || self.directives.s_maxage.is_some()
+    }
+}
+
 impl Directives {
     /// Of `Cache-Control`. Where a time is said twice the shorter one holds.
     pub(super) fn of(headers: &HeaderMap) -> Self {
@@ -153,7 +161,7 @@ pub(super) fn seconds(text: &[u8]) -> Option<Duration> {
 }
 
 /// The members of a list, which commas within quotes do not end.
-pub(super) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::layers) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
         let whole = rest?;

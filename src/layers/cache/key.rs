@@ -61,11 +61,17 @@ impl Key {
     fn join(route: &str, scheme: &str, host: &str, uri: &Uri, key: &CacheKeySettings) -> Self {
         let port = if scheme == "https" { ":443" } else { ":80" };
         let host = host.strip_suffix(port).unwrap_or(host);
-        let mut text = String::with_capacity(route.len() + host.len() + 64);
-        let _infallible = write!(text, "{route}\n{scheme}://");
-        text.extend(host.chars().map(|c| c.to_ascii_lowercase()));
-        text.push_str(if uri.path().is_empty() { "/" } else { uri.path() });
-        if let Some(query) = uri.query() {
+        let path = if uri.path().is_empty() { "/" } else { uri.path() };
+        let query = uri.query();
+        let begins = [route, "\n", scheme, "://", host];
+        // As long as it gets, so that it is not moved at the end.
+        let length = begins.iter().map(|part| part.len()).sum::<usize>() + path.len();
+        let mut text = String::with_capacity(length + query.map_or(0, |query| 1 + query.len()));
+        begins.iter().for_each(|part| text.push_str(part));
+        let at = text.len() - host.len();
+        text[at..].make_ascii_lowercase();
+        text.push_str(path);
+        if let Some(query) = query {
             if key.ignore_query.is_empty() {
                 text.push('?');
                 text.push_str(query);
@@ -166,11 +172,11 @@ impl Selecting {
 
 /// A field's value, such that what means the same is the same.
 fn normalised<'r>(request: &'r HeaderMap, name: &HeaderName) -> Option<Cow<'r, [u8]>> {
-    let mut lines = request.get_all(name).iter().map(HeaderValue::as_bytes);
+    let all = request.get_all(name);
+    let mut lines = all.iter().map(HeaderValue::as_bytes);
     let first = lines.next()?;
     if *name == header::ACCEPT_ENCODING {
-        let all = request.get_all(name).iter().map(HeaderValue::as_bytes);
-        return Some(Cow::Owned(codings(all)));
+        return Some(Cow::Owned(codings(all.iter().map(HeaderValue::as_bytes))));
     }
     if *name == header::ACCEPT_LANGUAGE {
         let all = request.get_all(name).iter().map(HeaderValue::as_bytes);
@@ -180,7 +186,7 @@ fn normalised<'r>(request: &'r HeaderMap, name: &HeaderName) -> Option<Cow<'r, [
         None if !first.contains(&b',') => Some(Cow::Borrowed(first.trim_ascii())),
         _ => {
             // Several lines are one list, and blanks around its commas mean nothing.
-            let lines = request.get_all(name).iter().map(HeaderValue::as_bytes);
+            let lines = all.iter().map(HeaderValue::as_bytes);
             let members: Vec<&[u8]> = lines.flat_map(super::directives::members).collect();
             Some(Cow::Owned(members.join(&b","[..])))
         }

@@ -65,7 +65,7 @@ pub(super) struct Resource {
 /// The memory tier.
 #[derive(Debug)]
 pub(super) struct Memory {
-    objects: Moka<Key, Arc<Resource>>,
+    objects: Moka<Key, Arc<Resource>, foldhash::quality::RandomState>,
     capacity: u64,
     epochs: Box<[AtomicU64]>,
     hasher: RandomState,
@@ -118,7 +118,8 @@ impl Memory {
             }
         };
         let objects = Moka::builder().max_capacity(capacity).weigher(weigh);
-        let objects = objects.eviction_listener(made_room).build();
+        let hasher = foldhash::quality::RandomState::default();
+        let objects = objects.eviction_listener(made_room).build_with_hasher(hasher);
         Self {
             objects,
             evicted,

@@ -72,7 +72,7 @@ pub(super) fn s3_may_store(
         return Err("vary");
     }
     // §3.5, and the same for cookies either way, which the RFC leaves to the origin.
-    let for_all = said.public || said.s_maxage.is_some();
+    let for_all = control.is_for_all();
     if asked.credentials && !for_all {
         return Err("authorization");
     }
@@ -298,6 +298,12 @@ impl Freshness {
     pub(super) fn may_stand_in(&self, now: Instant) -> bool {
         !self.never_stale && !self.no_cache && self.staleness(now) < self.if_error
     }
+
+    /// Whether it is used on rather than an answer by which the origin fails, whatever
+    /// that says of its being stored.
+    pub(super) fn outlives(&self, now: Instant) -> bool {
+        self.may_stand_in(now) || self.s4_reuse(None, now) == Use::StaleWhileRevalidating
+    }
 }
 
 /// RFC 5861 §4: the answers by which an origin fails.
@@ -336,17 +342,43 @@ pub(super) fn s3_1_stored_fields(
     own
 }
 
+/// RFC 9111 §7.3: takes out of a response without content, which went to somebody who has
+/// a cookie or credentials, all but what it says of the stored one's validity.
+pub(super) fn s7_3_take_personal(headers: &mut HeaderMap) -> HeaderMap {
+    let kept = [
+        header::CACHE_CONTROL,
+        HeaderName::from_static("cdn-cache-control"),
+        header::DATE,
+        header::EXPIRES,
+        header::ETAG,
+        header::LAST_MODIFIED,
+    ];
+    let mut own = std::mem::take(headers);
+    for name in kept {
+        for value in own.get_all(&name) {
+            headers.append(name.clone(), value.clone());
+        }
+        own.remove(name);
+    }
+    // What describes the content is that of what is stored.
+    for name in DESCRIBE_CONTENT {
+        own.remove(name);
+    }
+    own
+}
+
+/// What describes the stored content itself is not for a response without it to say.
+const DESCRIBE_CONTENT: [HeaderName; 5] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::VARY,
+];
+
 /// RFC 9111 §3.2: a stored response's fields, renewed by those of a 304.
 pub(super) fn s3_2_merge(stored: &mut HeaderMap, newer: &HeaderMap) {
-    // What describes the stored content itself is not the 304's to say.
-    let kept = [
-        header::CONTENT_LENGTH,
-        header::CONTENT_ENCODING,
-        header::CONTENT_TYPE,
-        header::CONTENT_RANGE,
-        header::VARY,
-    ];
-    for name in newer.keys().filter(|name| !kept.contains(name)) {
+    for name in newer.keys().filter(|name| !DESCRIBE_CONTENT.contains(name)) {
         stored.remove(name);
         for value in newer.get_all(name) {
             stored.append(name, value.clone());
