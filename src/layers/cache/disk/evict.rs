@@ -2,6 +2,7 @@
 //! written is written again, up to a share of a segment: with each new segment at most half of
 //! it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -163,17 +164,11 @@ impl Writer {
     pub(super) fn clear(&mut self, stamp: u64) {
         self.flush();
         let segments = self.shared.segments.load_full();
-        let old = |segment: &Segment| segment.newest_stamp() < stamp;
-        self.active.take_if(|active| old(&active.segment));
-        self.shared
-            .index
-            .retain(|number| !segments.get(&number).is_some_and(|segment| old(segment)));
-        let gone: Vec<u32> = segments
-            .values()
-            .filter(|segment| old(segment))
-            .map(|segment| segment.number)
-            .collect();
+        let old = segments.values().filter(|segment| segment.newest_stamp() < stamp);
+        let old: BTreeSet<u32> = old.map(|segment| segment.number).collect();
         drop(segments);
-        gone.into_iter().for_each(|number| self.remove(number));
+        self.active.take_if(|active| old.contains(&active.segment.number));
+        self.shared.index.retain(|number| !old.contains(&number));
+        old.into_iter().for_each(|number| self.remove(number));
     }
 }

@@ -88,7 +88,7 @@ fn load(folder: &Folder, number: u32) -> io::Result<Option<(Arc<Segment>, Vec<Kn
         }
     };
     let known = contents::read(&folder.path, &segment);
-    let (mut entries, end) = known.unwrap_or((Vec::new(), START.into()));
+    let (mut entries, end) = known.unwrap_or_else(|| (Vec::new(), START.into()));
     if end < segment.size() {
         let scanned = segment.scan(end, |key| folder.seed.hash(key.as_bytes()));
         entries.extend(scanned.entries);
