@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, CacheSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    MethodSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges,
+    HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -134,6 +134,8 @@ pub struct AdminSettings {
 pub struct RouteSettings {
     /// Its name, unique; in logs and metrics.
     pub name: String,
+    /// The names of the listeners whose requests it takes. Empty: of all of them.
+    pub listeners: Vec<String>,
     /// The requests it takes.
     pub matches: Match,
     /// What becomes of them.
@@ -146,6 +148,8 @@ pub struct RouteSettings {
     pub api_key: Option<ApiKeySettings>,
     /// What of its responses is stored; `None`: nothing.
     pub cache: Option<CacheSettings>,
+    /// How its responses are compressed; `None`: not at all.
+    pub compression: Option<CompressionSettings>,
     /// gRPC calls.
     pub grpc: GrpcSettings,
     /// Changes to fields. [`HeaderRewriteSettings::response`] starts from
@@ -226,12 +230,14 @@ impl RouteSettings {
     pub fn new(name: impl Into<String>, matches: Match, action: Action) -> Self {
         Self {
             name: name.into(),
+            listeners: Vec::new(),
             matches,
             action,
             methods: None,
             rate_limit: None,
             api_key: None,
             cache: None,
+            compression: None,
             grpc: GrpcSettings::default(),
             headers: HeaderRewriteSettings {
                 request: HeaderChanges::default(),
@@ -247,10 +253,13 @@ impl RouteSettings {
     /// from its origins for the same requests.
     #[must_use]
     pub fn stores_alike(&self, other: &Self) -> bool {
-        let key = |of: &Self| of.cache.as_ref().map(|cache| cache.key.clone());
+        let key =
+            |of: &Self| of.cache.as_ref().map(|cache| (cache.key.clone(), cache.store_set_cookie));
         self.name == other.name
             && self.action == other.action
             && self.headers.request == other.headers.request
             && key(self) == key(other)
+            // Otherwise what is stored would go on in the old codings.
+            && self.compression == other.compression
     }
 }
