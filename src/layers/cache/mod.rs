@@ -6,6 +6,7 @@
 //! | `policy` | what may be stored, for how long it is fresh, how it is validated |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
+//! | `disk` | a store on disk, which knows of bytes alone |
 //! | `content` | a body that several read while it comes |
 //! | `flight` | who asks, and who waits |
 //! | `fetch` | asks the origin, and stores |
@@ -23,8 +24,12 @@
 mod answer;
 mod content;
 mod directives;
+#[allow(dead_code, reason = "what is behind memory does not ask it yet")]
+mod disk;
 mod fetch;
 mod flight;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod operate;
 mod plan;
@@ -44,8 +49,8 @@ use parking_lot::RwLock;
 use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheLevel};
-pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub(in crate::layers) use directives::members as list_members;
+pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheKeySettings, CacheSettings};
 

@@ -122,7 +122,7 @@ impl Memory {
         let hasher = foldhash::quality::RandomState::default();
         let objects = objects.eviction_listener(made_room).build_with_hasher(hasher);
         Self {
-objects,
+            objects,
             evicted,
             capacity,
             epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
