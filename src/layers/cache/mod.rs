@@ -6,6 +6,7 @@
 //! | `policy` | what may be stored, for how long it is fresh, how it is validated |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
+//! | `disk` | a store on disk, which knows of bytes alone |
 //! | `content` | a body that several read while it comes |
 //! | `flight` | who asks, and who waits |
 //! | `fetch` | asks the origin, and stores |
@@ -23,6 +24,8 @@
 mod answer;
 mod content;
 mod directives;
+#[allow(dead_code, reason = "what is behind memory does not ask it yet")]
+mod disk;
 mod fetch;
 mod flight;
 #[cfg(fuzzing)]
