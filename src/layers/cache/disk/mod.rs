@@ -46,7 +46,7 @@ use folder::Seed;
 use format::CHUNK;
 use index::{Index, Known};
 use purges::Purges;
-use segment::Segment;
+use segment::{From, Segment};
 use writer::Job;
 
 pub(super) use reading::OnDisk;
@@ -252,10 +252,13 @@ impl Disk {
         if !self.may_have(key) {
             return Vec::new();
         }
-        let (shared, key) = (self.shared.clone(), Box::from(key));
-        let found = tokio::task::spawn_blocking(move || reading::find(&shared, &key));
+        if let Some(found) = reading::find(&self.shared, key, From::Memory) {
+            return found;
+        }
+        let (shared, key) = (self.shared.clone(), Box::<str>::from(key));
+        let found = tokio::task::spawn_blocking(move || reading::find(&shared, &key, From::Disk));
         // It fails where the runtime ends.
-        found.await.unwrap_or_default()
+        found.await.ok().flatten().unwrap_or_default()
     }
 
     /// Begins to store a response, in the place of an earlier one of the same key and
