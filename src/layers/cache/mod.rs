@@ -28,6 +28,8 @@ mod directives;
 mod disk;
 mod fetch;
 mod flight;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod operate;
 mod plan;
@@ -47,8 +49,8 @@ use parking_lot::RwLock;
 use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheLevel};
-pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub(in crate::layers) use directives::members as list_members;
+pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheKeySettings, CacheSettings};
 
