@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `directives` | `Cache-Control` and `CDN-Cache-Control`, read |
 //! | `policy` | what may be stored, for how long it is fresh, how it is validated |
+//! | `compact` | fields without the buffer that they came in |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
 //! | `content` | a body that several read while it comes |
@@ -21,6 +22,7 @@
 //! sent.
 
 mod answer;
+mod compact;
 mod content;
 mod directives;
 mod fetch;
@@ -44,8 +46,8 @@ use parking_lot::RwLock;
 use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheLevel};
-pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub(in crate::layers) use directives::members as list_members;
+pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheKeySettings, CacheSettings};
 
