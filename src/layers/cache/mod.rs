@@ -7,6 +7,7 @@
 //! | `compact` | fields without the buffer that they came in |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
+//! | `disk` | a store on disk, which knows of bytes alone |
 //! | `content` | a body that several read while it comes |
 //! | `flight` | who asks, and who waits |
 //! | `fetch` | asks the origin, and stores |
@@ -25,8 +26,12 @@ mod answer;
 mod compact;
 mod content;
 mod directives;
+#[allow(dead_code, reason = "what is behind memory does not ask it yet")]
+mod disk;
 mod fetch;
 mod flight;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod operate;
 mod plan;

@@ -36,8 +36,9 @@ const REMEMBERED: Duration = Duration::from_secs(120);
 const OF_RESOURCE: usize = 512;
 const OF_VARIANT: usize = 384;
 
-/// What has been invalidated is counted apart for so many parts of all keys.
-const EPOCHS: usize = 256;
+/// What has been invalidated is counted apart for so many parts of all keys: a change
+/// keeps what is on its way for others of its part from being stored.
+const EPOCHS: usize = 1 << 14;
 
 /// A response without its body.
 #[derive(Clone, Debug)]
