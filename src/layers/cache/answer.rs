@@ -22,11 +22,16 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let names =
-            [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE];
         let mut fields = HeaderMap::new();
-        for name in names {
-            for value in request.headers().get_all(&name) {
+        // One walk past all fields, of which most requests have none of these.
+        for (name, value) in request.headers() {
+            if matches!(
+                *name,
+                header::IF_NONE_MATCH
+                    | header::IF_MODIFIED_SINCE
+                    | header::RANGE
+                    | header::IF_RANGE
+            ) {
                 fields.append(name.clone(), value.clone());
             }
         }
@@ -50,9 +55,19 @@ pub(super) fn answer(
     client: &Client,
     head: &Head,
     content: &Content,
-    mut status: Status,
+    status: Status,
 ) -> Option<Response<Body>> {
-    let now = Instant::now();
+    answer_at(client, head, content, status, Instant::now())
+}
+
+/// The same, at a moment that is known.
+pub(super) fn answer_at(
+    client: &Client,
+    head: &Head,
+    content: &Content,
+    mut status: Status,
+    now: Instant,
+) -> Option<Response<Body>> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers.clone();

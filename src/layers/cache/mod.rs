@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `directives` | `Cache-Control` and `CDN-Cache-Control`, read |
 //! | `policy` | what may be stored, for how long it is fresh, how it is validated |
+//! | `compact` | fields without the buffer that they came in |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
 //! | `disk` | a store on disk, which knows of bytes alone |
@@ -22,6 +23,7 @@
 //! sent.
 
 mod answer;
+mod compact;
 mod content;
 mod directives;
 #[allow(dead_code, reason = "what is behind memory does not ask it yet")]
