@@ -1,8 +1,6 @@
 //! `Accept-Encoding` (RFC 9110 §12.5.3): read, and written such that what means the
 //! same to a route is the same.
 
-use std::fmt::Write as _;
-
 use http::header::{self, HeaderMap, HeaderValue};
 
 use super::ContentCoding;
@@ -49,28 +47,30 @@ impl Accepted {
 
     /// Has a request say this and nothing else.
     pub(super) fn write(&self, headers: &mut HeaderMap) {
-        let mut text = String::new();
+        let mut text = Text::default();
         for (coding, rank) in self.order.iter().flatten() {
-            let comma = if text.is_empty() { "" } else { ", " };
-            let _infallible = match rank {
-                0 => write!(text, "{comma}{coding}"),
-                // There are not as many as tenths.
-                rank => write!(text, "{comma}{coding};q=0.{}", 10 - rank),
-            };
+            text.member(coding.as_str().as_bytes());
+            // There are not as many as tenths.
+            match rank {
+                0 => {}
+                1 => text.push(b";q=0.9"),
+                _ => text.push(b";q=0.8"),
+            }
         }
         if self.identity_refused {
-            text.push_str(if text.is_empty() { "identity;q=0" } else { ", identity;q=0" });
+            text.member(b"identity;q=0");
         }
+        let text = text.as_bytes();
         let mut lines = headers.get_all(header::ACCEPT_ENCODING).iter();
         let alike = match (lines.next(), lines.next()) {
             (None, _) => text.is_empty(),
-            (Some(line), None) => !text.is_empty() && line.as_bytes() == text.as_bytes(),
+            (Some(line), None) => !text.is_empty() && line.as_bytes() == text,
             _ => false,
         };
         if alike {
             return;
         }
-        match HeaderValue::try_from(text) {
+        match HeaderValue::from_bytes(text) {
             Ok(value) if !value.is_empty() => {
                 headers.insert(header::ACCEPT_ENCODING, value);
             }
@@ -78,6 +78,43 @@ impl Accepted {
                 headers.remove(header::ACCEPT_ENCODING);
             }
         }
+    }
+}
+
+/// A field's value in the making: most requests say already what is to be said, and that
+/// takes no memory.
+struct Text {
+    bytes: [u8; Self::LONGEST],
+    length: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { bytes: [0; Self::LONGEST], length: 0 }
+    }
+}
+
+impl Text {
+    /// More than three codings with their weights, and `identity`.
+    const LONGEST: usize = 64;
+
+    fn member(&mut self, text: &[u8]) {
+        if self.length > 0 {
+            self.push(b", ");
+        }
+        self.push(text);
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        let end = self.length + text.len();
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(text);
+            self.length = end;
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 

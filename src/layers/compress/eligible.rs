@@ -176,7 +176,8 @@ impl Control {
                 let name = member.split(|byte| *byte == b'=').next().unwrap_or_default();
                 let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
                 control.no_transform |= is("no-transform");
-                control.public |= is("public");
+                // What opens something means it without an argument only.
+                control.public |= member.eq_ignore_ascii_case(b"public");
                 control.s_maxage |= is("s-maxage");
             }
         }

@@ -18,8 +18,8 @@ pub(super) fn memory(coding: ContentCoding, level: CompressionLevel, length: Opt
     use CompressionLevel::{Best, Default, Fast};
     let (whole, least) = match (coding, level) {
         (ContentCoding::Gzip, _) => return 448 << 10,
-        (ContentCoding::Brotli, Fast) => (2304 << 10, 320 << 10),
-        (ContentCoding::Brotli, Default) => (3840 << 10, 768 << 10),
+        (ContentCoding::Brotli, Fast) => (2560 << 10, 320 << 10),
+        (ContentCoding::Brotli, Default) => (3584 << 10, 768 << 10),
         (ContentCoding::Brotli, Best) => (5376 << 10, 1024 << 10),
         (ContentCoding::Zstd, Fast) => (1024 << 10, 256 << 10),
         (ContentCoding::Zstd, Default) => (1536 << 10, 256 << 10),
@@ -28,6 +28,11 @@ pub(super) fn memory(coding: ContentCoding, level: CompressionLevel, length: Opt
     // What is short takes a short window, and with most of them smaller tables.
     if length.is_some_and(|length| length <= SHORT) { least } else { whole }
 }
+
+/// After how many bytes Brotli has a block come out. What it keeps of a block is several
+/// times as long where nothing repeats, and by itself it would take one of a megabyte.
+#[cfg_attr(not(feature = "compression"), allow(dead_code, reason = "there are no encoders"))]
+const BLOCK: usize = 256 * 1024;
 
 /// Up to which length content counts as short.
 const SHORT: u64 = 16 * 1024;
@@ -50,14 +55,15 @@ mod with {
     use flate2::write::GzEncoder;
     use zstd::zstd_safe::CParameter;
 
-    use super::{CompressionLevel, ContentCoding, io, window};
+    use super::{BLOCK, CompressionLevel, ContentCoding, io, window};
 
     /// Takes content in pieces and gives it out in its coding.
     pub(in super::super) struct Encoder(State);
 
     enum State {
         Zstd(Box<zstd::stream::write::Encoder<'static, Vec<u8>>>),
-        Brotli(Box<CompressorWriter<Vec<u8>>>),
+        /// With how much was written since the last flush.
+        Brotli(Box<CompressorWriter<Vec<u8>>>, usize),
         Gzip(Box<GzEncoder<Vec<u8>>>),
         Finished(Vec<u8>),
     }
@@ -91,7 +97,7 @@ mod with {
                         size_hint: length.unwrap_or_default(),
                         ..BrotliEncoderParams::default()
                     };
-                    State::Brotli(Box::new(CompressorWriter::with_params(sink, 4096, &params)))
+                    State::Brotli(Box::new(CompressorWriter::with_params(sink, 4096, &params)), 0)
                 }
                 ContentCoding::Gzip => {
                     let level = Compression::new(of(4, 6, 9).unsigned_abs());
@@ -103,7 +109,15 @@ mod with {
         pub(in super::super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
             match &mut self.0 {
                 State::Zstd(encoder) => encoder.write_all(piece),
-                State::Brotli(encoder) => encoder.write_all(piece),
+                State::Brotli(encoder, since) => {
+                    encoder.write_all(piece)?;
+                    *since += piece.len();
+                    if *since < BLOCK {
+                        return Ok(());
+                    }
+                    *since = 0;
+                    encoder.flush()
+                }
                 State::Gzip(encoder) => encoder.write_all(piece),
                 State::Finished(_) => Err(io::ErrorKind::WriteZero.into()),
             }
@@ -113,7 +127,10 @@ mod with {
         pub(in super::super) fn flush(&mut self) -> io::Result<()> {
             match &mut self.0 {
                 State::Zstd(encoder) => encoder.flush(),
-                State::Brotli(encoder) => encoder.flush(),
+                State::Brotli(encoder, since) => {
+                    *since = 0;
+                    encoder.flush()
+                }
                 State::Gzip(encoder) => encoder.flush(),
                 State::Finished(_) => Ok(()),
             }
@@ -124,7 +141,7 @@ mod with {
             self.0 = State::Finished(
                 match std::mem::replace(&mut self.0, State::Finished(Vec::new())) {
                     State::Zstd(encoder) => encoder.finish()?,
-                    State::Brotli(encoder) => encoder.into_inner(),
+                    State::Brotli(encoder, _) => encoder.into_inner(),
                     State::Gzip(encoder) => encoder.finish()?,
                     State::Finished(rest) => rest,
                 },
@@ -136,7 +153,7 @@ mod with {
         pub(in super::super) fn take(&mut self) -> Bytes {
             let sink = match &mut self.0 {
                 State::Zstd(encoder) => encoder.get_mut(),
-                State::Brotli(encoder) => encoder.get_mut(),
+                State::Brotli(encoder, _) => encoder.get_mut(),
                 State::Gzip(encoder) => encoder.get_mut(),
                 State::Finished(rest) => rest,
             };

@@ -122,6 +122,7 @@ fn what_may_hold_a_secret_is_compressed_only_if_it_is_for_all() {
         assert_eq!(response("max-age=60"), secret, "{who:?}");
         assert_eq!(response("private"), secret);
         assert_eq!(response("x=\"public\""), secret);
+        assert_eq!(response("public=1"), secret);
         assert_eq!(response("public"), Verdict::Compress);
         assert_eq!(response("s-maxage=5"), Verdict::Compress);
     }
