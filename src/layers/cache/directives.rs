@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_opens_something_has_no_argument_and_what_forbids_may_have() {
-        let said = of(&["public=1, must-understand=x, no-store=1, must-revalidate=0"]);
+        let said = directives(&["public=1, must-understand=x, no-store=1, must-revalidate=0"]);
         assert!(!said.public && !said.must_understand);
         assert!(said.no_store && said.must_revalidate);
     }

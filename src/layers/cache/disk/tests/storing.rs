@@ -113,6 +113,21 @@ async fn renewing_changes_meta_and_writes_no_body() {
 }
 
 #[tokio::test]
+async fn renewing_an_empty_body_is_about_that_response_alone() {
+    let (_folder, disk) = fresh(64 * MIB);
+    disk.keep(1, 0).await;
+    let found = disk.find(&key(1)).await.remove(0);
+    disk.renew(&found.body, &key(1), 0, &[], meta(2));
+    disk.settled().await;
+    assert!(disk.all(&key(1)).await == [(meta(2), Bytes::new())]);
+    let found = disk.find(&key(1)).await.remove(0);
+    disk.put(&key(1), 0, meta(3), Bytes::new());
+    disk.renew(&found.body, &key(1), 0, &[], meta(4));
+    disk.settled().await;
+    assert!(disk.all(&key(1)).await == [(meta(3), Bytes::new())]);
+}
+
+#[tokio::test]
 async fn a_folder_is_one_stores_until_that_is_closed() {
     let (folder, disk) = fresh(MIB);
     let settings = DiskSettings { folder: folder.path().to_owned(), capacity: MIB };
