@@ -79,13 +79,28 @@ pub(super) fn run(command: CacheCommand) -> Result<(), Failure> {
 
 fn figures(told: &Value) -> String {
     let number = |name: &str| told[name].as_u64().unwrap_or_default();
-    format!(
+    let mut text = format!(
         "{} of {} bytes, {} URLs; {} requests under way that others may share",
         number("stored_bytes"),
         number("memory_bytes"),
         number("objects"),
         number("in_flight"),
-    )
+    );
+    if let Some(disk) = told["disk"].as_object() {
+        let number = |name: &str| disk.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let _infallible = write!(
+            text,
+            "\ndisk: {} of {} bytes, {} responses; {} served, {} written, {} failed, {} given up",
+            number("stored_bytes"),
+            number("capacity_bytes"),
+            number("objects"),
+            number("hits"),
+            number("written"),
+            number("failed"),
+            number("given_up"),
+        );
+    }
+    text
 }
 
 fn shown(told: &Value) -> String {
@@ -105,8 +120,12 @@ fn shown(told: &Value) -> String {
                 if variant["fresh"] == true { "fresh" } else { "validated before it is used" };
             let _infallible = write!(
                 text,
-                "\n    {}, {} bytes, age {} s, ttl {} s: {fate}",
-                variant["status"], variant["bytes"], variant["age_seconds"], variant["ttl_seconds"],
+                "\n    {}, {} bytes in {}, age {} s, ttl {} s: {fate}",
+                variant["status"],
+                variant["bytes"],
+                variant["on"].as_str().unwrap_or("memory"),
+                variant["age_seconds"],
+                variant["ttl_seconds"],
             );
             for by in list(&variant["selected_by"]) {
                 let word = |at: usize| by[at].as_str().unwrap_or_default().to_owned();

@@ -52,8 +52,8 @@ pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use cache::{
-    Cache, CacheEntry, CacheFigures, CacheFuture, CacheKeySettings, CacheLayer, CacheSettings,
-    CacheShown, CacheVariant, Cached, Purge,
+    Cache, CacheDiskError, CacheDiskSettings, CacheEntry, CacheFigures, CacheFuture,
+    CacheKeySettings, CacheLayer, CacheSettings, CacheShown, CacheVariant, Cached, Purge,
 };
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};

@@ -18,7 +18,7 @@ mod tasks;
 mod workers;
 
 pub use access_log::{AccessLog, Opened};
-pub use cache::{CacheCounts, CacheLevel, CacheOutcome};
+pub use cache::{CacheCounts, CacheDiskFigures, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use dry_runs::DryRunCount;
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};

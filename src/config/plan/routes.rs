@@ -151,7 +151,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
     } = settings;
     let mut keys = Keys::default();
     keys.one("default_ttl", or_none(*default_ttl, duration));
-    keys.one("max_object", size(*max_object));
+    keys.one("max_object", max_object.map_or_else(|| "default".to_owned(), size));
     keys.one("honour_request_directives", honour_request_directives);
     keys.one("stale_while_revalidate", duration(*stale_while_revalidate));
     keys.one("stale_if_error", duration(*stale_if_error));

@@ -4,24 +4,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
 use super::Route;
 use super::answer::Client;
-use super::fetch::{Fetch, copy_of};
-use super::flight::Joined;
 use super::key::Key;
 use super::plan::Plan;
 use super::policy::Use;
 use super::status::Status;
-use super::store::{Resource, Stored};
+use super::store::{Had, Resource};
 use super::wait::Fetching;
 use crate::body::Body;
-use crate::context::Exchange;
 use crate::error::Error;
 use crate::layers::Ask;
 
@@ -128,7 +124,7 @@ where
                 return Self::ready(route.hit(&client, stored));
             }
             (Some(stored), Some(Use::StaleWhileRevalidating)) => {
-                self.revalidate(&request, &key, stored);
+                route.revalidate(self.inner.clone(), &request, &key, stored.into());
                 return Self::ready(route.hit(&client, stored));
             }
             (Some(stored), _) if stored.head.freshness.is_fresh(now) => "request",
@@ -138,54 +134,28 @@ where
             }
             (None, _) => "uri-miss",
         };
-        if said.as_ref().is_some_and(|said| said.only_if_cached) {
+        let only_if_cached = said.as_ref().is_some_and(|said| said.only_if_cached);
+        let on_disk = found.is_none() && route.tier().is_some_and(|tier| tier.may_have(&key));
+        if only_if_cached && !on_disk {
             return Self::ready(route.nothing_cached(&request));
         }
         // A part, or a head, is not asked for as a whole: nothing is stored of it.
-        if client.is_head() || client.is_ranged() {
-            let detail = Some(if client.is_head() { "head" } else { "range" });
-            return self.around(request, Status { detail, ..Status::forwarded(why) }, None);
+        let not_whole = client.is_not_whole();
+        if not_whole.is_some() && !on_disk {
+            let status = Status { detail: not_whole, ..Status::forwarded(why) };
+            return self.around(request, status, None);
         }
-        let stale = found.cloned();
+        let stale = found.map(Had::from);
         let passes = resource.as_deref().and_then(|known: &Resource| known.passes(now));
-        let fetching = Fetching { route, key, client, stale, why, said };
+        let by_itself = not_whole.is_some() || only_if_cached || passes.is_some();
+        let fetching = Fetching { route, key, client, stale, why, said, on_disk };
         let service = self.inner.clone();
-        let future: Waited = match passes {
-            Some(_) => Box::pin(fetching.alone(service, request)),
-            None => Box::pin(fetching.with_others(service, request)),
+        let future: Waited = if by_itself {
+            Box::pin(fetching.alone(service, request))
+        } else {
+            Box::pin(fetching.with_others(service, request))
         };
         CacheFuture { state: State::Waits { future } }
-    }
-
-    /// Has a response validated that is used meanwhile, unless somebody does already.
-    fn revalidate(&self, request: &Request<Body>, key: &Key, stale: &Stored) {
-        let cache = &self.route.cache;
-        let epoch = cache.memory().epoch(key);
-        let Joined::Leader(lead, waiting) = cache.shared().flights.join(key, epoch) else { return };
-        let mut request = copy_of(request);
-        *request.method_mut() = Method::GET;
-        for name in [header::RANGE, header::IF_RANGE] {
-            request.headers_mut().remove(name);
-        }
-        let asked = self.route.asked(&request);
-        // It is nobody's exchange: it ends when it ends.
-        request.extensions_mut().remove::<Exchange>();
-        let fetch = Fetch {
-            route: self.route.clone(),
-            key: key.clone(),
-            asked,
-            stale: Some(stale.clone()),
-            why: "stale",
-            as_is: false,
-            lead: Some(lead),
-        };
-        let service = self.inner.clone();
-        tokio::spawn(async move {
-            let _waiting = waiting;
-            if let Err(error) = fetch.run(service, request).await {
-                tracing::debug!(error = error.chain(), "a stored response was not revalidated");
-            }
-        });
     }
 }
 
@@ -206,14 +176,10 @@ where
                 let mut around = around.as_mut().project();
                 let mut response = ready!(around.future.as_mut().poll(cx))?;
                 let (route, status, changes) = (around.route, around.status, around.changes);
-                route.counts.count(status.outcome());
                 if let Some(key) = changes {
                     route.changed(key, &response);
                 }
-                if !response.status().is_informational() {
-                    let answered = Some(response.status().as_u16());
-                    Status { answered, ..*status }.write(response.headers_mut());
-                }
+                route.passed_by(&mut response, *status);
                 Poll::Ready(Ok(response))
             }
         }

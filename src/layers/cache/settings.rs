@@ -1,5 +1,6 @@
 //! What a route's cache is told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -10,8 +11,9 @@ pub struct CacheSettings {
     /// How long a response is fresh that says nothing of it. Default `None`: a tenth of
     /// the time since its `Last-Modified`, up to a day, and nothing without one.
     pub default_ttl: Option<Duration>,
-    /// The longest body that is stored, in bytes. Default 8 MiB.
-    pub max_object: u64,
+    /// The longest body that is stored, in bytes. Default `None`: 8 MiB, and 1 GiB in a
+    /// cache that has a disk.
+    pub max_object: Option<u64>,
     /// Whether a request's `Cache-Control` is honoured: anybody can then have the
     /// origin asked. Default false. `no-store` always is.
     pub honour_request_directives: bool,
@@ -24,6 +26,20 @@ pub struct CacheSettings {
     pub collapse_wait: Duration,
     /// What tells requests apart beside their URL.
     pub key: CacheKeySettings,
+}
+
+/// A folder that responses are stored in, behind those in memory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CacheDiskSettings {
+    /// A folder of its own, which is made if it is not there. One cache has it at a time.
+    pub path: PathBuf,
+    /// How many bytes its files may take, at least [`CacheDiskSettings::LEAST`].
+    pub size: u64,
+}
+
+impl CacheDiskSettings {
+    /// The least size, 64 MiB: with less, hardly anything would stay for long.
+    pub const LEAST: u64 = 64 << 20;
 }
 
 /// What tells requests apart beside their URL and what responses say by `Vary`.
@@ -40,7 +56,7 @@ impl Default for CacheSettings {
     fn default() -> Self {
         Self {
             default_ttl: None,
-            max_object: 8 << 20,
+            max_object: None,
             honour_request_directives: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,

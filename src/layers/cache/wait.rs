@@ -6,18 +6,18 @@ use http::header::HeaderMap;
 use http::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::Route;
 use super::answer::{Client, answer};
 use super::content::Content;
 use super::directives::Directives;
 use super::fetch::{Fetch, Fetched};
-use super::flight::{Joined, Outcome};
+use super::flight::{Joined, Leading, Outcome};
 use super::key::Key;
 use super::policy::Use;
 use super::status::Status;
-use super::store::Stored;
+use super::store::{Had, Stored};
 use crate::body::Body;
 use crate::context::Exchange;
 use crate::error::{Error, Kind, Side};
@@ -28,22 +28,44 @@ pub(super) struct Fetching {
     pub(super) route: Arc<Route>,
     pub(super) key: Key,
     pub(super) client: Client,
-    pub(super) stale: Option<Stored>,
+    pub(super) stale: Option<Had>,
     pub(super) why: &'static str,
     pub(super) said: Option<Directives>,
+    /// It is not in memory, and may be on disk.
+    pub(super) on_disk: bool,
 }
 
 impl Fetching {
-    /// Asks for itself: nobody waits for the answer.
+    /// Looks, and asks, for itself: nobody waits for the answer.
     pub(super) async fn alone<S>(
-        self,
+        mut self,
         service: S,
         request: Request<Body>,
     ) -> Result<Response<Body>, Error>
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Error>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
     {
+        if let Some((had, aged)) = self.looked(request.headers()).await {
+            let response = self.route.disk_hit(&self.client, &had);
+            if aged {
+                self.route.revalidate(service, &request, &self.key, had);
+            }
+            return Ok(response);
+        }
+        if self.said.as_ref().is_some_and(|said| said.only_if_cached) {
+            return Ok(self.route.nothing_cached(&request));
+        }
         let Self { route, key, client, stale, why, .. } = self;
+        if let Some(detail) = client.is_not_whole() {
+            let status = Status { detail: Some(detail), ..Status::forwarded(why) };
+            let mut response = service.oneshot(request).await?;
+            route.passed_by(&mut response, status);
+            return Ok(response);
+        }
         let asked = route.asked(&request);
         // Its answer is not stored as a rule: the client's own conditions go along.
         let as_is = stale.is_none();
@@ -91,22 +113,64 @@ impl Fetching {
                 lead.publish(Outcome::Shared(stored.head.clone(), content));
                 return Ok(self.route.hit(&self.client, stored));
             }
-            self.stale = Some(stored.clone());
+            (self.stale, self.on_disk) = (Some(stored.into()), false);
         }
-        let Self { route, key, client, stale, why, .. } = self;
-        let asked = route.asked(&request);
-        let lead = Some(lead);
-        let fetch = Fetch { route: route.clone(), key, asked, stale, why, as_is: false, lead };
+        let (route, client, why) = (self.route.clone(), self.client.clone(), self.why);
         let (reply, answered) = oneshot::channel();
         // In a task of its own: others may wait for it when this client has gone away.
         let task = tokio::spawn(async move {
-            let _gone = reply.send(fetch.run(service, request).await);
+            let _gone = reply.send(self.lead(lead, service, request).await);
         });
         waiting.aborts(task.abort_handle());
         match answered.await {
             Ok(fetched) => Ok(route.fetched(&client, fetched?, why)),
             Err(_) => Err(Error::new(Kind::Internal).detail("the fetch for the cache ended early")),
         }
+    }
+
+    /// Looks, and asks, for all.
+    async fn lead<S>(
+        mut self,
+        lead: Leading,
+        service: S,
+        request: Request<Body>,
+    ) -> Result<Fetched, Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Error>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        if let Some((had, aged)) = self.looked(request.headers()).await {
+            lead.publish(Outcome::Stored(had.clone()));
+            drop(lead);
+            if aged {
+                self.route.revalidate(service, &request, &self.key, had.clone());
+            }
+            return Ok(Fetched::Stored(had));
+        }
+        let Self { route, key, stale, why, .. } = self;
+        let (asked, lead) = (route.asked(&request), Some(lead));
+        let fetch = Fetch { route, key, asked, stale, why, as_is: false, lead };
+        fetch.run(service, request).await
+    }
+
+    /// What is on disk, if it may be used, and whether it is to be revalidated
+    /// meanwhile. What has to be validated first is noted.
+    async fn looked(&mut self, request: &HeaderMap) -> Option<(Had, bool)> {
+        if !std::mem::take(&mut self.on_disk) {
+            return None;
+        }
+        let Self { route, key, client, said, .. } = self;
+        let (had, reuse) = route.look_on_disk(key, request, client, said.as_ref()).await?;
+        if reuse != Use::Validate {
+            return Some((had, reuse == Use::StaleWhileRevalidating));
+        }
+        let fresh = had.head.freshness.is_fresh(Instant::now());
+        self.why = if fresh { "request" } else { "stale" };
+        self.stale = Some(had);
+        None
     }
 
     /// What a request gets that waited; `None` if it has to ask for itself.
@@ -122,6 +186,12 @@ impl Fetching {
                 self.route.counts.count(status.outcome());
                 Some(Ok(response))
             }
+            Outcome::Stored(had) if had.head.selecting.matches(request) => {
+                let freshness = &had.head.freshness;
+                let reuse = freshness.s4_reuse(self.said.as_ref(), Instant::now());
+                let good = reuse != Use::Validate;
+                good.then(|| Ok(self.route.disk_hit(&self.client, &had)))
+            }
             Outcome::Failed(kind) if kind.side() == Side::Upstream => {
                 let detail = "another request for the same met it";
                 Some(Err(Error::new(kind).detail(detail)))
@@ -135,6 +205,7 @@ impl Route {
     /// The answer to whoever had the origin asked.
     fn fetched(&self, client: &Client, fetched: Fetched, why: &'static str) -> Response<Body> {
         match fetched {
+            Fetched::Stored(had) => self.disk_hit(client, &had),
             Fetched::Alone(response) => {
                 self.counts.count(Status::forwarded("bypass").outcome());
                 response
@@ -154,6 +225,15 @@ impl Route {
                 }
                 response
             }
+        }
+    }
+
+    /// Says what was done of the answer to a request that is not looked for.
+    pub(super) fn passed_by(&self, response: &mut Response<Body>, status: Status) {
+        self.counts.count(status.outcome());
+        if !response.status().is_informational() {
+            let answered = Some(response.status().as_u16());
+            Status { answered, ..status }.write(response.headers_mut());
         }
     }
 
