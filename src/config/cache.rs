@@ -75,7 +75,7 @@ pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
 }
 
 /// A name in a query, or with a `*` at its end the beginning of several.
-fn parameter(value: &Value<'_>) -> Fits<String> {
+pub(super) fn parameter(value: &Value<'_>) -> Fits<String> {
     let text = value.string("the name of a parameter, such as \"utm_*\"")?;
     let name = text.strip_suffix('*').unwrap_or(text);
     if text.is_empty() || name.contains(['*', '&', '=', '?', '#', ' ']) {

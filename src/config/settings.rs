@@ -136,6 +136,8 @@ pub struct AdminSettings {
 pub struct RouteSettings {
     /// Its name, unique; in logs and metrics.
     pub name: String,
+    /// The names of the listeners whose requests it takes. Empty: of all of them.
+    pub listeners: Vec<String>,
     /// The requests it takes.
     pub matches: Match,
     /// What becomes of them.
@@ -228,6 +230,7 @@ impl RouteSettings {
     pub fn new(name: impl Into<String>, matches: Match, action: Action) -> Self {
         Self {
             name: name.into(),
+            listeners: Vec::new(),
             matches,
             action,
             methods: None,

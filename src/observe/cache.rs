@@ -35,6 +35,14 @@ pub enum CacheOutcome {
     Pass,
 }
 
+impl CacheOutcome {
+    /// Its name in the metrics and in the access log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        OUTCOMES[self as usize]
+    }
+}
+
 const OUTCOMES: [&str; 6] = ["hit", "stale", "revalidated", "collapsed", "miss", "pass"];
 
 /// How full a cache is.

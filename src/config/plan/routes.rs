@@ -14,6 +14,7 @@ use crate::route::{
 pub(super) fn route(settings: &RouteSettings) -> Keys {
     let RouteSettings {
         name: _,
+        listeners,
         matches: Match { hosts, path },
         action,
         methods,
@@ -27,6 +28,7 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         min_request_rate,
     } = settings;
     let mut keys = Keys::default();
+    keys.list("listeners", listeners);
     keys.list("hosts", hosts);
     match path {
         PathPattern::Prefix(prefix) => keys.one("path", prefix),

@@ -5,7 +5,7 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::content::Content;
-use super::policy::{Part, Why, range, s4_3_2_is_known};
+use super::policy::{Part, range, s4_3_2_is_known};
 use super::status::Status;
 use super::store::Head;
 use crate::body::Body;
@@ -34,13 +34,13 @@ impl Client {
         Self { head, ranged, fields }
     }
 
-    /// Why the answer is not a whole that could be stored, if it is none.
-    pub(super) fn is_not_whole(&self) -> Option<Why> {
-        match (self.head, self.ranged) {
-            (true, _) => Some("head"),
-            (_, true) => Some("range"),
-            _ => None,
-        }
+    pub(super) fn is_head(&self) -> bool {
+        self.head
+    }
+
+    /// Whether it wants a part only.
+    pub(super) fn is_ranged(&self) -> bool {
+        self.ranged
     }
 
     /// What it would have of a body of so many bytes first; `None` if nothing.

@@ -81,6 +81,17 @@ impl Key {
         Self(text.into())
     }
 
+    /// Of the variant of it that a request selects by these fields.
+    pub(super) fn variant(&self, selecting: &Selecting, request: &HeaderMap) -> Self {
+        let mut text = String::from(&*self.0);
+        for (name, _) in &selecting.0 {
+            let value = normalised(request, name);
+            let value = value.as_deref().map(String::from_utf8_lossy);
+            let _infallible = write!(text, "\n{name}={value:?}");
+        }
+        Self(text.into())
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -332,5 +343,48 @@ mod tests {
         assert_eq!(of("x-gzip, br;q=0"), "gzip");
         assert_eq!(of("*, br;q=0"), "*>!br");
         assert_eq!(of("identity;q=0, gzip"), "gzip>!identity");
+    }
+
+    proptest::proptest! {
+        /// So that machines which share a cache find the one that has something.
+        #[test]
+        fn a_balancer_that_hashes_urls_tells_apart_what_a_cache_tells_apart(
+            one in url(), other in url(), ignores in proptest::bool::ANY
+        ) {
+            use crate::balance::Balance as _;
+            use crate::upstream::{HashBy, OriginSettings, Upstream, UpstreamSettings};
+            let ignore: &[&str] = if ignores { &["a"] } else { &[] };
+            let ignore_query = ignore.iter().map(|&name| name.to_owned()).collect();
+            let origin = OriginSettings::new("http://127.0.0.1".parse().unwrap());
+            let upstream = Upstream::new(
+                UpstreamSettings::new("u", vec![origin]),
+                crate::observe::Metrics::default(),
+                crate::budget::Budget::unlimited(),
+            );
+            let by = HashBy::Url { ignore_query };
+            let balance = crate::balance::Hashed::new(upstream.unwrap(), by);
+            let hash = |(uri, host, proto): &(String, String, String)| {
+                let request = Request::get(uri).header("host", host);
+                let request = request.header("x-forwarded-proto", proto);
+                balance.key(&request.body(crate::body::Body::empty()).unwrap())
+            };
+            let key = |(uri, host, proto): &(String, String, String)| {
+                key(uri, &[("host", host), ("x-forwarded-proto", proto)], ignore)
+            };
+            proptest::prop_assert_eq!(key(&one) == key(&other), hash(&one) == hash(&other));
+        }
+    }
+
+    /// A target, a host and what a proxy says of the scheme: few, so that some are alike.
+    fn url() -> impl proptest::strategy::Strategy<Value = (String, String, String)> {
+        let host = "[aA](:80|:443)?";
+        (
+            proptest::prop_oneof![
+                "/[ab]{0,1}(\\?[ab]{0,1}(=1)?(&b)?)?",
+                "https?://[aA](:80|:443)?(/[ab]{0,1})?(\\?[ab]{0,1})?",
+            ],
+            host,
+            "(https|http|other)",
+        )
     }
 }

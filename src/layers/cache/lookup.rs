@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use http::header::{self, HeaderMap};
+use http::header::HeaderMap;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 use tower::Service;
@@ -76,11 +76,16 @@ impl Route {
     }
 
     /// The answer from what was found on disk.
-    pub(super) fn disk_hit(&self, client: &Client, had: &Had) -> Response<Body> {
+    pub(super) fn disk_hit(
+        &self,
+        client: &Client,
+        had: &Had,
+        exchange: Option<&Exchange>,
+    ) -> Response<Body> {
         let status = Status { detail: Some("disk"), ..Status::hit() };
         let response = answer(client, &had.head, &had.content, status).unwrap_or_default();
         let stale = !had.head.freshness.is_fresh(Instant::now());
-        self.counts.count(Status { ttl: stale.then_some(0), ..status }.outcome());
+        self.tell(exchange, Status { ttl: stale.then_some(0), ..status }.outcome());
         response
     }
 
@@ -103,9 +108,7 @@ impl Route {
         let Joined::Leader(lead, waiting) = cache.shared().flights.join(key, epoch) else { return };
         let mut request = copy_of(request);
         *request.method_mut() = Method::GET;
-        for name in [header::RANGE, header::IF_RANGE] {
-            request.headers_mut().remove(name);
-        }
+        self.make_nobodys(request.headers_mut(), &stale.head);
         let asked = self.asked(&request);
         // It is nobody's exchange: it ends when it ends.
         request.extensions_mut().remove::<Exchange>();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Route;
 use super::content::Content;
 use super::key::Key;
-use super::store::{Head, Stored};
+use super::store::{Had, Head, Stored};
 use super::tier::{Storing, Tier};
 
 /// The longest body that is in memory where there is a disk for what is longer.
@@ -88,7 +88,7 @@ impl Place {
     /// Whether it is stored.
     pub(super) fn store(self, length: u64, body: Option<Bytes>) -> bool {
         let Self { route, key, epoch, head, memory, disk } = self;
-        let passes = head.is_stale_at_once();
+        let passes = !head.freshness.is_for_others(Instant::now());
         let mut head = (*head).clone();
         if head.status != StatusCode::NO_CONTENT {
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -114,10 +114,6 @@ impl Place {
 }
 
 impl Head {
-    fn is_stale_at_once(&self) -> bool {
-        self.freshness.no_cache || !self.freshness.is_fresh(Instant::now())
-    }
-
     /// Whether it is of use long enough to be written to a disk: fresh, served stale, or
     /// validated.
     fn is_worth_writing(&self) -> bool {
@@ -182,6 +178,19 @@ impl Route {
             tier.purge_key(key, false);
         }
         good
+    }
+
+    /// What is stored is stale from now on, whatever its age says.
+    pub(super) fn condemn(&self, key: &Key, had: &Had, epoch: u64) {
+        if let Content::Whole(body) = &had.content {
+            let mut head = (*had.head).clone();
+            head.freshness.condemned = true;
+            let stored = Stored { head: Arc::new(head), body: body.clone() };
+            self.cache.memory().put(key, stored, epoch);
+        }
+        if let Some(tier) = self.tier() {
+            tier.purge_key(key, true);
+        }
     }
 
     /// What is stored is as good as new. Whether it is stored still.

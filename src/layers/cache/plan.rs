@@ -3,10 +3,11 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
 
-use super::directives::{Directives, Scope};
+use super::directives::{Control, Directives, Scope};
 use super::key::Key;
 use super::policy::{Asked, Why, s4_4_is_unsafe};
 use super::status::Status;
+use super::store::Head;
 use super::{Purge, Route};
 use crate::body::Body;
 use crate::context::Exchange;
@@ -87,6 +88,31 @@ impl Route {
         }
     }
 
+    /// Takes out of a request what it has of whoever sent it: what is stored is
+    /// validated by it for all. What the origin says is for all it may have said because
+    /// of it, and says it again.
+    pub(super) fn make_nobodys(&self, request: &mut HeaderMap, stale: &Head) {
+        for name in [
+            header::RANGE,
+            header::IF_RANGE,
+            header::IF_MATCH,
+            header::IF_UNMODIFIED_SINCE,
+            header::CACHE_CONTROL,
+            header::PRAGMA,
+        ] {
+            request.remove(name);
+        }
+        let said = Control::of(&stale.headers).directives;
+        if said.public || said.s_maxage.is_some() {
+            return;
+        }
+        for name in [header::AUTHORIZATION, header::COOKIE] {
+            if !self.vouched.contains(&name) {
+                request.remove(name);
+            }
+        }
+    }
+
     /// RFC 9111 §4.4: what is stored of a URL that was changed, and of those that the
     /// answer names on the same host, holds no longer.
     pub(super) fn changed(&self, key: &Key, response: &Response<Body>) {
@@ -103,6 +129,12 @@ impl Route {
             self.cache.purge(&Purge::Url(url), false);
         }
     }
+}
+
+/// Whether a request is for the origin to judge (RFC 9111 §4.3.2): what it says of a
+/// condition that fails is not about what is asked for.
+pub(super) fn asks_on_conditions(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE)
 }
 
 /// Whether `Connection` takes fields out on the way to the origin: it then sees another

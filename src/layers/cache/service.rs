@@ -11,13 +11,15 @@ use tower::Service;
 
 use super::Route;
 use super::answer::Client;
+use super::fetch::Heading;
 use super::key::Key;
-use super::plan::Plan;
+use super::plan::{Plan, asks_on_conditions};
 use super::policy::Use;
 use super::status::Status;
 use super::store::{Had, Resource};
 use super::wait::Fetching;
 use crate::body::Body;
+use crate::context::Exchange;
 use crate::error::Error;
 use crate::layers::Ask;
 
@@ -65,8 +67,18 @@ pin_project! {
         future: F,
         route: Arc<Route>,
         status: Status,
-        changes: Option<Key>,
+        after: After,
+        exchange: Option<Exchange>,
     }
+}
+
+/// What is done to what is stored once a request that was passed by is answered.
+enum After {
+    Nothing,
+    /// It may have changed what it names.
+    Changed(Key),
+    /// It tells of what is stored.
+    Heading(Heading),
 }
 
 impl<S> Service<Request<Body>> for Cached<S>
@@ -84,8 +96,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> CacheFuture<S> {
         match self.route.plan(&request) {
-            Plan::Around(status) => self.around(request, status, None),
-            Plan::Changes(key) => self.around(request, Status::forwarded("method"), Some(key)),
+            Plan::Around(status) => self.around(request, status, After::Nothing),
+            Plan::Changes(key) => {
+                self.around(request, Status::forwarded("method"), After::Changed(key))
+            }
             Plan::Look(key) => self.look(request, key),
         }
     }
@@ -96,15 +110,12 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    fn around(
-        &mut self,
-        request: Request<Body>,
-        status: Status,
-        changes: Option<Key>,
-    ) -> CacheFuture<S> {
+    fn around(&mut self, request: Request<Body>, status: Status, after: After) -> CacheFuture<S> {
+        let exchange = request.extensions().get::<Exchange>().cloned();
+        forwards(exchange.as_ref(), status.forwarded);
         let future = Ask::new(&mut self.inner, request);
         let route = self.route.clone();
-        let around = Box::pin(Around { future, route, status, changes });
+        let around = Box::pin(Around { future, route, status, after, exchange });
         CacheFuture { state: State::Around { around } }
     }
 
@@ -116,16 +127,17 @@ where
         let route = self.route.clone();
         let (client, said) = (Client::of(&request), route.said(request.headers()));
         let resource = route.cache.memory().get(&key);
+        let exchange = request.extensions().get::<Exchange>();
         let now = Instant::now();
         let found = resource.as_ref().and_then(|resource| resource.select(request.headers()));
         let reuse = found.map(|stored| stored.head.freshness.s4_reuse(said.as_ref(), now));
         let why = match (found, reuse) {
             (Some(stored), Some(Use::Fresh | Use::Stale)) => {
-                return Self::ready(route.hit(&client, stored));
+                return Self::ready(route.hit(&client, stored, exchange));
             }
             (Some(stored), Some(Use::StaleWhileRevalidating)) => {
                 route.revalidate(self.inner.clone(), &request, &key, stored.into());
-                return Self::ready(route.hit(&client, stored));
+                return Self::ready(route.hit(&client, stored, exchange));
             }
             (Some(stored), _) if stored.head.freshness.is_fresh(now) => "request",
             (Some(_), _) => "stale",
@@ -139,16 +151,30 @@ where
         if only_if_cached && !on_disk {
             return Self::ready(route.nothing_cached(&request));
         }
-        // A part, or a head, is not asked for as a whole: nothing is stored of it.
-        let not_whole = client.is_not_whole();
-        if not_whole.is_some() && !on_disk {
-            let status = Status { detail: not_whole, ..Status::forwarded(why) };
-            return self.around(request, status, None);
-        }
         let stale = found.map(Had::from);
+        // It is not asked for as a whole: nothing is stored of it.
+        let detail = if client.is_head() {
+            Some("head")
+        } else if client.is_ranged() {
+            Some("range")
+        } else {
+            asks_on_conditions(request.headers()).then_some("condition")
+        };
+        if detail.is_some() && !on_disk {
+            let after = match stale {
+                Some(stale) if client.is_head() => {
+                    let (asked, epoch) = (route.asked(&request), route.cache.memory().epoch(&key));
+                    After::Heading(Heading { key, asked, stale, epoch, began: now })
+                }
+                _ => After::Nothing,
+            };
+            return self.around(request, Status { detail, ..Status::forwarded(why) }, after);
+        }
+        let exchange = exchange.cloned();
+        forwards(exchange.as_ref(), Some(why));
         let passes = resource.as_deref().and_then(|known: &Resource| known.passes(now));
-        let by_itself = not_whole.is_some() || only_if_cached || passes.is_some();
-        let fetching = Fetching { route, key, client, stale, why, said, on_disk };
+        let by_itself = detail.is_some() || only_if_cached || passes.is_some();
+        let fetching = Fetching { route, key, client, stale, why, said, exchange, on_disk, detail };
         let service = self.inner.clone();
         let future: Waited = if by_itself {
             Box::pin(fetching.alone(service, request))
@@ -156,6 +182,13 @@ where
             Box::pin(fetching.with_others(service, request))
         };
         CacheFuture { state: State::Waits { future } }
+    }
+}
+
+/// Says that the origin is asked, in case it cannot be.
+fn forwards(exchange: Option<&Exchange>, why: Option<&'static str>) {
+    if let Some(exchange) = exchange {
+        exchange.update(|record| record.cache_forwarded = why);
     }
 }
 
@@ -174,12 +207,16 @@ where
             Projected::Waits { future } => future.as_mut().poll(cx),
             Projected::Around { around } => {
                 let mut around = around.as_mut().project();
-                let mut response = ready!(around.future.as_mut().poll(cx))?;
-                let (route, status, changes) = (around.route, around.status, around.changes);
-                if let Some(key) = changes {
-                    route.changed(key, &response);
+                let answered = ready!(around.future.as_mut().poll(cx));
+                let (route, status) = (around.route, around.status);
+                route.tell(around.exchange.as_ref(), status.outcome());
+                let mut response = answered?;
+                match around.after {
+                    After::Nothing => {}
+                    After::Changed(key) => route.changed(key, &response),
+                    After::Heading(heading) => heading.answered(route, &response),
                 }
-                route.passed_by(&mut response, *status);
+                status.pass_by(&mut response);
                 Poll::Ready(Ok(response))
             }
         }

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use http::Response;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::policy::Why;
+use crate::body::Body;
 use crate::observe::CacheOutcome;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -30,6 +32,14 @@ impl Status {
 
     pub(super) fn forwarded(why: &'static str) -> Self {
         Self { forwarded: Some(why), ..Self::default() }
+    }
+
+    /// Says so of the answer to a request that was not looked for.
+    pub(super) fn pass_by(self, response: &mut Response<Body>) {
+        if !response.status().is_informational() {
+            let answered = Some(response.status().as_u16());
+            Self { answered, ..self }.write(response.headers_mut());
+        }
     }
 
     /// What it counts as.

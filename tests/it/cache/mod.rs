@@ -1,7 +1,9 @@
 //! What is stored, for whom, and for how long: a real proxy before a real origin.
 
 mod collapsing;
+mod failing;
 mod operating;
+mod sharding;
 mod storing;
 mod validating;
 

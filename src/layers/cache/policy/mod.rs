@@ -27,6 +27,13 @@ pub(super) struct Asked {
     pub(super) no_store: bool,
 }
 
+impl Asked {
+    /// Whether its response may be for nobody else because of what it has itself.
+    pub(super) fn is_personal(self) -> bool {
+        self.credentials || self.cookie || self.no_store
+    }
+}
+
 /// RFC 9111 §3: whether a response may be stored. It has to be one to a GET that was
 /// sent as a whole.
 pub(super) fn s3_may_store(
@@ -268,6 +275,11 @@ impl Freshness {
         if stale < self.while_revalidate { Use::StaleWhileRevalidating } else { Use::Validate }
     }
 
+    /// RFC 9111 §4: whether others may have it as it is, who asked at the same time.
+    pub(super) fn is_for_others(&self, now: Instant) -> bool {
+        matches!(self.s4_reuse(None, now), Use::Fresh | Use::StaleWhileRevalidating)
+    }
+
     /// RFC 5861 §4: whether it may be used because the origin fails.
     pub(super) fn may_stand_in(&self, now: Instant) -> bool {
         !self.never_stale && !self.no_cache && self.staleness(now) < self.if_error
@@ -349,6 +361,13 @@ pub(super) fn s4_3_4_is_about(stored: &HeaderMap, not_modified: &HeaderMap) -> b
             None => true,
         },
     }
+}
+
+/// RFC 9111 §4.3.5: whether a response to HEAD is about the stored response.
+pub(super) fn s4_3_5_is_about(stored: &HeaderMap, head: &HeaderMap) -> bool {
+    [header::ETAG, header::LAST_MODIFIED, header::CONTENT_LENGTH]
+        .iter()
+        .all(|name| head.get(name).is_none_or(|theirs| stored.get(name) == Some(theirs)))
 }
 
 /// Takes a client's own conditions out.
