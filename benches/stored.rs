@@ -54,7 +54,7 @@ fn one(row: &str) -> Result<()> {
         });
         let mut service = CacheLayer::new(&cache, "all", &CacheSettings::default()).layer(origin);
         fill(&mut service, 0..1_000).await?;
-        cache.figures();
+        let _settled = cache.figures();
         let before = resident()?;
         let (counted_before, stored_before) =
             (cache.figures().stored_bytes, cache.figures().objects);

@@ -61,14 +61,18 @@ pub(super) async fn purge(State(state): State<AdminState>, request: Request) -> 
         Ok(meant) => meant,
         Err(answer) => return answer.render(asker.format),
     };
-    let done = operator(&state).and_then(|operator| operator.cache()).map(|cache| {
-        let count = cache.purge(&what, soft);
-        let fate = if soft { "validated before they are used again" } else { "forgotten" };
-        let message = format!("Stored responses that are {fate}: {count}.");
-        json!({ "purged": count, "soft": soft, "message": message })
-    });
     let how = if soft { "soft purge" } else { "purge" };
-    answer(asker, &format!("cache: {how} of {what:?}"), done)
+    let text = format!("cache: {how} of {what:?}");
+    let done = match operator(&state).and_then(|operator| operator.cache()) {
+        Ok(cache) => {
+            let count = cache.purge_aside(what, soft).await;
+            let fate = if soft { "validated before they are used again" } else { "forgotten" };
+            let message = format!("Stored responses that are {fate}: {count}.");
+            Ok(json!({ "purged": count, "soft": soft, "message": message }))
+        }
+        Err(refused) => Err(refused),
+    };
+    answer(asker, &text, done)
 }
 
 fn meant(body: PurgeBody) -> Result<(Purge, bool), Answer> {

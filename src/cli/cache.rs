@@ -8,6 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::cache_told as told;
 use super::operate::{Asked, TELL, message};
 
 /// What is asked of a cache.
@@ -56,10 +57,16 @@ pub(super) struct What {
 
 pub(super) fn run(command: CacheCommand) -> Result<(), Failure> {
     match command {
-        CacheCommand::Stats { asked } => asked.asks(Method::GET, "/api/cache", None, TELL, figures),
+        CacheCommand::Stats { asked } => {
+            asked.asks(Method::GET, "/api/cache", None, TELL, |told| {
+                let mut text = figures(told);
+                text.push_str(&told::routes(told));
+                text
+            })
+        }
         CacheCommand::Show { asked, url } => {
             let url = utf8_percent_encode(&url, NON_ALPHANUMERIC);
-            asked.asks(Method::GET, &format!("/api/cache?url={url}"), None, TELL, shown)
+            asked.asks(Method::GET, &format!("/api/cache?url={url}"), None, TELL, told::shown)
         }
         CacheCommand::Purge { asked, what, soft } => {
             let What { url, prefix, tag, all } = what;
@@ -80,10 +87,12 @@ pub(super) fn run(command: CacheCommand) -> Result<(), Failure> {
 fn figures(told: &Value) -> String {
     let number = |name: &str| told[name].as_u64().unwrap_or_default();
     let mut text = format!(
-        "{} of {} bytes, {} URLs; {} requests under way that others may share",
+        "{} of {} bytes, {} URLs, {} had to make room; {} requests under way that others may \
+         share",
         number("stored_bytes"),
         number("memory_bytes"),
         number("objects"),
+        number("evicted"),
         number("in_flight"),
     );
     if let Some(disk) = told["disk"].as_object() {
@@ -99,39 +108,6 @@ fn figures(told: &Value) -> String {
             number("failed"),
             number("given_up"),
         );
-    }
-    text
-}
-
-fn shown(told: &Value) -> String {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut text = told["url"].as_str().unwrap_or_default().to_owned();
-    let routes = list(&told["routes"]);
-    if routes.is_empty() {
-        text.push_str("\n  nothing is stored, and nothing is known");
-    }
-    for route in routes {
-        let _infallible = write!(text, "\n  route {}", route["route"].as_str().unwrap_or_default());
-        if let Some(why) = route["not_stored_because"].as_str() {
-            let _infallible = write!(text, "\n    not stored: {why}");
-        }
-        for variant in list(&route["variants"]) {
-            let fate =
-                if variant["fresh"] == true { "fresh" } else { "validated before it is used" };
-            let _infallible = write!(
-                text,
-                "\n    {}, {} bytes in {}, age {} s, ttl {} s: {fate}",
-                variant["status"],
-                variant["bytes"],
-                variant["on"].as_str().unwrap_or("memory"),
-                variant["age_seconds"],
-                variant["ttl_seconds"],
-            );
-            for by in list(&variant["selected_by"]) {
-                let word = |at: usize| by[at].as_str().unwrap_or_default().to_owned();
-                let _infallible = write!(text, "\n      {}: {}", word(0), word(1));
-            }
-        }
     }
     text
 }

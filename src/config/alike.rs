@@ -9,7 +9,8 @@ impl RouteSettings {
     /// from its origins for the same requests.
     #[must_use]
     pub fn stores_alike(&self, other: &Self) -> bool {
-        let key = |of: &Self| of.cache.as_ref().map(|cache| cache.key.clone());
+        let key =
+            |of: &Self| of.cache.as_ref().map(|cache| (cache.key.clone(), cache.store_set_cookie));
         self.name == other.name
             && key(self) == key(other)
             && self.origin_requests() == other.origin_requests()
@@ -43,6 +44,10 @@ impl RouteSettings {
             }
             // Nothing of these comes from an origin.
             Action::Redirect(_) | Action::Respond(_) => say(b"answer"),
+        }
+        if let Some(compression) = &self.compression {
+            // Otherwise what is stored would go on in the old codings.
+            say(format!("{compression:?}").as_bytes());
         }
         let HeaderChanges { remove, set, append } = &self.headers.request;
         for name in remove {

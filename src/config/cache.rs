@@ -58,6 +58,7 @@ pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
     let mut cache = CacheSettings { default_ttl, max_object, ..CacheSettings::default() };
     let honour = &mut cache.honour_request_directives;
     table.set("honour_request_directives", honour, Value::boolean);
+    table.set("store_set_cookie", &mut cache.store_set_cookie, Value::boolean);
     table.set("stale_while_revalidate", &mut cache.stale_while_revalidate, pause);
     table.set("stale_if_error", &mut cache.stale_if_error, pause);
     table.set("collapse_wait", &mut cache.collapse_wait, duration);
@@ -69,6 +70,7 @@ pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
     table.finish(&[
         ("ttl", "default_ttl"),
         ("max_size", "max_object"),
+        ("set_cookie", "store_set_cookie"),
         ("lock_timeout", "collapse_wait"),
     ]);
     cache

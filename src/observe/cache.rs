@@ -50,7 +50,12 @@ pub trait CacheLevel: fmt::Debug + Send + Sync {
     /// The bytes that are stored, and in how many objects.
     fn level(&self) -> (u64, u64);
 
-    /// The same of its disk; `None` without one.
+    /// How many had to make room for others.
+    fn evicted(&self) -> u64 {
+        0
+    }
+
+    /// How full its disk is; `None` without one.
     fn disk(&self) -> Option<CacheDiskFigures> {
         None
     }
@@ -157,6 +162,9 @@ impl Collector for Caches {
             let gauge = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
         }
+        let help = "URLs that had to make room for others.";
+        let evicted = encoder.encode_descriptor("cache_evicted", help, None, counter)?;
+        ConstCounter::new(level.evicted()).encode(evicted)?;
         level.disk().map_or(Ok(()), |disk| encode_disk(&mut encoder, &disk))
     }
 }

@@ -3,6 +3,7 @@
 mod access_log;
 mod cache;
 mod certificates;
+mod compression;
 mod dry_runs;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -20,6 +21,7 @@ mod workers;
 pub use access_log::{AccessLog, Opened};
 pub use cache::{CacheCounts, CacheDiskFigures, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
+pub use compression::{CompressionCounts, CompressionOutcome};
 pub use dry_runs::DryRunCount;
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};

@@ -1,7 +1,32 @@
 //! Varnish, and the `HAProxy` in front of it that takes TLS off.
 
 use super::Told;
-use crate::process::free_address;
+
+/// What it logs of a request that is a hit.
+const LOGGED: [&str; 22] = [
+    "Begin",
+    "End",
+    "Hit",
+    "Link",
+    "ReqAcct",
+    "ReqHeader",
+    "ReqMethod",
+    "ReqProtocol",
+    "ReqStart",
+    "ReqURL",
+    "ReqUnset",
+    "RespHeader",
+    "RespProtocol",
+    "RespReason",
+    "RespStatus",
+    "RespUnset",
+    "SessClose",
+    "SessOpen",
+    "Timestamp",
+    "VCL_call",
+    "VCL_return",
+    "VCL_use",
+];
 
 impl Told<'_> {
     /// The configuration of the one in front, and the command that starts both in one
@@ -27,7 +52,7 @@ impl Told<'_> {
             "thread_pool_min=200".to_owned(),
             "listen_depth=4096".to_owned(),
             // What the others do not write either.
-            "vsl_mask=none".to_owned(),
+            format!("vsl_mask=-{}", LOGGED.join(",-")),
         ];
         let settings: Vec<String> = settings.iter().map(|text| format!("-p {text}")).collect();
         let script = format!(

@@ -17,7 +17,7 @@ use super::key::{Key, Selecting};
 use super::place::Place;
 use super::policy::{
     Asked, Freshness, Why, is_failure, s3_1_stored_fields, s3_2_merge, s3_may_store,
-    s4_3_1_validate, s4_3_4_is_about, s4_3_5_is_about, strip_conditions,
+    s4_3_1_validate, s4_3_4_is_about, s4_3_5_is_about, s7_3_take_personal, strip_conditions,
 };
 use super::status::Status;
 use super::store::{Had, Head};
@@ -121,7 +121,7 @@ impl Fetch {
             if validates && response.status() == StatusCode::NOT_MODIFIED {
                 return Ok(self.renew(&stale, &response, began, epoch, status));
             }
-            if is_failure(response.status()) && stale.head.freshness.may_stand_in(Instant::now()) {
+            if is_failure(response.status()) && stale.head.freshness.outlives(Instant::now()) {
                 return Ok(self.stand_in(stale, status));
             }
         }
@@ -158,7 +158,7 @@ impl Fetch {
         status: Status,
     ) -> Fetched {
         let settings = &self.route.settings;
-        let (head, own) = renewed(&stale.head, response.headers(), began, settings);
+        let (head, own) = renewed(&stale.head, response.headers(), self.asked, began, settings);
         let control = Control::of(&head.headers);
         let (head, content) = (Arc::new(head), stale.content.clone());
         // Who asks has no part in it: the content is what it was.
@@ -201,7 +201,7 @@ impl Fetch {
         let mut headers = parts.headers;
         // What is counted from is what came: `Age` is not stored.
         let freshness = Freshness::of(code, &headers, &control, began.elapsed(), settings);
-        let own = s3_1_stored_fields(&mut headers, &control);
+        let own = s3_1_stored_fields(&mut headers, &control, settings);
         let selecting = Selecting::of(request, &headers, &settings.key);
         let tags = tags(&headers);
         let id = Head::next_id();
@@ -272,12 +272,16 @@ impl Fetch {
 fn renewed(
     stored: &Head,
     newer: &HeaderMap,
+    asked: Asked,
     began: Instant,
     settings: &CacheSettings,
 ) -> (Head, HeaderMap) {
     let mut head = stored.clone();
     let mut fields = newer.clone();
-    let own = s3_1_stored_fields(&mut fields, &Control::of(newer));
+    let mut own = s3_1_stored_fields(&mut fields, &Control::of(newer), settings);
+    if asked.is_personal() && !Control::of(newer).is_for_all() {
+        own.extend(s7_3_take_personal(&mut fields));
+    }
     s3_2_merge(&mut head.headers, &fields);
     let control = Control::of(&head.headers);
     // Its age is that of what came, of which nothing is stored.
@@ -305,7 +309,7 @@ impl Heading {
             return;
         }
         let (newer, settings) = (response.headers(), &route.settings);
-        let (head, _) = renewed(&self.stale.head, newer, self.began, settings);
+        let (head, _) = renewed(&self.stale.head, newer, self.asked, self.began, settings);
         let control = Control::of(&head.headers);
         // What is for one client only tells nothing of what is for all.
         if s3_may_store(self.asked, head.status, &head.headers, &control, settings).is_err() {

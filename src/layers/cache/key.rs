@@ -62,11 +62,17 @@ impl Key {
     fn join(route: &str, scheme: &str, host: &str, uri: &Uri, key: &CacheKeySettings) -> Self {
         let port = if scheme == "https" { ":443" } else { ":80" };
         let host = host.strip_suffix(port).unwrap_or(host);
-        let mut text = String::with_capacity(route.len() + host.len() + 64);
-        let _infallible = write!(text, "{route}\n{scheme}://");
-        text.extend(host.chars().map(|c| c.to_ascii_lowercase()));
-        text.push_str(if uri.path().is_empty() { "/" } else { uri.path() });
-        if let Some(query) = uri.query() {
+        let path = if uri.path().is_empty() { "/" } else { uri.path() };
+        let query = uri.query();
+        let begins = [route, "\n", scheme, "://", host];
+        // As long as it gets, so that it is not moved at the end.
+        let length = begins.iter().map(|part| part.len()).sum::<usize>() + path.len();
+        let mut text = String::with_capacity(length + query.map_or(0, |query| 1 + query.len()));
+        begins.iter().for_each(|part| text.push_str(part));
+        let at = text.len() - host.len();
+        text[at..].make_ascii_lowercase();
+        text.push_str(path);
+        if let Some(query) = query {
             if key.ignore_query.is_empty() {
                 text.push('?');
                 text.push_str(query);
@@ -190,17 +196,21 @@ impl Selecting {
 
 /// A field's value, such that what means the same is the same.
 fn normalised<'r>(request: &'r HeaderMap, name: &HeaderName) -> Option<Cow<'r, [u8]>> {
-    let mut lines = request.get_all(name).iter().map(HeaderValue::as_bytes);
+    let all = request.get_all(name);
+    let mut lines = all.iter().map(HeaderValue::as_bytes);
     let first = lines.next()?;
     if *name == header::ACCEPT_ENCODING {
+        return Some(Cow::Owned(codings(all.iter().map(HeaderValue::as_bytes))));
+    }
+    if *name == header::ACCEPT_LANGUAGE {
         let all = request.get_all(name).iter().map(HeaderValue::as_bytes);
-        return Some(Cow::Owned(codings(all)));
+        return Some(Cow::Owned(languages(all)));
     }
     match lines.next() {
         None if !first.contains(&b',') => Some(Cow::Borrowed(first.trim_ascii())),
         _ => {
             // Several lines are one list, and blanks around its commas mean nothing.
-            let lines = request.get_all(name).iter().map(HeaderValue::as_bytes);
+            let lines = all.iter().map(HeaderValue::as_bytes);
             let members: Vec<&[u8]> = lines.flat_map(super::directives::members).collect();
             Some(Cow::Owned(members.join(&b","[..])))
         }
@@ -240,6 +250,23 @@ fn codings<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
         before = Some(quality);
     }
     text
+}
+
+/// `Accept-Language` (RFC 9110 §12.5.4): languages whatever their case, by their weights;
+/// of equals the order stays, for some take it to mean something.
+fn languages<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
+    let members = lines.flat_map(super::directives::members).map(|member| {
+        let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let language = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts.find_map(|part| part.strip_prefix(b"q=").map(thousandths));
+        (quality.unwrap_or(1000), language)
+    });
+    let mut accepted: Vec<_> = members.collect();
+    accepted.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
+    let each = accepted
+        .iter()
+        .map(|(quality, language)| [language, &b";"[..], quality.to_string().as_bytes()].concat());
+    each.collect::<Vec<_>>().join(&b","[..])
 }
 
 /// A weight, in thousandths.
@@ -332,6 +359,15 @@ mod tests {
         let settings =
             CacheKeySettings { headers: vec!["x-tenant".parse().unwrap()], ..Default::default() };
         assert!(!of(&none, &none, &settings).matches(&headers(&[("x-tenant", "a")])));
+    }
+
+    #[test]
+    fn rfc9110_s12_5_4_accept_language_is_compared_by_weight_whatever_its_case() {
+        let of = |value: &str| languages([value.as_bytes()].into_iter());
+        assert_eq!(of("en-GB, de"), of("EN-gb , De"));
+        assert_eq!(of("fr;q=0.5, de;q=1.0"), of("de, fr; q=0.50"));
+        assert_ne!(of("en, de"), of("de, en"), "their order may mean something");
+        assert_ne!(of("en;q=0.1, de"), of("en;q=0.2, de"));
     }
 
     #[test]

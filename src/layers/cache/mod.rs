@@ -20,7 +20,8 @@
 //! | `plan` | what is looked for, what is passed by, what a change invalidates |
 //! | `wait` | waits for the origin, or for another who asks |
 //! | `service` | the layer |
-//! | `operate` | purge, figures, and why something is stored or not |
+//! | `operate` | purge, figures, and what is stored |
+//! | `says` | why something is stored or not, and until when, in words |
 //!
 //! It stands below whatever changes requests and responses for the operator: what it
 //! sees of a request is what the origin will see, and what it stores is what the origin
@@ -40,6 +41,7 @@ mod operate;
 mod place;
 mod plan;
 mod policy;
+mod says;
 mod service;
 mod settings;
 mod status;
@@ -59,7 +61,8 @@ use sha2::{Digest, Sha256};
 use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheDiskFigures, CacheLevel};
-pub use operate::{CacheEntry, CacheFigures, CacheShown, CacheVariant, Purge};
+pub(in crate::layers) use directives::members as list_members;
+pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheDiskSettings, CacheKeySettings, CacheSettings};
 pub use tier::CacheDiskError;
@@ -151,6 +154,7 @@ impl Cache {
             digest.update(text);
         };
         add(meaning);
+        add(&[u8::from(settings.store_set_cookie)]);
         ignore_query.iter().for_each(|name| add(name.as_bytes()));
         add(b"");
         headers.iter().for_each(|name| add(name.as_str().as_bytes()));
@@ -185,6 +189,10 @@ impl CacheLevel for Cache {
 
     fn disk(&self) -> Option<CacheDiskFigures> {
         self.0.tier.figures()
+    }
+
+    fn evicted(&self) -> u64 {
+        self.memory().evicted()
     }
 }
 
@@ -257,7 +265,9 @@ impl CacheLayer {
     #[must_use]
     pub fn renewed(&self, name: &str, settings: &CacheSettings) -> Self {
         let Route { cache, settings: old, .. } = &*self.0;
-        if old.key != settings.key {
+        // Cookies that were stored are not handed out any more once that is taken back.
+        let same = old.key == settings.key && old.store_set_cookie == settings.store_set_cookie;
+        if !same {
             let Self(new) = Self::new(cache, name, settings);
             let (counts, vouched) = (self.0.counts.clone(), self.0.vouched.clone());
             return Self(Arc::new(Route { counts, vouched, ..new.same() }));
@@ -291,6 +301,12 @@ impl Route {
             counts: counts.clone(),
             vouched: vouched.clone(),
         }
+    }
+}
+
+impl Route {
+    fn name(&self) -> &str {
+        self.space.split('\t').next().unwrap_or_default()
     }
 }
 

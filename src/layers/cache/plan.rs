@@ -102,8 +102,7 @@ impl Route {
         ] {
             request.remove(name);
         }
-        let said = Control::of(&stale.headers).directives;
-        if said.public || said.s_maxage.is_some() {
+        if Control::of(&stale.headers).is_for_all() {
             return;
         }
         for name in [header::AUTHORIZATION, header::COOKIE] {
@@ -149,7 +148,8 @@ fn names_fields(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What a reference means that a response to `base` has, if it is of the same host.
+/// What a reference means that a response to `base` has, if it is of the same origin
+/// (RFC 9110 §4.3.1).
 fn beside(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme_str()?, base.authority()?);
@@ -163,9 +163,8 @@ fn beside(base: &Uri, reference: &str) -> Option<Uri> {
         let (folder, _) = base.path().rsplit_once('/')?;
         format!("{scheme}://{authority}{folder}/{reference}").parse().ok()?
     };
-    url.authority()
-        .is_some_and(|other| other.as_str().eq_ignore_ascii_case(authority.as_str()))
-        .then_some(url)
+    let same_host = url.authority()?.as_str().eq_ignore_ascii_case(authority.as_str());
+    (same_host && url.scheme() == base.scheme()).then_some(url)
 }
 
 #[cfg(test)]
@@ -173,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc9111_s4_4_only_urls_of_the_same_host_are_invalidated() {
+    fn rfc9111_s4_4_only_urls_of_the_same_origin_are_invalidated() {
         let base: Uri = "http://a.test/x/y".parse().unwrap();
         let of = |reference| beside(&base, reference).map(|url| url.to_string());
         assert_eq!(of("/z?q#f"), Some("http://a.test/z?q".into()));
@@ -181,6 +180,8 @@ mod tests {
         assert_eq!(of("http://A.test/z"), Some("http://A.test/z".into()));
         assert_eq!(of("http://b.test/z"), None);
         assert_eq!(of("//b.test/z"), None);
+        assert_eq!(of("https://a.test/z"), None);
+        assert_eq!(of("http://a.test:81/z"), None);
     }
 
     #[test]

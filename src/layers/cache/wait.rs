@@ -315,6 +315,9 @@ impl Route {
                     gone.write(response.headers_mut());
                     response
                 });
+                for name in got.own.keys() {
+                    response.headers_mut().remove(name);
+                }
                 for (name, value) in &got.own {
                     response.headers_mut().append(name, value.clone());
                 }

@@ -3,6 +3,7 @@
 mod collapsing;
 mod failing;
 mod operating;
+mod sentences;
 mod sharding;
 mod storing;
 mod validating;

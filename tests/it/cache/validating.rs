@@ -327,3 +327,49 @@ async fn rfc9111_s4_3_2_a_condition_that_the_origin_judges_goes_to_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_a_304_says_to_one_client_is_not_told_to_others() {
+    within(async {
+        let origin = origin(|request, count| {
+            if fields(request, "if-none-match") == ["\"v1\""] {
+                return "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nX-Account: alice\r\n\
+                        Cache-Control: max-age=60\r\n\r\n"
+                    .to_owned();
+            }
+            let lines = format!("{STALE}X-Account: nobody\r\n");
+            ok(&lines, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        let own = get(&proxy, "/", "Cookie: a=b\r\n").await;
+        assert_eq!((own.status, own.fields("x-account")), (200, vec!["alice"]));
+        let other = get(&proxy, "/", "").await;
+        assert!(said(&other).contains("; hit"), "{}", said(&other));
+        assert_eq!(other.fields("x-account"), ["nobody"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_in_the_background_does_not_take_the_place_of_what_may_be_used() {
+    within(async {
+        let origin = origin(|_, count| match count {
+            0 => ok("Cache-Control: max-age=10, stale-while-revalidate=60\r\nAge: 11\r\n", "body"),
+            _ => "HTTP/1.1 503 No\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n"
+                .to_owned(),
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        for _ in 0..5 {
+            assert_eq!(get(&proxy, "/", "").await.text(), "body");
+        }
+        eventually("it is asked again and again", async || {
+            assert_eq!(get(&proxy, "/", "").await.text(), "body");
+            origin.requests().len() > 2
+        })
+        .await;
+    })
+    .await;
+}
