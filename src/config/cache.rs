@@ -54,8 +54,8 @@ fn disk(mut table: Table<'_>, base: &Path) -> Option<CacheDiskSettings> {
 
 pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
     let default_ttl = table.read("default_ttl", duration);
-    let max_object = table.read("max_object", size);
-    let mut cache = CacheSettings { default_ttl, max_object, ..CacheSettings::default() };
+    let (max_ttl, max_object) = (table.read("max_ttl", duration), table.read("max_object", size));
+    let mut cache = CacheSettings { default_ttl, max_ttl, max_object, ..CacheSettings::default() };
     let honour = &mut cache.honour_request_directives;
     table.set("honour_request_directives", honour, Value::boolean);
     table.set("store_set_cookie", &mut cache.store_set_cookie, Value::boolean);

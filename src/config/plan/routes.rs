@@ -148,6 +148,7 @@ fn api_key_keys(settings: &ApiKeySettings) -> Keys {
 fn cache_keys(settings: &CacheSettings) -> Keys {
     let CacheSettings {
         default_ttl,
+        max_ttl,
         max_object,
         honour_request_directives,
         store_set_cookie,
@@ -158,6 +159,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
     } = settings;
     let mut keys = Keys::default();
     keys.one("default_ttl", or_none(*default_ttl, duration));
+    keys.one("max_ttl", or_none(*max_ttl, duration));
     keys.one("max_object", max_object.map_or_else(|| "default".to_owned(), size));
     keys.one("honour_request_directives", honour_request_directives);
     keys.one("store_set_cookie", store_set_cookie);

@@ -23,6 +23,7 @@ const VERSION: u8 = 1;
 const NO_CACHE: u8 = 1;
 const NEVER_STALE: u8 = 2;
 const CONDEMNED: u8 = 4;
+const IMMUTABLE: u8 = 8;
 
 /// A time on the wall, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,13 +72,19 @@ pub(super) fn encode(head: &Head, now: Instant, wall: Wall) -> Bytes {
         never_stale,
         while_revalidate,
         if_error,
+        immutable,
         condemned,
     } = freshness;
     let mut to = BytesMut::with_capacity(512);
     to.put_u8(VERSION);
     to.put_u64_le(*id);
     to.put_u16_le(status.as_u16());
-    let flags = [(no_cache, NO_CACHE), (never_stale, NEVER_STALE), (condemned, CONDEMNED)];
+    let flags = [
+        (no_cache, NO_CACHE),
+        (never_stale, NEVER_STALE),
+        (condemned, CONDEMNED),
+        (immutable, IMMUTABLE),
+    ];
     to.put_u8(flags.iter().filter(|(is, _)| **is).map(|(_, flag)| flag).sum());
     to.put_u64_le(wall.0);
     // Of what is cut off none may make it fresher.
@@ -145,6 +152,7 @@ pub(super) fn decode(bytes: &[u8], now: Instant, wall: Wall) -> Option<Head> {
         never_stale: flags & NEVER_STALE != 0 || set_back,
         while_revalidate,
         if_error,
+        immutable: flags & IMMUTABLE != 0 && !set_back,
         condemned: flags & CONDEMNED != 0,
     };
     Some(Head { id, status, headers, selecting: Selecting::from_parts(parts), freshness, tags })
@@ -215,7 +223,7 @@ mod tests {
         let fields = vec(("[a-z][a-z-]{0,12}", vec(b' '..=b'~', 0..20)), 0..8);
         let parts = vec(("[a-z]{1,8}", proptest::option::of(vec(any::<u8>(), 0..9))), 0..4);
         let times = proptest::array::uniform4(0_u64..1 << 42);
-        (any::<u64>(), 100_u16..600, fields, parts, times, any::<[bool; 3]>(), vec(".{0,9}", 0..3))
+        (any::<u64>(), 100_u16..600, fields, parts, times, any::<[bool; 4]>(), vec(".{0,9}", 0..3))
             .prop_map(|(id, status, fields, parts, times, flags, tags)| {
                 let mut headers = HeaderMap::new();
                 for (name, value) in fields {
@@ -227,7 +235,7 @@ mod tests {
                 };
                 let [initial_age, lifetime, while_revalidate, if_error] =
                     times.map(Duration::from_millis);
-                let [no_cache, never_stale, condemned] = flags;
+                let [no_cache, never_stale, condemned, immutable] = flags;
                 let freshness = Freshness {
                     received: Instant::now(),
                     initial_age,
@@ -236,6 +244,7 @@ mod tests {
                     never_stale,
                     while_revalidate,
                     if_error,
+                    immutable,
                     condemned,
                 };
                 let selecting = Selecting::from_parts(parts.into_iter().map(part).collect());
@@ -259,8 +268,8 @@ mod tests {
             prop_assert_eq!(is.lifetime, was.lifetime);
             prop_assert_eq!((is.while_revalidate, is.if_error), (was.while_revalidate, was.if_error));
             prop_assert_eq!(
-                (is.no_cache, is.never_stale, is.condemned),
-                (was.no_cache, was.never_stale, was.condemned)
+                (is.no_cache, is.never_stale, is.condemned, is.immutable),
+                (was.no_cache, was.never_stale, was.condemned, was.immutable)
             );
             let age = was.age(now) + Duration::from_millis(passed);
             prop_assert!(is.age(now) >= age && is.age(now) < age + Duration::from_millis(2));

@@ -35,6 +35,8 @@ mod disk;
 mod fetch;
 mod fill;
 mod flight;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod lookup;
 mod operate;

@@ -142,8 +142,8 @@ mod tests {
             never_stale: false,
             while_revalidate: Duration::ZERO,
             if_error: Duration::ZERO,
-            condemned: false,
             immutable: false,
+            condemned: false,
         }
     }
 
