@@ -39,10 +39,11 @@ pub(super) async fn tell(State(state): State<AdminState>, request: Request) -> R
         },
     };
     let cache = operator(&state).and_then(|operator| operator.cache());
-    let told = cache.map(|cache| match asked {
-        None => json(cache.figures()),
-        Some(url) => json(cache.show(&url)),
-    });
+    let told = match (cache, asked) {
+        (Ok(cache), None) => Ok(json(cache.figures())),
+        (Ok(cache), Some(url)) => Ok(json(cache.show(&url).await)),
+        (Err(refused), _) => Err(refused),
+    };
     read(request, told)
 }
 

@@ -393,7 +393,10 @@ impl Build<'_> {
         });
         let layer = match known {
             Some(known) => known.renewed(&route.name, settings),
-            None => CacheLayer::new(&self.common.cache, &route.name, settings),
+            None => {
+                let meaning = route.origin_requests();
+                CacheLayer::meaning(&self.common.cache, &route.name, &meaning, settings)
+            }
         };
         let counts = self.common.metrics.cache(&route.name.as_str().into());
         let written = route.headers.request.set.iter().map(|(name, _)| name.clone());

@@ -13,6 +13,7 @@ mod confirm;
 mod control;
 #[cfg(feature = "cli")]
 pub mod demo;
+mod disk;
 mod embed;
 mod follow;
 mod generation;
@@ -39,7 +40,7 @@ use crate::accept::Inherited;
 use crate::budget::Budget;
 use crate::config::{LoadError, Settings};
 use crate::drain;
-use crate::layers::{Cache, InFlightLayer};
+use crate::layers::{Cache, CacheDiskError, InFlightLayer};
 use crate::observe::{LogLevel, Metrics};
 use crate::tls::Tickets;
 use crate::watch::Contents;
@@ -128,18 +129,33 @@ impl Proxy {
         Ok(Self { source: Some(source), ..Self::build(settings)? })
     }
 
-    /// Builds a proxy: reads certificates, sets up upstreams and routes.
+    /// Builds a proxy: reads certificates, sets up upstreams and routes, and takes the
+    /// folder of the cache, if it has a disk.
     ///
     /// # Errors
     ///
     /// Every problem found, at once.
     pub fn build(settings: Settings) -> Result<Self, BuildError> {
+        let proxy = Self::with_new_tickets(settings)?;
+        proxy.open_disk()?;
+        Ok(proxy)
+    }
+
+    fn with_new_tickets(settings: Settings) -> Result<Self, BuildError> {
         let tickets = Tickets::new().map_err(|error| {
             BuildError::new(vec![format!("the system has no randomness for TLS: {error}")])
         })?;
         Self::with_tickets(settings, tickets)
     }
 
+    /// Takes the folder of the cache, if there is to be one.
+    fn open_disk(&self) -> Result<(), BuildError> {
+        let Some(disk) = &self.settings().cache.disk else { return Ok(()) };
+        let wrong = |error: CacheDiskError| BuildError::new(vec![error.to_string()]);
+        self.common.cache.open_disk(disk).map_err(wrong)
+    }
+
+    /// The same without the cache's disk, which another process still has.
     fn with_tickets(settings: Settings, tickets: Tickets) -> Result<Self, BuildError> {
         let metrics = Metrics::default();
         let budget = settings.server.memory_budget.budget();

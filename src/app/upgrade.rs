@@ -119,7 +119,9 @@ impl Beginning {
         let (settings, source) = Source::read(path)?;
         let log = start_log(&settings.log);
         let proxy = match &self.carried.tickets {
-            None => Proxy::build(settings)?,
+            None if self.predecessor.is_none() => Proxy::build(settings)?,
+            // The disk of the cache is the predecessor's until this process serves.
+            None => Proxy::with_new_tickets(settings)?,
             Some(keys) => {
                 let taken = Tickets::succeed(keys);
                 let wrong = |error: TlsError| BuildError::new(vec![error.to_string()]);
@@ -231,6 +233,7 @@ impl Control {
         let successor = Successor::start(program.command(), &sockets, state, PATIENCE).await?;
         let pid = successor.pid();
         successor.go().await?;
+        self.give_disk_up();
         if let Some(notifier) = self.0.notifier.get() {
             // The successor's first sign of life came too early to be believed.
             notifier.alive();

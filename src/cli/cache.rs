@@ -1,5 +1,7 @@
 //! `tollgate cache`: what a running proxy has stored.
 
+use std::fmt::Write as _;
+
 use clap::{Args, Subcommand};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -84,7 +86,7 @@ pub(super) fn run(command: CacheCommand) -> Result<(), Failure> {
 
 fn figures(told: &Value) -> String {
     let number = |name: &str| told[name].as_u64().unwrap_or_default();
-    format!(
+    let mut text = format!(
         "{} of {} bytes, {} URLs, {} had to make room; {} requests under way that others may \
          share",
         number("stored_bytes"),
@@ -92,5 +94,20 @@ fn figures(told: &Value) -> String {
         number("objects"),
         number("evicted"),
         number("in_flight"),
-    )
+    );
+    if let Some(disk) = told["disk"].as_object() {
+        let number = |name: &str| disk.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let _infallible = write!(
+            text,
+            "\ndisk: {} of {} bytes, {} responses; {} served, {} written, {} failed, {} given up",
+            number("stored_bytes"),
+            number("capacity_bytes"),
+            number("objects"),
+            number("hits"),
+            number("written"),
+            number("failed"),
+            number("given_up"),
+        );
+    }
+    text
 }

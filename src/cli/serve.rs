@@ -18,6 +18,8 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
     let mut settings = crate::config::load(path).map_err(SetupError::from)?;
     // Opening the log would make it, with the owner of whoever checks.
     settings.access_log.output = LogOutput::Off;
+    // And the cache's folder may be in use, by the proxy whose configuration it is.
+    settings.cache.disk = None;
     let proxy = Proxy::build(settings).map_err(SetupError::from)?;
     println!("{}: ok: {}", path.display(), summary(proxy.settings()));
     Ok(())

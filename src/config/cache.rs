@@ -1,14 +1,16 @@
 //! `[cache]` and `[route.cache]`.
 
+use std::path::Path;
+
 use super::CacheStoreSettings;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{duration, header_name, pause, size};
-use crate::layers::CacheSettings;
+use crate::layers::{CacheDiskSettings, CacheSettings};
 
 /// With less not even one object of some length has room.
 const LEAST_MEMORY: u64 = 1 << 20;
 
-pub(super) fn store(root: &mut Table<'_>) -> CacheStoreSettings {
+pub(super) fn store(root: &mut Table<'_>, base: &Path) -> CacheStoreSettings {
     let mut cache = CacheStoreSettings::default();
     let Some(mut table) = root.table("cache") else { return cache };
     table.set("memory", &mut cache.memory, |v| match size(v)? {
@@ -16,15 +18,44 @@ pub(super) fn store(root: &mut Table<'_>) -> CacheStoreSettings {
         _ => Err(Misfit::new("expected a size of at least 1MiB")
             .hint("a route without `[route.cache]` stores nothing")),
     });
-    table.finish(&[("size", "memory"), ("max_size", "memory"), ("memory_budget", "memory")]);
+    cache.disk = table.table("disk").and_then(|table| disk(table, base));
+    table.finish(&[
+        ("size", "memory"),
+        ("max_size", "memory"),
+        ("memory_budget", "memory"),
+        ("path", "[cache.disk] path"),
+    ]);
     cache
+}
+
+/// The folder is looked at when it is opened, not by who only checks a configuration.
+fn disk(mut table: Table<'_>, base: &Path) -> Option<CacheDiskSettings> {
+    let path = table.require("path", "a folder of the cache's own", |v| {
+        match v.string("the path of a folder")? {
+            "" => Err(Misfit::new("expected the path of a folder")
+                .hint("such as \"/var/cache/tollgate\", of its own")),
+            path => Ok(base.join(path)),
+        }
+    });
+    let size = table.require("size", "how much of the disk it may take", |v| match size(v)? {
+        bytes if bytes >= CacheDiskSettings::LEAST => Ok(bytes),
+        _ => Err(Misfit::new("expected a size of at least 64MiB")
+            .hint("without `[cache.disk]` nothing is stored on disk")),
+    });
+    table.finish(&[
+        ("folder", "path"),
+        ("dir", "path"),
+        ("directory", "path"),
+        ("max_size", "size"),
+        ("capacity", "size"),
+    ]);
+    Some(CacheDiskSettings { path: path?, size: size? })
 }
 
 pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
     let default_ttl = table.read("default_ttl", duration);
-    let max_ttl = table.read("max_ttl", duration);
-    let mut cache = CacheSettings { default_ttl, max_ttl, ..CacheSettings::default() };
-    table.set("max_object", &mut cache.max_object, size);
+    let (max_ttl, max_object) = (table.read("max_ttl", duration), table.read("max_object", size));
+    let mut cache = CacheSettings { default_ttl, max_ttl, max_object, ..CacheSettings::default() };
     let honour = &mut cache.honour_request_directives;
     table.set("honour_request_directives", honour, Value::boolean);
     table.set("store_set_cookie", &mut cache.store_set_cookie, Value::boolean);

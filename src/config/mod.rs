@@ -4,6 +4,7 @@
 //! with it is said at once, each with its place and what was expected there.
 
 mod admin;
+mod alike;
 mod cache;
 mod compression;
 mod dns;
@@ -78,7 +79,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let access_log = server::access_log(&mut root, base);
     let admin = admin::read(&mut root, base);
     let dns = dns::read(&mut root);
-    let cache = cache::store(&mut root);
+    let cache = cache::store(&mut root, base);
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();

@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges,
-    HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, CacheDiskSettings, CacheSettings, CompressionSettings, GrpcSettings,
+    HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings,
+    TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -97,15 +98,17 @@ impl Default for MemoryBudget {
 }
 
 /// What may be stored of responses, all routes together.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CacheStoreSettings {
     /// Bytes of memory; half as many more for what is on its way. Default 256 MiB.
     pub memory: u64,
+    /// A folder behind it. Default `None`: what is stored ends with the process.
+    pub disk: Option<CacheDiskSettings>,
 }
 
 impl Default for CacheStoreSettings {
     fn default() -> Self {
-        Self { memory: 256 << 20 }
+        Self { memory: 256 << 20, disk: None }
     }
 }
 
@@ -247,19 +250,5 @@ impl RouteSettings {
             request_body_timeout: Duration::from_secs(60),
             min_request_rate: Some(MinRate::DEFAULT),
         }
-    }
-
-    /// Whether responses that are stored for this route are what `other` would have
-    /// from its origins for the same requests.
-    #[must_use]
-    pub fn stores_alike(&self, other: &Self) -> bool {
-        let key =
-            |of: &Self| of.cache.as_ref().map(|cache| (cache.key.clone(), cache.store_set_cookie));
-        self.name == other.name
-            && self.action == other.action
-            && self.headers.request == other.headers.request
-            && key(self) == key(other)
-            // Otherwise what is stored would go on in the old codings.
-            && self.compression == other.compression
     }
 }

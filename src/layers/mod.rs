@@ -58,8 +58,9 @@ pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub(crate) use cache::fuzz as cache_fuzz;
 use cache::list_members;
 pub use cache::{
-    Cache, CacheEntry, CacheFigures, CacheFuture, CacheKeySettings, CacheLayer, CacheRouteFigures,
-    CacheSettings, CacheShown, CacheVariant, Cached, Purge,
+    Cache, CacheDiskError, CacheDiskSettings, CacheEntry, CacheFigures, CacheFuture,
+    CacheKeySettings, CacheLayer, CacheRouteFigures, CacheSettings, CacheShown, CacheVariant,
+    Cached, Purge,
 };
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use compress::{

@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use serde::Serialize;
 
 use super::Metrics;
 use super::metrics::Label;
@@ -53,6 +54,31 @@ pub trait CacheLevel: fmt::Debug + Send + Sync {
     fn evicted(&self) -> u64 {
         0
     }
+
+    /// How full its disk is; `None` without one.
+    fn disk(&self) -> Option<CacheDiskFigures> {
+        None
+    }
+}
+
+/// How full the disk of a cache is, and what has been done with it since the process
+/// began.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct CacheDiskFigures {
+    /// Bytes that its files may take.
+    pub capacity_bytes: u64,
+    /// Bytes that they take.
+    pub stored_bytes: u64,
+    /// Responses that are there.
+    pub objects: u64,
+    /// Responses that were served from there.
+    pub hits: u64,
+    /// Responses that were written, or given a new head.
+    pub written: u64,
+    /// Responses that could not be written, or not be read and used again.
+    pub failed: u64,
+    /// Responses that were not written because the disk was behind.
+    pub given_up: u64,
 }
 
 /// The counts of one route, a set for each worker. Cheap to clone: all clones count
@@ -139,8 +165,40 @@ impl Collector for Caches {
         let help = "URLs that had to make room for others.";
         let evicted = encoder.encode_descriptor("cache_evicted", help, None, counter)?;
         ConstCounter::new(level.evicted()).encode(evicted)?;
-        Ok(())
+        level.disk().map_or(Ok(()), |disk| encode_disk(&mut encoder, &disk))
     }
+}
+
+fn encode_disk(
+    encoder: &mut DescriptorEncoder<'_>,
+    disk: &CacheDiskFigures,
+) -> Result<(), fmt::Error> {
+    let CacheDiskFigures {
+        capacity_bytes: _,
+        stored_bytes,
+        objects,
+        hits,
+        written,
+        failed,
+        given_up,
+    } = *disk;
+    for (name, help, unit, value) in [
+        ("cache_disk", "What the cache's files take.", Some(&Unit::Bytes), stored_bytes),
+        ("cache_disk_objects", "Responses that are on disk.", None, objects),
+    ] {
+        let gauge = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
+    }
+    for (name, help, value) in [
+        ("cache_disk_hits", "Responses that were served from disk.", hits),
+        ("cache_disk_written", "Responses that were written to disk.", written),
+        ("cache_disk_failed", "Responses that could not be written or read.", failed),
+        ("cache_disk_given_up", "Responses that the disk was too slow for.", given_up),
+    ] {
+        let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(counter)?;
+    }
+    Ok(())
 }
 
 impl Metrics {

@@ -19,7 +19,7 @@ mod tasks;
 mod workers;
 
 pub use access_log::{AccessLog, Opened};
-pub use cache::{CacheCounts, CacheLevel, CacheOutcome};
+pub use cache::{CacheCounts, CacheDiskFigures, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use compression::{CompressionCounts, CompressionOutcome};
 pub use dry_runs::DryRunCount;

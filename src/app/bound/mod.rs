@@ -160,6 +160,7 @@ impl Bound {
         };
         let _followers = follow::start(&control, told.files);
         listeners.open();
+        control.take_disk();
         ready.set(true);
         beginning.serving();
         let _signs_of_life = follow::signs_of_life(&control, &beginning.notifier);
@@ -186,6 +187,7 @@ impl Bound {
             let _ended = admin.await;
         }
         workers::join(threads).await;
+        control.close_disk().await;
         Ok(ended)
     }
 }

@@ -4,16 +4,19 @@ use super::keys::{Hidden, Keys};
 use super::spell::{budget, duration, path, size};
 use crate::accept::ConnectionLimits;
 use crate::config::{AdminSettings, CacheStoreSettings, LogSettings, ServerSettings, Settings};
-use crate::layers::TrustSettings;
+use crate::layers::{CacheDiskSettings, TrustSettings};
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
 use crate::upstream::{AddressFamily, DnsSettings};
 
 /// What only a new process can have: its threads, what they count against, the
 /// log that was opened before all else, and the listener by which it is asked.
-pub(super) const OF_THE_PROCESS: [&str; 6] = [
+pub(super) const OF_THE_PROCESS: [&str; 9] = [
     "server.workers",
     "server.memory_budget",
     "cache.memory",
+    "cache.disk",
+    "cache.disk.path",
+    "cache.disk.size",
     "log.format",
     "admin.enabled",
     "admin.address",
@@ -37,7 +40,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 6] {
     [
         ("server", server_keys(server, trust)),
         ("dns", dns_keys(dns)),
-        ("cache", cache_keys(*cache)),
+        ("cache", cache_keys(cache)),
         ("log", log_keys(log)),
         ("access_log", access_log_keys(access_log)),
         ("admin", admin_keys(*admin)),
@@ -49,7 +52,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 6] {
 pub(super) fn leave(settings: &mut Settings, running: &Settings) {
     settings.server.workers = running.server.workers;
     settings.server.memory_budget = running.server.memory_budget;
-    settings.cache = running.cache;
+    settings.cache = running.cache.clone();
     settings.log.json = running.log.json;
     // Of the admin listener its token follows; one that is to go keeps it until then.
     settings.admin = match (settings.admin, running.admin) {
@@ -115,10 +118,16 @@ fn dns_keys(settings: &DnsSettings) -> Keys {
     keys
 }
 
-fn cache_keys(settings: CacheStoreSettings) -> Keys {
-    let CacheStoreSettings { memory } = settings;
+fn cache_keys(settings: &CacheStoreSettings) -> Keys {
+    let CacheStoreSettings { memory, disk } = settings;
     let mut keys = Keys::default();
-    keys.one("memory", size(memory));
+    keys.one("memory", size(*memory));
+    if let Some(CacheDiskSettings { path: folder, size: bytes }) = disk {
+        let mut of_disk = Keys::default();
+        of_disk.one("path", path(folder));
+        of_disk.one("size", size(*bytes));
+        keys.table("disk", of_disk);
+    }
     keys
 }
 

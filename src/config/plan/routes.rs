@@ -160,7 +160,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
     let mut keys = Keys::default();
     keys.one("default_ttl", or_none(*default_ttl, duration));
     keys.one("max_ttl", or_none(*max_ttl, duration));
-    keys.one("max_object", size(*max_object));
+    keys.one("max_object", max_object.map_or_else(|| "default".to_owned(), size));
     keys.one("honour_request_directives", honour_request_directives);
     keys.one("store_set_cookie", store_set_cookie);
     keys.one("stale_while_revalidate", duration(*stale_while_revalidate));

@@ -1,6 +1,5 @@
 //! From a stored response to the answer to one client.
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -48,6 +47,22 @@ impl Client {
     pub(super) fn is_ranged(&self) -> bool {
         self.ranged
     }
+
+    /// What it would have of a body of so many bytes first; `None` if nothing.
+    pub(super) fn begins_at(&self, head: &Head, length: u64) -> Option<u64> {
+        let known = s4_3_2_is_known(&self.fields, head.status, &head.headers);
+        if self.head || known || length == 0 {
+            return None;
+        }
+        if !self.ranged || head.status != StatusCode::OK {
+            return Some(0);
+        }
+        match range(&self.fields, &head.headers, length) {
+            Part::Whole => Some(0),
+            Part::Of(first, _) => Some(first),
+            Part::Unsatisfiable => None,
+        }
+    }
 }
 
 /// Answers with what is stored; `None` if the body's beginning is gone.
@@ -90,13 +105,11 @@ pub(super) fn answer_at(
     if client.head {
         return Some(response);
     }
-    if let Content::Whole(bytes) = content
-        && client.ranged
-        && head.status == StatusCode::OK
-    {
-        partial(client, head, bytes, &mut response);
-    } else {
-        *response.body_mut() = content.body()?;
+    match content.length() {
+        Some(length) if client.ranged && head.status == StatusCode::OK => {
+            partial(client, head, content, length, &mut response)?;
+        }
+        _ => *response.body_mut() = content.body()?,
     }
     Some(response)
 }
@@ -114,30 +127,34 @@ fn copied(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// RFC 9110 §14: the part that the client wants, if it can be had.
-fn partial(client: &Client, head: &Head, bytes: &Bytes, response: &mut Response<Body>) {
-    let length = bytes.len() as u64;
-    let (status, shown, body) = match range(&client.fields, &head.headers, length) {
+fn partial(
+    client: &Client,
+    head: &Head,
+    content: &Content,
+    length: u64,
+    response: &mut Response<Body>,
+) -> Option<()> {
+    let (status, shown, part) = match range(&client.fields, &head.headers, length) {
         Part::Whole => {
-            *response.body_mut() = bytes.clone().into();
-            return;
+            *response.body_mut() = content.body()?;
+            return Some(());
         }
         Part::Unsatisfiable => {
-            let status = StatusCode::RANGE_NOT_SATISFIABLE;
-            (status, format!("bytes */{length}"), Bytes::new())
+            (StatusCode::RANGE_NOT_SATISFIABLE, format!("bytes */{length}"), 0..0)
         }
         Part::Of(first, last) => {
-            let at = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX).min(bytes.len());
-            let body = bytes.slice(at(first)..at(last + 1));
-            (StatusCode::PARTIAL_CONTENT, format!("bytes {first}-{last}/{length}"), body)
+            let shown = format!("bytes {first}-{last}/{length}");
+            (StatusCode::PARTIAL_CONTENT, shown, first..last + 1)
         }
     };
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
     if let Ok(shown) = HeaderValue::try_from(shown) {
         headers.insert(header::CONTENT_RANGE, shown);
     }
-    *response.body_mut() = body.into();
+    *response.body_mut() = content.part(part)?;
+    Some(())
 }
 
 /// RFC 9110 §15.4.5: what a 304 has no use for.

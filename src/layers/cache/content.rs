@@ -2,6 +2,7 @@
 //! beginning, however much of it has come.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -10,6 +11,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::disk::OnDisk;
+use super::streamed::Streamed;
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 
@@ -22,6 +25,7 @@ const WINDOW: usize = 256 * 1024;
 pub(super) enum Content {
     Whole(Bytes),
     Growing(Arc<Growing>),
+    Disk(OnDisk),
 }
 
 /// A body that is on its way.
@@ -66,6 +70,29 @@ impl Content {
         match self {
             Self::Whole(bytes) => Some(bytes.clone().into()),
             Self::Growing(growing) => growing.reader().map(Body::new),
+            Self::Disk(body) => Some(Body::new(Streamed::of(body, 0..body.length()))),
+        }
+    }
+
+    /// How long it is, once that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Whole(bytes) => Some(bytes.len() as u64),
+            Self::Growing(_) => None,
+            Self::Disk(body) => Some(body.length()),
+        }
+    }
+
+    /// These bytes of it; `None` while it comes.
+    pub(super) fn part(&self, range: Range<u64>) -> Option<Body> {
+        match self {
+            Self::Whole(bytes) => {
+                let at = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX).min(bytes.len());
+                let (first, end) = (at(range.start), at(range.end));
+                Some(bytes.slice(first..end.max(first)).into())
+            }
+            Self::Growing(_) => None,
+            Self::Disk(body) => Some(Body::new(Streamed::of(body, range))),
         }
     }
 }
@@ -98,6 +125,8 @@ impl Growing {
         state.bytes += bytes.len();
         state.chunks.push_back(bytes);
         state.wake();
+        // Nobody may read any more.
+        state.let_go();
     }
 
     /// It is over.

@@ -1,29 +1,29 @@
 //! Asks the origin, stores what may be stored, and shares it while it comes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::content::{Content, Growing};
 use super::directives::Control;
+use super::fill::fill;
 use super::flight::{Fault, Leading, Outcome};
 use super::key::{Key, Selecting};
+use super::place::Place;
 use super::policy::{
     Asked, Freshness, Why, is_failure, s3_1_stored_fields, s3_2_merge, s3_may_store,
     s4_3_1_validate, s4_3_4_is_about, s4_3_5_is_about, s7_3_take_personal, strip_conditions,
 };
 use super::status::Status;
-use super::store::{Head, Stored};
+use super::store::{Had, Head};
 use super::{CacheSettings, Route};
 use crate::body::Body;
-use crate::error::{Error, Kind, cause_of};
+use crate::error::Error;
 
 /// A request on its way to the origin, for the cache.
 pub(super) struct Fetch {
@@ -31,7 +31,7 @@ pub(super) struct Fetch {
     pub(super) key: Key,
     pub(super) asked: Asked,
     /// What is to be validated.
-    pub(super) stale: Option<Stored>,
+    pub(super) stale: Option<Had>,
     /// Why the origin is asked.
     pub(super) why: &'static str,
     /// The client's own conditions go on to the origin: its answer is likely not stored.
@@ -43,6 +43,8 @@ pub(super) struct Fetch {
 pub(super) enum Fetched {
     /// A response that is, or was, stored.
     Shared(Got),
+    /// One that was on disk.
+    Stored(Had),
     /// One that is for whoever asked, and nobody else.
     Alone(Response<Body>),
 }
@@ -57,14 +59,6 @@ pub(super) struct Got {
     /// Nobody reads it; it has the beginning kept until the client reads.
     #[allow(dead_code, reason = "held for its drop")]
     kept: Option<Body>,
-}
-
-/// Where a response is to be stored.
-struct Place {
-    route: Arc<Route>,
-    key: Key,
-    epoch: u64,
-    head: Arc<Head>,
 }
 
 /// A request of the same fields and extensions, without a body.
@@ -148,16 +142,16 @@ impl Fetch {
     }
 
     /// RFC 5861 §4.
-    fn stand_in(self, stale: Stored, status: Status) -> Fetched {
-        let content = Content::Whole(stale.body);
-        self.publish(Outcome::Shared(stale.head.clone(), content.clone()));
-        Fetched::of(stale.head, content, status, HeaderMap::new())
+    fn stand_in(self, stale: Had, status: Status) -> Fetched {
+        let Had { head, content } = stale;
+        self.publish(Outcome::Shared(head.clone(), content.clone()));
+        Fetched::of(head, content, status, HeaderMap::new())
     }
 
     /// RFC 9111 §4.3.4: what is stored still holds, and is as good as new.
     fn renew(
         self,
-        stale: &Stored,
+        stale: &Had,
         response: &Response<Body>,
         began: Instant,
         epoch: u64,
@@ -165,19 +159,16 @@ impl Fetch {
     ) -> Fetched {
         let settings = &self.route.settings;
         let (head, own) = renewed(&stale.head, response.headers(), self.asked, began, settings);
-        let (control, body) = (Control::of(&head.headers), stale.body.clone());
-        let (head, content) = (Arc::new(head), Content::Whole(body.clone()));
+        let control = Control::of(&head.headers);
+        let (head, content) = (Arc::new(head), stale.content.clone());
         // Who asks has no part in it: the content is what it was.
         let asked = Asked::default();
         let stored = match s3_may_store(asked, head.status, &head.headers, &control, settings) {
             Ok(()) if self.asked.no_store => false,
-            Ok(()) => {
-                let stored = Stored { head: head.clone(), body };
-                self.route.cache.memory().put(&self.key, stored, epoch)
-            }
+            Ok(()) => self.route.store_renewed(&self.key, &head, &content, epoch),
             // What it was stored by holds no longer.
             Err(_) => {
-                self.route.cache.memory().invalidate(&self.key, false);
+                self.route.forget(&self.key);
                 false
             }
         };
@@ -197,7 +188,8 @@ impl Fetch {
         let settings = &self.route.settings;
         let control = Control::of(response.headers());
         let (code, headers) = (response.status(), response.headers());
-        let longer = response.body().size_hint().lower() > settings.max_object;
+        let least = response.body().size_hint().lower();
+        let longer = least > self.route.most_stored();
         let may = match s3_may_store(self.asked, code, headers, &control, settings) {
             Ok(()) if longer => Err("too-long"),
             may => may,
@@ -212,12 +204,12 @@ impl Fetch {
         let own = s3_1_stored_fields(&mut headers, &control, settings);
         let selecting = Selecting::of(request, &headers, &settings.key);
         let tags = tags(&headers);
-        let head = Arc::new(Head { status: code, headers, selecting, freshness, tags });
-        let route = self.route.clone();
-        let place = Place { route, key: self.key.clone(), epoch, head: head.clone() };
-        let shared = Status { stored: true, ..status };
+        let id = Head::next_id();
+        let head = Arc::new(Head { id, status: code, headers, selecting, freshness, tags });
+        let place = Place::of(&self.route, &self.key, epoch, &head, least);
+        let shared = Status { stored: place.is_some(), ..status };
         if body.is_end_stream() {
-            let stored = place.store(Bytes::new());
+            let stored = place.is_some_and(|place| place.store(0, Some(Bytes::new())));
             let content = Content::Whole(Bytes::new());
             self.publish_if_shared(&head, &content, stored);
             return Fetched::of(head, content, Status { stored, ..shared }, own);
@@ -305,14 +297,14 @@ fn renewed(
 pub(super) struct Heading {
     pub(super) key: Key,
     pub(super) asked: Asked,
-    pub(super) stale: Stored,
+    pub(super) stale: Had,
     pub(super) epoch: u64,
     pub(super) began: Instant,
 }
 
 impl Heading {
     /// RFC 9111 §4.3.5: what is stored is renewed, or stale from now on.
-    pub(super) fn answered(&self, route: &Route, response: &Response<Body>) {
+    pub(super) fn answered(&self, route: &Arc<Route>, response: &Response<Body>) {
         if response.status() != StatusCode::OK {
             return;
         }
@@ -324,106 +316,12 @@ impl Heading {
             return;
         }
         let old = &self.stale.head;
-        let head = if old.status == StatusCode::OK && s4_3_5_is_about(&old.headers, newer) {
-            head
+        if old.status == StatusCode::OK && s4_3_5_is_about(&old.headers, newer) {
+            let (head, content) = (Arc::new(head), &self.stale.content);
+            route.store_renewed(&self.key, &head, content, self.epoch);
         } else {
-            let mut head = (**old).clone();
-            head.freshness.condemned = true;
-            head
-        };
-        let stored = Stored { head: Arc::new(head), body: self.stale.body.clone() };
-        route.cache.memory().put(&self.key, stored, self.epoch);
-    }
-}
-
-impl Place {
-    /// Stores it whole.
-    fn store(self, body: Bytes) -> bool {
-        let Self { route, key, epoch, head } = self;
-        let mut head = (*head).clone();
-        if head.status != StatusCode::NO_CONTENT {
-            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            route.condemn(&self.key, &self.stale, self.epoch);
         }
-        let passes = !head.freshness.is_for_others(Instant::now());
-        let memory = route.cache.memory();
-        let stored = memory.put(&key, Stored { head: Arc::new(head), body }, epoch);
-        if stored && passes {
-            memory.pass(&key, "stale-at-once");
-        }
-        stored
-    }
-}
-
-/// Takes a body from its origin, as fast as it comes, until it is stored; or, where it
-/// turns out too long, as fast as those who share it read.
-async fn fill(place: Place, growing: Arc<Growing>, mut body: Body, mut lead: Option<Leading>) {
-    let cache = place.route.cache.clone();
-    let filling = &cache.shared().filling;
-    let most_at_once = usize::try_from(cache.memory().capacity() / 2).unwrap_or(usize::MAX);
-    let mut held = Held { filling, bytes: 0 };
-    let mut place = Some(place);
-    loop {
-        if place.is_none() && !std::future::poll_fn(|cx| growing.poll_room(cx)).await {
-            return;
-        }
-        let data = match body.frame().await {
-            None => break,
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => data,
-                // Trailers are not stored (RFC 9111 §3.1 lets us).
-                Err(_) => continue,
-            },
-            Some(Err(error)) => {
-                let kind = cause_of::<Error>(&*error).map_or(Kind::ResponseIncomplete, Error::kind);
-                growing.end(Err(kind));
-                return;
-            }
-        };
-        if let Some(to) = &place {
-            let whole = held.add(data.len());
-            let too_long = held.bytes as u64 > to.route.settings.max_object;
-            if too_long || whole > most_at_once {
-                let why = if too_long { "too-long" } else { "no-room" };
-                if too_long {
-                    cache.memory().pass(&to.key, why);
-                }
-                // Nobody else joins; what they have read is let go of.
-                (place, lead) = (None, None);
-                held.give_back();
-                growing.pass_on();
-            }
-        }
-        growing.push(data);
-    }
-    if let Some(place) = place {
-        // Before anybody is told that it is whole: the next request finds it.
-        place.store(growing.whole());
-    }
-    growing.end(Ok(()));
-    drop(lead);
-}
-
-/// What is held of a body that is not stored yet.
-struct Held<'c> {
-    filling: &'c std::sync::atomic::AtomicUsize,
-    bytes: usize,
-}
-
-impl Held<'_> {
-    /// What is held with it of all.
-    fn add(&mut self, bytes: usize) -> usize {
-        self.bytes += bytes;
-        self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes
-    }
-
-    fn give_back(&mut self) {
-        self.filling.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.give_back();
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::content::Content;
 use super::key::Key;
-use super::store::Head;
+use super::store::{Had, Head};
 use crate::error::Kind;
 
 const SHARDS: usize = 64;
@@ -44,6 +44,8 @@ pub(super) struct Flight {
 pub(super) enum Outcome {
     /// They may have it as well.
     Shared(Arc<Head>, Content),
+    /// It has been on disk.
+    Stored(Had),
     /// It is for nobody else.
     Alone,
     /// It is for nobody else because of who asked: what another gets may be for all.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Uri};
+use sha2::{Digest, Sha256};
 
 use super::CacheKeySettings;
 use crate::context::{Downstream, Exchange};
@@ -168,6 +169,29 @@ impl Selecting {
             }
         }
         met == self.0.iter().filter(|(_, value)| value.is_some()).count()
+    }
+
+    /// The fields, each with its value if it had one.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+    }
+
+    pub(super) fn from_parts(parts: Vec<(HeaderName, Option<Box<[u8]>>)>) -> Self {
+        Self(parts)
+    }
+
+    /// Tells it from others, in whatever process.
+    pub(super) fn digest(&self) -> u64 {
+        let mut digest = Sha256::new();
+        for (name, value) in &self.0 {
+            for text in [Some(name.as_str().as_bytes()), value.as_deref()] {
+                let length = text.map_or(u64::MAX, |text| text.len() as u64);
+                digest.update(length.to_le_bytes());
+                digest.update(text.unwrap_or_default());
+            }
+        }
+        let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(digest.finalize());
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// How much memory it takes.

@@ -7,10 +7,16 @@
 //! | `compact` | fields without the buffer that they came in |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
-//! | `disk` | a store on disk, which knows of bytes alone |
+//! | `disk` | a store of bodies on disk, which knows nothing of HTTP |
+//! | `tier` | that store behind the memory |
+//! | `codec` | a response's head as bytes |
 //! | `content` | a body that several read while it comes |
+//! | `streamed` | a body that is read from disk while it is sent |
 //! | `flight` | who asks, and who waits |
-//! | `fetch` | asks the origin, and stores |
+//! | `fetch` | asks the origin |
+//! | `place` | where a response goes: memory, disk, or both |
+//! | `fill` | takes a body from the origin to there |
+//! | `lookup` | looks on disk for what memory has not |
 //! | `answer` | answers from what is stored |
 //! | `plan` | what is looked for, what is passed by, what a change invalidates |
 //! | `wait` | waits for the origin, or for another who asks |
@@ -23,17 +29,20 @@
 //! sent.
 
 mod answer;
+mod codec;
 mod compact;
 mod content;
 mod directives;
-#[allow(dead_code, reason = "what is behind memory does not ask it yet")]
 mod disk;
 mod fetch;
+mod fill;
 mod flight;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod key;
+mod lookup;
 mod operate;
+mod place;
 mod plan;
 mod policy;
 mod says;
@@ -41,24 +50,31 @@ mod service;
 mod settings;
 mod status;
 mod store;
+mod streamed;
+mod tier;
 mod wait;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use http::HeaderName;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use sha2::{Digest, Sha256};
 use tower::Layer;
 
-use crate::observe::{CacheCounts, CacheLevel};
+use crate::observe::{CacheCounts, CacheDiskFigures, CacheLevel};
 pub(in crate::layers) use directives::members as list_members;
 pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
 pub use service::{CacheFuture, Cached};
-pub use settings::{CacheKeySettings, CacheSettings};
+pub use settings::{CacheDiskSettings, CacheKeySettings, CacheSettings};
+pub use tier::CacheDiskError;
 
 use directives::Scope;
 use flight::Flights;
 use store::Memory;
+use tier::Tier;
 
 /// The responses that are stored, of all routes. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -67,13 +83,15 @@ pub struct Cache(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     memory: Memory,
+    tier: Tier,
     flights: Arc<Flights>,
     /// Bytes of bodies that are on their way.
     filling: AtomicUsize,
     /// The routes that store here, for as long as there are any of them.
     routes: RwLock<Vec<Weak<Route>>>,
-    /// The number of the next route.
-    next: AtomicU64,
+    /// What routes have been known by since the process began, and how their requests
+    /// are told apart: one may come back with what is stored for it.
+    spaces: Mutex<HashMap<Arc<str>, CacheKeySettings>>,
 }
 
 impl Cache {
@@ -83,11 +101,80 @@ impl Cache {
     pub fn new(memory: u64) -> Self {
         Self(Arc::new(Shared {
             memory: Memory::new(memory),
+            tier: Tier::default(),
             flights: Flights::new(),
             filling: AtomicUsize::new(0),
             routes: RwLock::default(),
-            next: AtomicU64::new(0),
+            spaces: Mutex::default(),
         }))
+    }
+
+    /// One with a disk behind its memory: what is stored outlives the process. It blocks
+    /// until it is known what is there already.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::layers::{Cache, CacheDiskSettings, CacheLayer, CacheSettings};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("cache");
+    /// let disk = CacheDiskSettings { path, size: 10 << 30 };
+    /// let cache = Cache::with_disk(256 << 20, &disk)?;
+    /// let layer = CacheLayer::new(&cache, "site", &CacheSettings::default());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be used, or another process uses it.
+    pub fn with_disk(memory: u64, disk: &CacheDiskSettings) -> Result<Self, CacheDiskError> {
+        let cache = Self::new(memory);
+        cache.open_disk(disk)?;
+        Ok(cache)
+    }
+
+    /// Puts a disk behind the memory of a cache that has none. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be used, or another process uses it.
+    pub fn open_disk(&self, disk: &CacheDiskSettings) -> Result<(), CacheDiskError> {
+        self.0.tier.open(disk)
+    }
+
+    /// Writes to the disk what is on its way there, and lets go of its folder, so that
+    /// another process can have it. From then on the memory is alone.
+    pub async fn close_disk(&self) {
+        self.0.tier.close().await;
+    }
+
+    /// What stored responses of a layer are found by, and whether none was known by it.
+    fn space(&self, name: &str, meaning: &[u8], settings: &CacheSettings) -> (Arc<str>, bool) {
+        let CacheKeySettings { ignore_query, headers } = &settings.key;
+        let mut digest = Sha256::new();
+        let mut add = |text: &[u8]| {
+            digest.update((text.len() as u64).to_le_bytes());
+            digest.update(text);
+        };
+        add(meaning);
+        add(&[u8::from(settings.store_set_cookie)]);
+        ignore_query.iter().for_each(|name| add(name.as_bytes()));
+        add(b"");
+        headers.iter().for_each(|name| add(name.as_str().as_bytes()));
+        // What stands behind these two is something else.
+        let mut space = name.replace(['\n', '\t'], " ");
+        space.push('\t');
+        for byte in digest.finalize().iter().take(16) {
+            let _infallible = write!(space, "{byte:02x}");
+        }
+        let space = space.into();
+        let is_new = self.claim(&space, &settings.key);
+        (space, is_new)
+    }
+
+    fn claim(&self, space: &Arc<str>, key: &CacheKeySettings) -> bool {
+        self.0.spaces.lock().insert(space.clone(), key.clone()).is_none()
     }
 
     fn shared(&self) -> &Shared {
@@ -102,6 +189,10 @@ impl Cache {
 impl CacheLevel for Cache {
     fn level(&self) -> (u64, u64) {
         self.memory().level()
+    }
+
+    fn disk(&self) -> Option<CacheDiskFigures> {
+        self.0.tier.figures()
     }
 
     fn evicted(&self) -> u64 {
@@ -120,9 +211,11 @@ pub struct CacheLayer(Arc<Route>);
 #[derive(Debug)]
 struct Route {
     cache: Cache,
-    /// Its name with a number: what is stored for a route is not for one that does
-    /// something else under the same name.
+    /// Its name and what decides about it: what is stored for a route is not for one
+    /// that does something else under the same name.
     space: Arc<str>,
+    /// What is stored may go to the disk: the space is the same in the next process.
+    lasts: bool,
     settings: CacheSettings,
     counts: CacheCounts,
     /// Fields that the operator has every request carry, which so are nobody's own.
@@ -131,12 +224,43 @@ struct Route {
 
 impl CacheLayer {
     /// Stores in `cache`, apart from whatever other layers store there.
+    ///
+    /// On disk, what is stored is found again by a layer of the same name whose requests
+    /// are told apart in the same way: put into the name what else decides about the
+    /// responses, such as the origin. Of several layers of one name in one cache only the
+    /// first goes to the disk.
     #[must_use]
     pub fn new(cache: &Cache, name: &str, settings: &CacheSettings) -> Self {
-        let number = cache.0.next.fetch_add(1, Ordering::Relaxed);
-        let (cache, settings, counts) = (cache.clone(), settings.clone(), CacheCounts::default());
-        let space = format!("{name}\t{number}").into();
-        Self(Arc::new(Route { cache, space, settings, counts, vouched: Vec::new() }))
+        let (space, is_new) = cache.space(name, b"", settings);
+        if is_new {
+            return Self::of(cache, space, true, settings);
+        }
+        let mut number = 1_u64;
+        loop {
+            let numbered = format!("{space} {number}").into();
+            if cache.claim(&numbered, &settings.key) {
+                return Self::of(cache, numbered, false, settings);
+            }
+            number += 1;
+        }
+    }
+
+    /// Stores in `cache` what is of use to every layer of this name and meaning, in this
+    /// process and in others that have the disk.
+    pub(crate) fn meaning(
+        cache: &Cache,
+        name: &str,
+        meaning: &[u8],
+        settings: &CacheSettings,
+    ) -> Self {
+        let (space, _) = cache.space(name, meaning, settings);
+        Self::of(cache, space, true, settings)
+    }
+
+    fn of(cache: &Cache, space: Arc<str>, lasts: bool, settings: &CacheSettings) -> Self {
+        let (cache, settings) = (cache.clone(), settings.clone());
+        let (counts, vouched) = (CacheCounts::default(), Vec::new());
+        Self(Arc::new(Route { cache, space, lasts, settings, counts, vouched }))
     }
 
     /// A layer that takes the place of this one, with other settings. What is stored
@@ -144,34 +268,43 @@ impl CacheLayer {
     /// not changed by it.
     #[must_use]
     pub fn renewed(&self, name: &str, settings: &CacheSettings) -> Self {
-        let Route { cache, settings: old, space, counts, vouched } = &*self.0;
-        let new = Self::new(cache, name, settings);
+        let Route { cache, settings: old, .. } = &*self.0;
         // Cookies that were stored are not handed out any more once that is taken back.
         let same = old.key == settings.key && old.store_set_cookie == settings.store_set_cookie;
-        let space = if same { space.clone() } else { new.0.space.clone() };
-        let (cache, settings) = (cache.clone(), settings.clone());
-        let (counts, vouched) = (counts.clone(), vouched.clone());
-        Self(Arc::new(Route { cache, space, settings, counts, vouched }))
+        if !same {
+            let Self(new) = Self::new(cache, name, settings);
+            let (counts, vouched) = (self.0.counts.clone(), self.0.vouched.clone());
+            return Self(Arc::new(Route { counts, vouched, ..new.same() }));
+        }
+        Self(Arc::new(Route { settings: settings.clone(), ..self.0.same() }))
     }
 
     /// Counts here.
     #[must_use]
     pub fn counting(self, counts: CacheCounts) -> Self {
-        let Route { cache, space, settings, vouched, .. } = &*self.0;
-        let (cache, space) = (cache.clone(), space.clone());
-        let (settings, vouched) = (settings.clone(), vouched.clone());
-        Self(Arc::new(Route { cache, space, settings, counts, vouched }))
+        Self(Arc::new(Route { counts, ..self.0.same() }))
     }
 
     /// Takes these fields of requests for the operator's: `Authorization` among them is
     /// no client's.
     #[must_use]
     pub fn vouching(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
-        let Route { cache, space, settings, counts, .. } = &*self.0;
-        let (cache, space) = (cache.clone(), space.clone());
-        let (settings, counts) = (settings.clone(), counts.clone());
-        let vouched = names.into_iter().collect();
-        Self(Arc::new(Route { cache, space, settings, counts, vouched }))
+        Self(Arc::new(Route { vouched: names.into_iter().collect(), ..self.0.same() }))
+    }
+}
+
+impl Route {
+    /// Another that says the same.
+    fn same(&self) -> Self {
+        let Self { cache, space, lasts, settings, counts, vouched } = self;
+        Self {
+            cache: cache.clone(),
+            space: space.clone(),
+            lasts: *lasts,
+            settings: settings.clone(),
+            counts: counts.clone(),
+            vouched: vouched.clone(),
+        }
     }
 }
 

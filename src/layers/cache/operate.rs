@@ -7,11 +7,12 @@ use std::sync::{Arc, Weak};
 use http::Uri;
 use serde::Serialize;
 
+use super::disk::Wiped;
 use super::key::Key;
 use super::says::{self, Clocks};
-use super::store::Stored;
+use super::store::{Had, Stored};
 use super::{Cache, Route};
-use crate::observe::{CacheCounts, CacheOutcome};
+use crate::observe::{CacheCounts, CacheDiskFigures, CacheOutcome};
 
 /// What is to be forgotten.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,8 +32,10 @@ pub enum Purge {
 pub struct CacheFigures {
     /// Bytes that may be stored.
     pub memory_bytes: u64,
-    /// Bytes that are stored.
+    /// Bytes that are stored in memory.
     pub stored_bytes: u64,
+    /// What is on disk; `None` without one, or before it could be opened.
+    pub disk: Option<CacheDiskFigures>,
     /// URLs of which something is stored or remembered.
     pub objects: u64,
     /// Requests to origins whose answers others may share.
@@ -97,7 +100,9 @@ pub struct CacheVariant {
     /// Its status.
     pub status: u16,
     /// The length of its body.
-    pub bytes: usize,
+    pub bytes: u64,
+    /// `memory`, or `disk` for what is there only.
+    pub on: &'static str,
     /// How old it is.
     pub age_seconds: u64,
     /// How long it stays fresh; negative since it is stale.
@@ -120,21 +125,42 @@ impl Cache {
     /// Forgets what is meant, or (`soft`) has it validated before it is used again. How
     /// many responses that were. What is under way from an origin is not stored.
     pub fn purge(&self, what: &Purge, soft: bool) -> u64 {
-        let memory = self.memory();
+        // In this order: what is on its way to the disk counts on it.
+        let (memory, disk) = (self.memory(), &self.shared().tier);
         match what {
-            Purge::Url(url) => {
-                let keys = self.keys(url);
-                keys.iter().map(|key| memory.invalidate(key, soft)).sum()
-            }
+            Purge::Url(url) => self.invalidate(url, soft),
             Purge::Prefix(prefix) => {
                 let prefix = with_lower_host(prefix);
-                memory.invalidate_all(soft, |key, _| key.url().starts_with(&prefix))
+                let count = memory.invalidate_all(soft, |key, _| key.url().starts_with(&prefix));
+                disk.purge(&Wiped::UrlPrefix(&prefix), soft);
+                count
             }
-            Purge::Tag(tag) => memory.invalidate_all(soft, |_, stored| {
-                stored.head.tags.iter().any(|known| **known == **tag)
-            }),
-            Purge::All => memory.invalidate_all(soft, |_, _| true),
+            Purge::Tag(tag) => {
+                let count = memory.invalidate_all(soft, |_, stored| {
+                    stored.head.tags.iter().any(|known| **known == **tag)
+                });
+                disk.purge(&Wiped::Tag(tag), soft);
+                count
+            }
+            Purge::All => {
+                let count = memory.invalidate_all(soft, |_, _| true);
+                let on_disk = disk.objects();
+                disk.purge(&Wiped::All, soft);
+                count.max(on_disk)
+            }
         }
+    }
+
+    /// Forgets a URL, on every route that there is or was.
+    fn invalidate(&self, url: &Uri, soft: bool) -> u64 {
+        let (memory, disk) = (self.memory(), &self.shared().tier);
+        let spaces = self.shared().spaces.lock().clone();
+        let keys = spaces.iter().filter_map(|(space, key)| Key::of_url(space, url, key));
+        let each = keys.map(|key| {
+            let count = memory.invalidate(&key, soft);
+            count.max(u64::from(disk.purge_key(&key, soft)))
+        });
+        each.sum()
     }
 
     /// The same where other work must not wait: what has to look at everything that is
@@ -159,6 +185,7 @@ impl Cache {
         CacheFigures {
             memory_bytes,
             stored_bytes,
+            disk: self.shared().tier.figures(),
             objects,
             in_flight: self.shared().flights.count(),
             evicted: self.memory().evicted(),
@@ -178,24 +205,32 @@ impl Cache {
     }
 
     /// What it has of a URL.
-    #[must_use]
-    pub fn show(&self, url: &Uri) -> CacheShown {
+    pub async fn show(&self, url: &Uri) -> CacheShown {
         let clocks = Clocks::now();
         let keys = self.keys(url);
         let shown = keys.first().map_or_else(|| url.to_string(), |key| key.url().to_owned());
-        let entry = |key: &Key| {
-            let resource = self.memory().get(key)?;
+        let mut routes = Vec::new();
+        for key in &keys {
+            let resource = self.memory().get(key).unwrap_or_default();
+            let stored = resource.variants.iter().map(Had::from);
+            let mut variants: Vec<_> = stored.map(|had| variant(&had, clocks, "memory")).collect();
+            for had in self.shared().tier.all(key).await {
+                let same = |stored: &Stored| stored.head.id == had.head.id;
+                if !resource.variants.iter().any(same) {
+                    variants.push(variant(&had, clocks, "disk"));
+                }
+            }
             let why = resource.passes(clocks.now);
             let remembered = resource.passes_for(clocks.now);
-            let variants = resource.variants.iter();
-            Some(CacheEntry {
-                route: key.route().to_owned(),
-                not_stored_because: why,
-                says: why.map(|why| says::of_not_stored(why, remembered, clocks)),
-                variants: variants.map(|stored| variant(stored, clocks)).collect(),
-            })
-        };
-        let routes: Vec<_> = keys.iter().filter_map(entry).collect();
+            if why.is_some() || !variants.is_empty() {
+                routes.push(CacheEntry {
+                    route: key.route().to_owned(),
+                    not_stored_because: why,
+                    says: why.map(|why| says::of_not_stored(why, remembered, clocks)),
+                    variants,
+                });
+            }
+        }
         let says = routes.is_empty().then(|| says::of_unknown(keys.len()));
         CacheShown { url: shown, says, routes }
     }
@@ -240,12 +275,13 @@ fn ratio(answered: u64, missed: u64) -> Option<f64> {
     (all > 0).then(|| answered as f64 / all as f64)
 }
 
-fn variant(stored: &Stored, clocks: Clocks) -> CacheVariant {
-    let (head, now) = (&stored.head, clocks.now);
+fn variant(had: &Had, clocks: Clocks, on: &'static str) -> CacheVariant {
+    let (head, now) = (&had.head, clocks.now);
     let etag = head.headers.get(http::header::ETAG);
     CacheVariant {
         status: head.status.as_u16(),
-        bytes: stored.body.len(),
+        bytes: had.content.length().unwrap_or_default(),
+        on,
         age_seconds: head.freshness.age(now).as_secs(),
         ttl_seconds: head.freshness.ttl(now),
         fresh: head.freshness.is_fresh(now) && !head.freshness.no_cache,

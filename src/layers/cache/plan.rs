@@ -7,7 +7,7 @@ use super::directives::{Control, Directives, Scope};
 use super::key::Key;
 use super::policy::{Asked, Why, s4_4_is_unsafe};
 use super::status::Status;
-use super::store::Stored;
+use super::store::Head;
 use super::{Purge, Route};
 use crate::body::Body;
 use crate::context::Exchange;
@@ -97,7 +97,7 @@ impl Route {
     /// Takes out of a request what it has of whoever sent it: what is stored is
     /// validated by it for all. What the origin says is for all it may have said because
     /// of it, and says it again.
-    pub(super) fn make_nobodys(&self, request: &mut HeaderMap, stale: &Stored) {
+    pub(super) fn make_nobodys(&self, request: &mut HeaderMap, stale: &Head) {
         for name in [
             header::RANGE,
             header::IF_RANGE,
@@ -108,7 +108,7 @@ impl Route {
         ] {
             request.remove(name);
         }
-        if Control::of(&stale.head.headers).is_for_all() {
+        if Control::of(&stale.headers).is_for_all() {
             return;
         }
         for name in [header::AUTHORIZATION, header::COOKIE] {

@@ -4,20 +4,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
 use super::Route;
 use super::answer::Client;
-use super::fetch::{Fetch, Heading, copy_of};
-use super::flight::Joined;
+use super::fetch::Heading;
 use super::key::Key;
 use super::plan::{Plan, asks_on_conditions};
 use super::policy::Use;
 use super::status::Status;
-use super::store::{Resource, Stored};
+use super::store::{Had, Resource};
 use super::wait::Fetching;
 use crate::body::Body;
 use crate::context::Exchange;
@@ -137,7 +136,7 @@ where
                 return Self::ready(route.hit(&client, stored, exchange));
             }
             (Some(stored), Some(Use::StaleWhileRevalidating)) => {
-                self.revalidate(&request, &key, stored);
+                route.revalidate(self.inner.clone(), &request, &key, stored.into());
                 return Self::ready(route.hit(&client, stored, exchange));
             }
             (Some(stored), _) if stored.head.freshness.is_fresh(now) => "request",
@@ -147,10 +146,12 @@ where
             }
             (None, _) => "uri-miss",
         };
-        if said.as_ref().is_some_and(|said| said.only_if_cached) {
+        let only_if_cached = said.as_ref().is_some_and(|said| said.only_if_cached);
+        let on_disk = found.is_none() && route.tier().is_some_and(|tier| tier.may_have(&key));
+        if only_if_cached && !on_disk {
             return Self::ready(route.nothing_cached(&request));
         }
-        let stale = found.cloned();
+        let stale = found.map(Had::from);
         // It is not asked for as a whole: nothing is stored of it.
         let detail = if client.is_head() {
             Some("head")
@@ -159,7 +160,7 @@ where
         } else {
             asks_on_conditions(request.headers()).then_some("condition")
         };
-        if detail.is_some() {
+        if detail.is_some() && !on_disk {
             let after = match stale {
                 Some(stale) if client.is_head() => {
                     let (asked, epoch) = (route.asked(&request), route.cache.memory().epoch(&key));
@@ -172,42 +173,15 @@ where
         let exchange = exchange.cloned();
         forwards(exchange.as_ref(), Some(why));
         let passes = resource.as_deref().and_then(|known: &Resource| known.passes(now));
-        let fetching = Fetching { route, key, client, stale, why, said, exchange };
+        let by_itself = detail.is_some() || only_if_cached || passes.is_some();
+        let fetching = Fetching { route, key, client, stale, why, said, exchange, on_disk, detail };
         let service = self.inner.clone();
-        let future: Waited = match passes {
-            Some(_) => Box::pin(fetching.alone(service, request)),
-            None => Box::pin(fetching.with_others(service, request)),
+        let future: Waited = if by_itself {
+            Box::pin(fetching.alone(service, request))
+        } else {
+            Box::pin(fetching.with_others(service, request))
         };
         CacheFuture { state: State::Waits { future } }
-    }
-
-    /// Has a response validated that is used meanwhile, unless somebody does already.
-    fn revalidate(&self, request: &Request<Body>, key: &Key, stale: &Stored) {
-        let cache = &self.route.cache;
-        let epoch = cache.memory().epoch(key);
-        let Joined::Leader(lead, waiting) = cache.shared().flights.join(key, epoch) else { return };
-        let mut request = copy_of(request);
-        *request.method_mut() = Method::GET;
-        self.route.make_nobodys(request.headers_mut(), stale);
-        let asked = self.route.asked(&request);
-        // It is nobody's exchange: it ends when it ends.
-        request.extensions_mut().remove::<Exchange>();
-        let fetch = Fetch {
-            route: self.route.clone(),
-            key: key.clone(),
-            asked,
-            stale: Some(stale.clone()),
-            why: "stale",
-            as_is: false,
-            lead: Some(lead),
-        };
-        let service = self.inner.clone();
-        tokio::spawn(async move {
-            let _waiting = waiting;
-            if let Err(error) = fetch.run(service, request).await {
-                tracing::debug!(error = error.chain(), "a stored response was not revalidated");
-            }
-        });
     }
 }
 
@@ -242,10 +216,7 @@ where
                     After::Changed(key) => route.changed(key, &response),
                     After::Heading(heading) => heading.answered(route, &response),
                 }
-                if !response.status().is_informational() {
-                    let answered = Some(response.status().as_u16());
-                    Status { answered, ..*status }.write(response.headers_mut());
-                }
+                status.pass_by(&mut response);
                 Poll::Ready(Ok(response))
             }
         }

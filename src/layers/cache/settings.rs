@@ -1,5 +1,6 @@
 //! What a route's cache is told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -13,8 +14,9 @@ pub struct CacheSettings {
     /// The longest that a response is fresh here since it came, whatever it says. What
     /// clients are told is not changed by it. Default none.
     pub max_ttl: Option<Duration>,
-    /// The longest body that is stored, in bytes. Default 8 MiB.
-    pub max_object: u64,
+    /// The longest body that is stored, in bytes. Default `None`: 8 MiB, and 1 GiB in a
+    /// cache that has a disk.
+    pub max_object: Option<u64>,
     /// Whether a request's `Cache-Control` is honoured: anybody can then have the
     /// origin asked. Default false. `no-store` always is.
     pub honour_request_directives: bool,
@@ -33,6 +35,20 @@ pub struct CacheSettings {
     pub key: CacheKeySettings,
 }
 
+/// A folder that responses are stored in, behind those in memory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CacheDiskSettings {
+    /// A folder of its own, which is made if it is not there. One cache has it at a time.
+    pub path: PathBuf,
+    /// How many bytes its files may take, at least [`CacheDiskSettings::LEAST`].
+    pub size: u64,
+}
+
+impl CacheDiskSettings {
+    /// The least size, 64 MiB: with less, hardly anything would stay for long.
+    pub const LEAST: u64 = 64 << 20;
+}
+
 /// What tells requests apart beside their URL and what responses say by `Vary`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CacheKeySettings {
@@ -48,7 +64,7 @@ impl Default for CacheSettings {
         Self {
             default_ttl: None,
             max_ttl: None,
-            max_object: 8 << 20,
+            max_object: None,
             honour_request_directives: false,
             store_set_cookie: false,
             stale_while_revalidate: Duration::ZERO,

@@ -1,8 +1,10 @@
 //! `Cache-Status` (RFC 9211): what the cache did, on every response that passes it.
 
+use http::Response;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::policy::Why;
+use crate::body::Body;
 use crate::observe::CacheOutcome;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -28,6 +30,14 @@ impl Status {
 
     pub(super) fn forwarded(why: &'static str) -> Self {
         Self { forwarded: Some(why), ..Self::default() }
+    }
+
+    /// Says so of the answer to a request that was not looked for.
+    pub(super) fn pass_by(self, response: &mut Response<Body>) {
+        if !response.status().is_informational() {
+            let answered = Some(response.status().as_u16());
+            Self { answered, ..self }.write(response.headers_mut());
+        }
     }
 
     /// What it counts as.

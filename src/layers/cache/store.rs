@@ -5,12 +5,11 @@
 //! cache that gives each shard a share of its own could not take a long object. A
 //! resource has its variants in one entry, which is replaced at once.
 //!
-//! Another tier has its place behind [`Memory::get`] and [`Memory::put`]: nobody else
-//! knows where a response lies.
+//! The disk, if there is one, stands behind it (`tier`).
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +21,7 @@ use moka::sync::Cache as Moka;
 use tokio::time::Instant;
 
 use super::compact;
+use super::content::Content;
 use super::key::{Key, Selecting};
 use super::policy::{Freshness, Why};
 
@@ -43,6 +43,8 @@ const EPOCHS: usize = 1 << 14;
 /// A response without its body.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
+    /// Tells its body from any other, also of the same URL.
+    pub(super) id: u64,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) selecting: Selecting,
@@ -56,6 +58,13 @@ pub(super) struct Head {
 pub(super) struct Stored {
     pub(super) head: Arc<Head>,
     pub(super) body: Bytes,
+}
+
+/// A stored response, wherever its body lies.
+#[derive(Clone, Debug)]
+pub(super) struct Had {
+    pub(super) head: Arc<Head>,
+    pub(super) content: Content,
 }
 
 /// What is stored of one URL of one route.
@@ -93,6 +102,21 @@ impl Resource {
     /// For how long that is remembered.
     pub(super) fn passes_for(&self, now: Instant) -> Duration {
         self.pass.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(now))
+    }
+}
+
+impl Head {
+    /// For the next response that comes.
+    pub(super) fn next_id() -> u64 {
+        static BEGIN: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        BEGIN.hash_one(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl From<&Stored> for Had {
+    fn from(stored: &Stored) -> Self {
+        Self { head: stored.head.clone(), content: Content::Whole(stored.body.clone()) }
     }
 }
 
@@ -232,6 +256,13 @@ impl Memory {
         count
     }
 
+    /// Forgets what selects the same: what came after it is stored elsewhere.
+    pub(super) fn give_way(&self, key: &Key, selecting: &Selecting) {
+        if self.objects.contains_key(key.as_str()) {
+            self.forget(key, false, |stored| stored.head.selecting == *selecting);
+        }
+    }
+
     /// The same for whatever is meant, among all.
     pub(super) fn invalidate_all(&self, soft: bool, which: impl Fn(&Key, &Stored) -> bool) -> u64 {
         for epoch in &self.epochs {
@@ -284,7 +315,7 @@ mod tests {
             Freshness::of(status, &headers, &Control::default(), Duration::ZERO, &settings);
         let selecting = Selecting::of(&request, &headers, &settings.key);
         let tags = vec![language.into()];
-        let head = Arc::new(Head { status, headers, selecting, freshness, tags });
+        let head = Arc::new(Head { id: 0, status, headers, selecting, freshness, tags });
         Stored { head, body: Bytes::from(vec![0; bytes]) }
     }
 

@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, header};
+use http::header::{self, HeaderMap};
+use http::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::Route;
 use super::answer::{Client, answer, answer_at};
 use super::content::Content;
 use super::directives::Directives;
-use super::fetch::{Fetch, Fetched};
-use super::flight::{Fault, Joined, Outcome};
+use super::fetch::{Fetch, Fetched, Heading};
+use super::flight::{Fault, Joined, Leading, Outcome};
 use super::key::Key;
-use super::policy::{Asked, Use};
+use super::policy::{Asked, Use, Why};
 use super::status::Status;
-use super::store::Stored;
+use super::store::{Had, Stored};
 use crate::body::Body;
 use crate::context::Exchange;
 use crate::error::{Error, Kind, Side};
@@ -28,10 +29,14 @@ pub(super) struct Fetching {
     pub(super) route: Arc<Route>,
     pub(super) key: Key,
     pub(super) client: Client,
-    pub(super) stale: Option<Stored>,
+    pub(super) stale: Option<Had>,
     pub(super) why: &'static str,
     pub(super) said: Option<Directives>,
     pub(super) exchange: Option<Exchange>,
+    /// It is not in memory, and may be on disk.
+    pub(super) on_disk: bool,
+    /// Why it is not asked for as a whole that could be stored, if it is not.
+    pub(super) detail: Option<Why>,
 }
 
 /// How often a request waits for another before it asks for itself.
@@ -47,15 +52,32 @@ enum Followed {
 }
 
 impl Fetching {
-    /// Asks for itself: nobody waits for the answer.
+    /// Looks, and asks, for itself: nobody waits for the answer.
     pub(super) async fn alone<S>(
-        self,
+        mut self,
         service: S,
         request: Request<Body>,
     ) -> Result<Response<Body>, Error>
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Error>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
     {
+        if let Some((had, aged)) = self.looked(request.headers()).await {
+            let response = self.route.disk_hit(&self.client, &had, self.exchange.as_ref());
+            if aged {
+                self.route.revalidate(service, &request, &self.key, had);
+            }
+            return Ok(response);
+        }
+        if self.said.as_ref().is_some_and(|said| said.only_if_cached) {
+            return Ok(self.route.nothing_cached(&request));
+        }
+        if self.detail.is_some() {
+            return self.pass_by(service, request).await;
+        }
         let Self { route, key, client, stale, why, exchange, .. } = self;
         let asked = route.asked(&request);
         // Its answer is not stored as a rule: the client's own conditions go along.
@@ -63,6 +85,27 @@ impl Fetching {
         let fetch = Fetch { route: route.clone(), key, asked, stale, why, as_is, lead: None };
         let fetched = fetch.run(service, request).await;
         route.fetched(&client, fetched, why, exchange.as_ref())
+    }
+
+    /// Asks for what is not asked for as a whole.
+    async fn pass_by<S>(self, service: S, request: Request<Body>) -> Result<Response<Body>, Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Error>,
+    {
+        let Self { route, key, client, stale, why, exchange, detail, .. } = self;
+        let status = Status { detail, ..Status::forwarded(why) };
+        let heading = stale.filter(|_| client.is_head()).map(|stale| {
+            let (asked, epoch) = (route.asked(&request), route.cache.memory().epoch(&key));
+            Heading { key, asked, stale, epoch, began: Instant::now() }
+        });
+        let answered = service.oneshot(request).await;
+        route.tell(exchange.as_ref(), status.outcome());
+        let mut response = answered?;
+        if let Some(heading) = heading {
+            heading.answered(&route, &response);
+        }
+        status.pass_by(&mut response);
+        Ok(response)
     }
 
     /// Asks for all who want the same, or waits for whoever does.
@@ -108,21 +151,65 @@ impl Fetching {
                 lead.publish(Outcome::Shared(stored.head.clone(), content));
                 return Ok(route.hit(&self.client, stored, self.exchange.as_ref()));
             }
-            self.stale = Some(stored.clone());
+            (self.stale, self.on_disk) = (Some(stored.into()), false);
         }
-        let Self { key, client, stale, why, exchange, .. } = self;
-        let lead = Some(lead);
-        let fetch = Fetch { route: route.clone(), key, asked, stale, why, as_is: false, lead };
+        let (client, why, exchange) = (self.client.clone(), self.why, self.exchange.clone());
         let (reply, answered) = oneshot::channel();
         // In a task of its own: others may wait for it when this client has gone away.
         let task = tokio::spawn(async move {
-            let _gone = reply.send(fetch.run(service, request).await);
+            let _gone = reply.send(self.lead(lead, asked, service, request).await);
         });
         waiting.aborts(task.abort_handle());
         match answered.await {
             Ok(fetched) => route.fetched(&client, fetched, why, exchange.as_ref()),
             Err(_) => Err(Error::new(Kind::Internal).detail("the fetch for the cache ended early")),
         }
+    }
+
+    /// Looks, and asks, for all.
+    async fn lead<S>(
+        mut self,
+        lead: Leading,
+        asked: Asked,
+        service: S,
+        request: Request<Body>,
+    ) -> Result<Fetched, Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Error>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        if let Some((had, aged)) = self.looked(request.headers()).await {
+            lead.publish(Outcome::Stored(had.clone()));
+            drop(lead);
+            if aged {
+                self.route.revalidate(service, &request, &self.key, had.clone());
+            }
+            return Ok(Fetched::Stored(had));
+        }
+        let Self { route, key, stale, why, .. } = self;
+        let lead = Some(lead);
+        let fetch = Fetch { route, key, asked, stale, why, as_is: false, lead };
+        fetch.run(service, request).await
+    }
+
+    /// What is on disk, if it may be used, and whether it is to be revalidated
+    /// meanwhile. What has to be validated first is noted.
+    async fn looked(&mut self, request: &HeaderMap) -> Option<(Had, bool)> {
+        if !std::mem::take(&mut self.on_disk) {
+            return None;
+        }
+        let Self { route, key, client, said, .. } = self;
+        let (had, reuse) = route.look_on_disk(key, request, client, said.as_ref()).await?;
+        if reuse != Use::Validate {
+            return Some((had, reuse == Use::StaleWhileRevalidating));
+        }
+        let fresh = had.head.freshness.is_fresh(Instant::now());
+        self.why = if fresh { "request" } else { "stale" };
+        self.stale = Some(had);
+        None
     }
 
     /// What becomes of a request that has waited so many times.
@@ -143,7 +230,17 @@ impl Fetching {
                 self.route.tell(exchange, status.outcome());
                 Followed::Answered(Box::new(Ok(response)))
             }
-            Outcome::Shared(head, _) => {
+            Outcome::Stored(had) if had.head.selecting.matches(request.headers()) => {
+                let freshness = &had.head.freshness;
+                match freshness.s4_reuse(self.said.as_ref(), Instant::now()) {
+                    Use::Validate => Followed::Alone,
+                    _ => {
+                        let response = self.route.disk_hit(&self.client, &had, exchange);
+                        Followed::Answered(Box::new(Ok(response)))
+                    }
+                }
+            }
+            Outcome::Shared(head, _) | Outcome::Stored(Had { head, .. }) => {
                 Followed::Again(self.key.variant(&head.selecting, request.headers()))
             }
             // Its own answer may be for all.
@@ -203,6 +300,7 @@ impl Route {
                 self.tell(exchange, Status::forwarded(why).outcome());
                 return Err(error);
             }
+            Ok(Fetched::Stored(had)) => self.disk_hit(client, &had, exchange),
             Ok(Fetched::Alone(response)) => {
                 self.tell(exchange, Status::forwarded("bypass").outcome());
                 response

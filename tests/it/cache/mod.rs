@@ -1,7 +1,10 @@
 //! What is stored, for whom, and for how long: a real proxy before a real origin.
 
 mod collapsing;
+mod disk;
 mod failing;
+#[cfg(target_os = "linux")]
+mod killed;
 mod operating;
 mod sentences;
 mod sharding;

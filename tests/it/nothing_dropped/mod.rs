@@ -4,7 +4,7 @@
 //! takes another binary than that of the tests, and `-- --ignored` goes on for
 //! `TOLLGATE_ROUNDS` times as long (10 if it is not set).
 
-mod admin;
+pub mod admin;
 mod changes;
 mod configs;
 mod files;
@@ -13,12 +13,12 @@ mod http2;
 mod lasting;
 mod load;
 mod origins;
-mod process;
+pub mod process;
 mod tally;
 mod tasks;
 mod upgrades;
 mod wire;
-mod world;
+pub mod world;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

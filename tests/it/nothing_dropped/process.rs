@@ -142,6 +142,13 @@ impl Process {
         !ended && std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == self.dir)
     }
 
+    /// The most resident memory that it ever had, in KiB.
+    pub fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// What the one that serves holds; it counts its tasks itself.
     pub fn holds(&self, tasks: usize) -> Holds {
         let proc = PathBuf::from(format!("/proc/{}", self.pid()));

@@ -264,7 +264,7 @@ impl World {
 
 /// A port that nobody has, below those that the system gives to anybody who asks
 /// for one: it is to be bound again, by other processes.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let own = u16::try_from(std::process::id() % 9_000).unwrap_or_default();
     loop {
