@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, CacheSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    MethodSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, CacheFleetSettings, CacheSettings, GrpcSettings, HeaderChanges,
+    HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
+use crate::redis::RedisSettings;
 use crate::route::{Action, Match};
 use crate::upstream::{DnsSettings, UpstreamSettings};
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// What may be stored of responses, all routes together.
     pub cache: CacheStoreSettings,
+    /// The Redis, or Valkey, that several instances share; `None`: there is none.
+    pub redis: Option<RedisSettings>,
     /// Who is believed about where requests come from.
     pub trust: TrustSettings,
     /// The access log.
@@ -97,15 +100,18 @@ impl Default for MemoryBudget {
 }
 
 /// What may be stored of responses, all routes together.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CacheStoreSettings {
     /// Bytes of memory; half as many more for what is on its way. Default 256 MiB.
     pub memory: u64,
+    /// Purges that go by way of [`Settings::redis`] to the caches of other instances, and
+    /// come from them; `None`: each instance is purged by itself.
+    pub fleet: Option<CacheFleetSettings>,
 }
 
 impl Default for CacheStoreSettings {
     fn default() -> Self {
-        Self { memory: 256 << 20 }
+        Self { memory: 256 << 20, fleet: None }
     }
 }
 
@@ -169,6 +175,7 @@ impl Default for Settings {
             server: ServerSettings::default(),
             dns: DnsSettings::default(),
             cache: CacheStoreSettings::default(),
+            redis: None,
             trust: TrustSettings::default(),
             access_log: AccessLogSettings::default(),
             log: LogSettings::default(),
@@ -187,6 +194,7 @@ impl Settings {
         let certificates = certificates.flat_map(|tls| &tls.certificates);
         let pairs = certificates.flat_map(|one| [&one.certificate, &one.key]);
         let trusted = self.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
+        let trusted = trusted.chain(self.redis.as_ref().and_then(|redis| redis.ca.as_ref()));
         let mut files: Vec<_> = self.sources.iter().chain(pairs).chain(trusted).cloned().collect();
         files.sort();
         files.dedup();

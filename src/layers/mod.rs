@@ -52,8 +52,9 @@ pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use cache::{
-    Cache, CacheEntry, CacheFigures, CacheFuture, CacheKeySettings, CacheLayer, CacheSettings,
-    CacheShown, CacheVariant, Cached, Purge,
+    Cache, CacheEntry, CacheFigures, CacheFleetSettings, CacheFuture, CacheKeySettings, CacheLayer,
+    CacheSettings, CacheShown, CacheVariant, Cached, Fleet, FleetFigures, FleetPosition, Purge,
+    Purged, Told,
 };
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::cache::Caches;
 use super::certificates::Certificates;
 use super::dry_runs::DryRuns;
+use super::fleet::Shared;
 use super::memory::Memory;
 use super::origins::Origins;
 use super::reloads::Reloads;
@@ -104,6 +105,7 @@ pub(super) struct Families {
     routes: RouteCounts,
     memory: Memory,
     caches: Caches,
+    shared: Shared,
     tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
@@ -128,6 +130,7 @@ impl Default for Families {
             routes: RouteCounts::default(),
             memory: Memory::default(),
             caches: Caches::default(),
+            shared: Shared::default(),
             tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
@@ -164,6 +167,7 @@ impl Families {
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
         registry.register_collector(Box::new(self.caches.clone()));
+        registry.register_collector(Box::new(self.shared.clone()));
         registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
@@ -195,6 +199,10 @@ impl Metrics {
 
     pub(super) fn caches(&self) -> &Caches {
         &self.0.caches
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
     }
 
     pub(super) fn tasks(&self) -> &Tasks {

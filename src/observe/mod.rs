@@ -4,6 +4,7 @@ mod access_log;
 mod cache;
 mod certificates;
 mod dry_runs;
+mod fleet;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod line;
@@ -21,6 +22,7 @@ pub use access_log::{AccessLog, Opened};
 pub use cache::{CacheCounts, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use dry_runs::DryRunCount;
+pub use fleet::{Connected, FleetCounts, FleetLevel};
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};
 pub use origins::NameCounts;

@@ -143,9 +143,16 @@ fn the_limits_of_http2_are_read_and_checked() {
 fn every_key_is_documented() {
     let docs = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     let mut keys = BTreeSet::new();
-    for file in
-        ["admin.rs", "cache.rs", "dns.rs", "listeners.rs", "routes.rs", "server.rs", "upstreams.rs"]
-    {
+    for file in [
+        "admin.rs",
+        "cache.rs",
+        "dns.rs",
+        "listeners.rs",
+        "redis.rs",
+        "routes.rs",
+        "server.rs",
+        "upstreams.rs",
+    ] {
         let code = std::fs::read_to_string(root().join("src/config").join(file)).unwrap();
         for call in ["read", "set", "require", "list", "table", "tables", "value"] {
             for part in code.split(&format!(".{call}(")).skip(1) {

@@ -31,8 +31,10 @@ fn every_key(other: Option<usize>) -> (String, Vec<Other>) {
         if let Some(name) = line.strip_prefix("[[").or_else(|| line.strip_prefix('[')) {
             let name = name.trim_end_matches(']');
             let below = name.split_once('.').map(|(_, below)| format!("{below}."));
-            let once = ["server", "dns", "cache", "log", "access_log", "admin"].contains(&name);
-            table = below.unwrap_or_else(|| if once { format!("{name}.") } else { String::new() });
+            let once = ["server", "dns", "cache", "redis", "log", "access_log", "admin"];
+            let whole = once.contains(&name) || name.starts_with("cache.");
+            let below = below.unwrap_or_default();
+            table = if whole { format!("{name}.") } else { below };
         }
         let (first, second) = line.split_once(" | ").unwrap_or((line, ""));
         if !second.is_empty() && !line.starts_with('#') {

@@ -13,6 +13,7 @@
 //! | `plan` | what is looked for, what is passed by, what a change invalidates |
 //! | `wait` | waits for the origin, or for another who asks |
 //! | `service` | the layer |
+//! | `fleet` | purges of many machines |
 //! | `operate` | purge, figures, and why something is stored or not |
 //!
 //! It stands below whatever changes requests and responses for the operator: what it
@@ -23,6 +24,8 @@ mod answer;
 mod content;
 mod directives;
 mod fetch;
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "nobody tells or hears"))]
+mod fleet;
 mod flight;
 mod key;
 mod operate;
@@ -35,14 +38,15 @@ mod store;
 mod wait;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use http::HeaderName;
 use parking_lot::RwLock;
 use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheLevel};
-pub use operate::{CacheEntry, CacheFigures, CacheShown, CacheVariant, Purge};
+pub use fleet::{CacheFleetSettings, Fleet, FleetFigures, FleetPosition, Told};
+pub use operate::{CacheEntry, CacheFigures, CacheShown, CacheVariant, Purge, Purged};
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheKeySettings, CacheSettings};
 
@@ -64,6 +68,8 @@ struct Shared {
     routes: RwLock<Vec<Weak<Route>>>,
     /// The number of the next route.
     next: AtomicU64,
+    /// Others that are told of purges.
+    fleet: OnceLock<Fleet>,
 }
 
 impl Cache {
@@ -77,7 +83,19 @@ impl Cache {
             filling: AtomicUsize::new(0),
             routes: RwLock::default(),
             next: AtomicU64::new(0),
+            fleet: OnceLock::new(),
         }))
+    }
+
+    /// Has others told of what it is purged of. The first has it: a cache is of one fleet.
+    pub fn join(&self, fleet: &Fleet) {
+        self.0.fleet.get_or_init(|| fleet.clone());
+    }
+
+    /// The others that are told of purges.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.0.fleet.get()
     }
 
     fn shared(&self) -> &Shared {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::key::Key;
 use super::store::Stored;
-use super::{Cache, Route};
+use super::{Cache, Route, Told};
 
 /// What is to be forgotten.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,6 +22,16 @@ pub enum Purge {
     Tag(String),
     /// Everything.
     All,
+}
+
+/// What came of a purge.
+#[derive(Clone, Debug, Serialize)]
+pub struct Purged {
+    /// How many responses it was about here.
+    pub purged: u64,
+    /// Whether the others have been told; `None` where there are none.
+    #[serde(flatten)]
+    pub others: Option<Told>,
 }
 
 /// How full a cache is.
@@ -97,6 +107,16 @@ impl Cache {
             }),
             Purge::All => memory.invalidate_all(soft, |_, _| true),
         }
+    }
+
+    /// The same here, and in the caches of all others of its [fleet](Self::join).
+    pub async fn purge_everywhere(&self, what: &Purge, soft: bool) -> Purged {
+        let purged = self.purge(what, soft);
+        let others = match self.fleet() {
+            Some(fleet) => Some(fleet.tell(what, soft).await),
+            None => None,
+        };
+        Purged { purged, others }
     }
 
     /// How full it is.

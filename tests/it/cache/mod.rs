@@ -1,6 +1,8 @@
 //! What is stored, for whom, and for how long: a real proxy before a real origin.
 
 mod collapsing;
+#[cfg(feature = "redis")]
+mod fleet;
 mod operating;
 mod storing;
 mod validating;
