@@ -20,7 +20,7 @@ use divan::{AllocProfiler, Bencher, black_box};
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response};
 use tollgate::Proxy;
-use tollgate::balance::{Balance, RoundRobin};
+use tollgate::balance::{Balance, Hashed, RoundRobin};
 use tollgate::body::Body;
 use tollgate::budget::Budget;
 use tollgate::config::{RouteSettings, Settings};
@@ -35,7 +35,7 @@ use tollgate::layers::{
 use tollgate::observe::{AccessLog, AccessLogFormat, AccessLogSettings, LogOutput, Metrics};
 use tollgate::route::{Action, FixedResponse, Match, PathPattern, Table};
 use tollgate::serve::ValidateLayer;
-use tollgate::upstream::{Origin, OriginSettings, Upstream, UpstreamSettings};
+use tollgate::upstream::{HashBy, Origin, OriginSettings, Upstream, UpstreamSettings};
 use tower::{Layer, Service};
 
 #[global_allocator]
@@ -225,18 +225,51 @@ mod route {
 mod upstream {
     use super::*;
 
-    #[divan::bench(args = [1, 10, 1_000])]
-    fn pick(bencher: Bencher<'_, '_>, origins: u16) {
+    fn upstream(origins: u16, weight: impl Fn(u16) -> u32) -> Option<Arc<Upstream>> {
         let origin = |index: u16| {
-            let url = format!("http://127.0.0.1:{}", 1_000 + index).parse().ok();
-            url.map(OriginSettings::new)
+            let url = format!("http://127.0.0.1:{}", 1_000 + index).parse().ok()?;
+            Some(OriginSettings { weight: weight(index), ..OriginSettings::new(url) })
         };
         let settings = UpstreamSettings::new("bench", (0..origins).filter_map(origin).collect());
-        let Ok(upstream) = Upstream::new(settings, Metrics::default(), Budget::unlimited()) else {
-            return;
-        };
+        Upstream::new(settings, Metrics::default(), Budget::unlimited()).ok()
+    }
+
+    #[divan::bench(args = [1, 10, 1_000])]
+    fn pick(bencher: Bencher<'_, '_>, origins: u16) {
+        let Some(upstream) = upstream(origins, |_| 1) else { return };
         let balance = RoundRobin::new(upstream);
-        bencher.bench_local(|| balance.pick(&[]));
+        bencher.bench_local(|| balance.pick(0, &[]));
+    }
+
+    /// By a key that is another each time.
+    #[divan::bench(args = [1, 10, 1_000])]
+    fn pick_hashed(bencher: Bencher<'_, '_>, origins: u16) {
+        picks(bencher, upstream(origins, |_| 1));
+    }
+
+    #[divan::bench(args = [10, 1_000])]
+    fn pick_hashed_weighted(bencher: Bencher<'_, '_>, origins: u16) {
+        picks(bencher, upstream(origins, |index| 1 + u32::from(index % 7)));
+    }
+
+    fn picks(bencher: Bencher<'_, '_>, upstream: Option<Arc<Upstream>>) {
+        let Some(upstream) = upstream else { return };
+        let balance = Hashed::new(upstream, HashBy::Client);
+        let mut key = 0_u64;
+        bencher.bench_local(|| {
+            key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            balance.pick(key, &[])
+        });
+    }
+
+    #[divan::bench]
+    fn hash_of_a_url(bencher: Bencher<'_, '_>) {
+        let Some(upstream) = upstream(1, |_| 1) else { return };
+        let balance = Hashed::new(upstream, HashBy::Url { ignore_query: Vec::new() });
+        let uri = "/images/2026/11/a-picture-of-something.webp?width=640&height=480";
+        let request = Request::get(uri).header("host", "www.example.com").body(Body::empty());
+        let Ok(request) = request else { return };
+        bencher.bench_local(|| balance.key(black_box(&request)));
     }
 }
 
@@ -248,7 +281,7 @@ mod forward {
     struct Nobody(Arc<Upstream>);
 
     impl Balance for Nobody {
-        fn pick(&self, _tried: &[Arc<Origin>]) -> Option<Arc<Origin>> {
+        fn pick(&self, _key: u64, _tried: &[Arc<Origin>]) -> Option<Arc<Origin>> {
             None
         }
 
@@ -270,6 +303,7 @@ mod forward {
             target: TargetSettings::default(),
             upgrades: vec!["websocket".to_owned()],
             vouched: Vec::new(),
+            way: "bench".to_owned(),
         };
         let nobody = Box::new(Nobody(upstream));
         let mut forward = Forward::new(nobody, told, Metrics::default(), Watcher::never());

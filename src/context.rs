@@ -243,6 +243,10 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// The name of the API key that let the request in; never the key.
     pub identity: Option<Arc<str>>,
+    /// What the cache did, in the words of its metric; `None` where none was asked.
+    pub cache: Option<&'static str>,
+    /// Why the cache had the request forwarded (RFC 9211 §2.2).
+    pub cache_forwarded: Option<&'static str>,
     /// The upstream the request was forwarded to.
     pub upstream: Option<Arc<str>>,
     /// The origin that was asked last.

@@ -30,20 +30,39 @@ pub(crate) fn run(address: &str) -> Result<()> {
 struct Answers {
     kib: &'static [u8],
     mib: &'static [u8],
+    stored_kib: &'static [u8],
+    stored_large: &'static [u8],
 }
 
 impl Answers {
     fn new() -> Self {
-        let of = |bytes: usize| -> &'static [u8] {
+        let of = |bytes: usize, more: &str| -> &'static [u8] {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nServer: origin\r\nX-Powered-By: loops\r\n\
-                 Content-Type: application/octet-stream\r\nContent-Length: {bytes}\r\n\r\n"
+                 Content-Type: application/octet-stream\r\nContent-Length: {bytes}\r\n{more}\r\n"
             );
             let mut answer = head.into_bytes();
             answer.resize(answer.len() + bytes, b'x');
             answer.leak()
         };
-        Self { kib: of(1024), mib: of(1024 * 1024) }
+        let stored = "Cache-Control: max-age=86400\r\nETag: \"a\"\r\n";
+        Self {
+            kib: of(1024, ""),
+            mib: of(1024 * 1024, ""),
+            stored_kib: of(1024, stored),
+            stored_large: of(100 * 1024, stored),
+        }
+    }
+}
+
+impl Answers {
+    fn to(&self, target: &str) -> &'static [u8] {
+        match target {
+            "/stored/1k" => self.stored_kib,
+            "/stored/100k" => self.stored_large,
+            other if other.ends_with("/1m") => self.mib,
+            _ => self.kib,
+        }
     }
 }
 
@@ -62,7 +81,7 @@ async fn serve(mut stream: TcpStream, answers: &Answers) -> Result<()> {
             filled += read;
         };
         let text = std::str::from_utf8(&buffer[..head])?;
-        let large = text.split(' ').nth(1).is_some_and(|target| target.ends_with("/1m"));
+        let answer = answers.to(text.split(' ').nth(1).unwrap_or_default());
         let mut body = content_length(text)?;
         let beside = body.min(filled - head);
         buffer.copy_within(head + beside..filled, 0);
@@ -76,7 +95,7 @@ async fn serve(mut stream: TcpStream, answers: &Answers) -> Result<()> {
             }
             body -= read;
         }
-        stream.write_all(if large { answers.mib } else { answers.kib }).await?;
+        stream.write_all(answer).await?;
     }
 }
 

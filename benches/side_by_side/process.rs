@@ -40,7 +40,7 @@ impl Process {
 
     /// Waits until something listens there.
     pub(crate) fn listening(&mut self, address: SocketAddr, log: &Path) -> Result<()> {
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + Duration::from_secs(30);
         while Instant::now() < patience {
             if TcpStream::connect(address).is_ok() {
                 return Ok(());

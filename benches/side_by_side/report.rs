@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::chart::chart;
-use crate::peers::{EMBEDDED, Field, PROXIES, missing};
+use crate::peers::{CACHES, EMBEDDED, Field, PROXIES, missing};
 use crate::round::{Figures, Outcome, Plan, Sample};
 use crate::scenario::{Scenario, Target};
 
@@ -70,7 +70,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 /// Says what is about to be measured, and where.
 pub(crate) fn environment(scenarios: &[&Scenario], plan: Plan) {
     println!("{} scenarios, {}, on {}", scenarios.len(), extent(plan), machine());
-    for name in PROXIES.names.iter().chain(EMBEDDED.names) {
+    for name in PROXIES.names.iter().chain(EMBEDDED.names).chain(&["varnish"]) {
         match missing(name) {
             Some(why) => println!("  {why}"),
             None => println!("  {name}: {}", version(name)),
@@ -95,14 +95,15 @@ fn machine() -> String {
 }
 
 fn version(name: &str) -> String {
-    let said = |title: &str, before: &str| {
-        let output = Command::new(name).arg("-v").output().ok();
+    let says = |title: &str, before: &str, program: &str, flag: &str| {
+        let output = Command::new(program).arg(flag).output().ok();
         let text = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let rest = text.split_once(before).map_or("?", |(_, rest)| rest);
         let number = |c: char| c == '.' || c.is_ascii_digit();
         format!("{title} {}", rest.split(|c| !number(c)).next().unwrap_or("?"))
     };
+    let said = |title: &str, before: &str| says(title, before, name, "-v");
     // The version that a crate below benches/peers/ was locked to.
     let locked = |folder: &str, package: &str| {
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(folder);
@@ -114,6 +115,7 @@ fn version(name: &str) -> String {
     match name {
         "nginx" => said("nginx", "nginx/"),
         "haproxy" => said("HAProxy", "version "),
+        "varnish" => says("Varnish", "varnish-", "varnishd", "-V"),
         "pingora" => locked("pingora", "pingora"),
         "axum-example" => locked("embedded", "axum"),
         "axum-reverse-proxy" => locked("embedded", "axum-reverse-proxy"),
@@ -160,11 +162,11 @@ fn table(outcomes: &[Outcome], field: &Field) -> String {
     text
 }
 
-/// Both tables.
+/// A table for each field.
 fn tables(outcomes: &[Outcome]) -> String {
-    let (proxies, embedded) = (table(outcomes, &PROXIES), table(outcomes, &EMBEDDED));
-    let between = if proxies.is_empty() || embedded.is_empty() { "" } else { "\n" };
-    format!("{proxies}{between}{embedded}")
+    let all = [&PROXIES, &EMBEDDED, &CACHES].map(|field| table(outcomes, field));
+    let some: Vec<String> = all.into_iter().filter(|table| !table.is_empty()).collect();
+    some.join("\n")
 }
 
 fn details(outcomes: &[Outcome]) -> String {
@@ -224,7 +226,8 @@ pub(crate) fn publish(outcomes: &[Outcome], plan: Plan) -> Result<()> {
     let text = fs::read_to_string(&path)?;
     let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has lost its table")?;
     let (_, after) = rest.split_once(END).ok_or("docs/performance.md has lost its table")?;
-    let known = PROXIES.names.iter().chain(EMBEDDED.rivals).filter(|name| missing(name).is_none());
+    let known = PROXIES.names.iter().chain(EMBEDDED.rivals).chain(&["varnish"]);
+    let known = known.filter(|name| missing(name).is_none());
     let versions: Vec<String> = known.map(|name| version(name)).collect();
     let (machine, extent, versions) = (machine(), extent(plan), versions.join("; "));
     let (tables, details) = (tables(outcomes), details(outcomes));

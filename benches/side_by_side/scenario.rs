@@ -1,6 +1,6 @@
 //! What is measured.
 
-use crate::peers::{EMBEDDED, Features, Field, PROXIES, Scale, Setup};
+use crate::peers::{CACHES, EMBEDDED, Features, Field, PROXIES, Scale, Setup};
 
 /// One thing to measure.
 pub(crate) struct Scenario {
@@ -61,6 +61,10 @@ pub(crate) enum Transfer {
     Download,
     /// 1 MiB up.
     Upload,
+    /// 1 KiB down, of which the origin is asked once.
+    Hit,
+    /// 100 KiB down, of which the origin is asked once.
+    LargeHit,
 }
 
 const fn http1(
@@ -72,6 +76,11 @@ const fn http1(
 ) -> Scenario {
     let connections = if body.is_large() { 8 } else { 64 };
     of(id, title, Target::Ratio(target), Kind::Http1 { tls, connections, body })
+}
+
+const fn hit(id: &'static str, title: &'static str, tls: bool, body: Transfer) -> Scenario {
+    let plain = http1(id, title, 1.00, tls, body);
+    Scenario { field: &CACHES, features: Features::Cached, ..plain }
 }
 
 const fn of(id: &'static str, title: &'static str, target: Target, kind: Kind) -> Scenario {
@@ -162,6 +171,10 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         field: &EMBEDDED,
         ..http1("embedded", "inside axum, h1 → h1, 1 KiB", 1.00, false, Transfer::Small)
     },
+    Scenario { in_smoke: true, ..hit("hit", "cache hit, h1, 1 KiB", false, Transfer::Hit) },
+    hit("hit-100k", "cache hit, h1, 100 KiB", false, Transfer::LargeHit),
+    hit("hit-tls", "cache hit, TLS 1.3 h1, 1 KiB", true, Transfer::Hit),
+    hit("hit-100k-tls", "cache hit, TLS 1.3 h1, 100 KiB", true, Transfer::LargeHit),
 ];
 
 impl Scenario {
@@ -213,5 +226,15 @@ impl Scenario {
 impl Transfer {
     pub(crate) const fn is_large(self) -> bool {
         matches!(self, Self::Download | Self::Upload)
+    }
+
+    /// What is asked for.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Small | Self::SmallAndClose | Self::Upload => "/1k",
+            Self::Download => "/1m",
+            Self::Hit => "/stored/1k",
+            Self::LargeHit => "/stored/100k",
+        }
     }
 }

@@ -60,15 +60,16 @@ pub(super) async fn purge(State(state): State<AdminState>, request: Request) -> 
         Ok(meant) => meant,
         Err(answer) => return answer.render(asker.format),
     };
+    let how = if soft { "soft purge" } else { "purge" };
+    let text = format!("cache: {how} of {what:?}");
     let done = match operator(&state).and_then(|operator| operator.cache()) {
-        Ok(cache) => Ok(cache.purge_everywhere(&what, soft).await),
+        Ok(cache) => Ok(cache.purge_everywhere(what, soft).await),
         Err(refused) => Err(refused),
     };
     let unheard = |done: &Purged| matches!(done.others, Some(Told::Queued(_) | Told::NotSent(_)));
     let accepted = done.as_ref().is_ok_and(unheard);
-    let how = if soft { "soft purge" } else { "purge" };
     let done = done.map(|done| purged(&done, soft));
-    let mut answer = answer(asker, &format!("cache: {how} of {what:?}"), done);
+    let mut answer = answer(asker, &text, done);
     if accepted {
         // It is done here, and not yet, or not, elsewhere (RFC 9110 §15.3.3).
         *answer.status_mut() = StatusCode::ACCEPTED;

@@ -11,7 +11,7 @@ use tower::{Layer, ServiceBuilder};
 
 use super::Common;
 use super::router::{Router, Terminus};
-use crate::balance::RoundRobin;
+use crate::balance::{Balance, Hashed, RoundRobin};
 use crate::config::{RouteSettings, Settings};
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
@@ -23,7 +23,7 @@ use crate::layers::{
 use crate::observe::AccessLog;
 use crate::route::{ForwardAction, OriginHost, PathPattern};
 use crate::serve::{Validate, ValidateLayer};
-use crate::upstream::Upstream;
+use crate::upstream::{Balancing, Upstream};
 
 /// What every exchange passes, whatever its route.
 pub type Gateway = Exchanges<
@@ -129,7 +129,14 @@ pub(super) fn forward(
         },
         upgrades: action.upgrades.clone(),
         vouched: identity.into_iter().chain(written).collect(),
+        way: route.name.clone(),
     };
-    let balance = Box::new(RoundRobin::new(upstream));
+    let balance: Box<dyn Balance> = match &upstream.settings().balance {
+        Balancing::RoundRobin => Box::new(RoundRobin::new(upstream)),
+        Balancing::Hash(by) => {
+            let by = by.clone();
+            Box::new(Hashed::new(upstream, by))
+        }
+    };
     Ok(Forward::new(balance, settings, common.metrics.clone(), common.drain.clone()))
 }

@@ -1,20 +1,20 @@
 //! What one configuration becomes: built and checked beside the one in force,
 //! from which it takes over whatever stayed the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
-use super::router::{Entry, Router, Terminus};
+use super::router::{Entry, Router, Tables, Terminus};
 use super::{BuildError, Common};
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
 use crate::layers::{CacheLayer, RateLimitLayer};
 use crate::observe::{AccessLog, LogOutput, Metrics, Opened};
-use crate::route::{Action, Reply, Table};
+use crate::route::{Action, Conflict, Reply, Table};
 use crate::tls::TlsAcceptor;
 use crate::upstream::{Resolver, Upstream, UpstreamSettings};
 use crate::watch::Contents;
@@ -80,16 +80,10 @@ impl Generation {
         let tls = build.acceptors(&mut problems);
         let (access_log, reopened) = build.access_log(&mut problems);
         let routes = build.routes(&upstreams, &mut problems);
-        let entries = settings.routes.iter().filter_map(|route| {
-            let built = routes.get(&route.name)?;
-            Some((route.matches.clone(), built.entry.clone()))
-        });
-        let table = Table::build(entries.collect())
-            .map_err(|conflict| problems.push(conflict.to_string()))
-            .ok();
-        match table {
-            Some(table) if problems.is_empty() => {
-                let router = Router::new(table);
+        let tables = tables(&settings, &routes, &mut problems);
+        match tables {
+            Some(tables) if problems.is_empty() => {
+                let router = Router::new(tables);
                 let gateway = compose::gateway(&settings, router, access_log.clone(), common);
                 Ok(Self {
                     settings,
@@ -187,6 +181,48 @@ impl Generation {
     pub(super) fn rate_limit(&self, route: &str) -> Option<&RateLimitLayer> {
         self.routes.get(route)?.rate_limit.as_ref()
     }
+}
+
+/// The routes of each listener that a route names, and those of all others.
+fn tables(
+    settings: &Settings,
+    routes: &HashMap<String, Built>,
+    problems: &mut Vec<String>,
+) -> Option<Tables<RouteStack>> {
+    let named: BTreeSet<&String> =
+        settings.routes.iter().flat_map(|route| &route.listeners).collect();
+    for name in &named {
+        if !settings.listeners.iter().any(|listener| listener.name == **name) {
+            problems.push(format!("there is no listener `{name}` for a route to have"));
+        }
+    }
+    let mut table = |listener: Option<&str>| {
+        let (mut here, mut names) = (Vec::new(), Vec::new());
+        for route in &settings.routes {
+            let mut named = route.listeners.iter();
+            let takes = route.listeners.is_empty() || named.any(|n| Some(n.as_str()) == listener);
+            if let Some(built) = routes.get(&route.name).filter(|_| takes) {
+                here.push((route.matches.clone(), built.entry.clone()));
+                names.push(&route.name);
+            }
+        }
+        match Table::build(here) {
+            Ok(table) => Some(table),
+            Err(Conflict { first, second, what }) => {
+                let (first, second) = (names.get(first)?, names.get(second)?);
+                let problem = format!("the routes `{first}` and `{second}` both take {what}");
+                // On each of several listeners, perhaps.
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+                None
+            }
+        }
+    };
+    let others = table(None);
+    let of = |name: &String| Some((name.clone(), table(Some(name))?));
+    let named = named.into_iter().map(of).collect::<Option<Vec<_>>>()?;
+    Some(Tables { named, others: others? })
 }
 
 /// What a generation is built from.

@@ -26,7 +26,16 @@ pub(super) struct Entry<S> {
 
 /// Hands each request to the stack of the route that matches it.
 #[derive(Debug)]
-pub struct Router<S>(Arc<Table<Entry<S>>>);
+pub struct Router<S>(Arc<Tables<S>>);
+
+/// The routes of each listener.
+#[derive(Debug)]
+pub(super) struct Tables<S> {
+    /// Of the listeners that a route names.
+    pub(super) named: Vec<(String, Table<Entry<S>>)>,
+    /// Of all others.
+    pub(super) others: Table<Entry<S>>,
+}
 
 impl<S> Clone for Router<S> {
     fn clone(&self) -> Self {
@@ -35,39 +44,47 @@ impl<S> Clone for Router<S> {
 }
 
 impl<S> Router<S> {
-    pub(super) fn new(table: Table<Entry<S>>) -> Self {
-        Self(Arc::new(table))
+    pub(super) fn new(tables: Tables<S>) -> Self {
+        Self(Arc::new(tables))
     }
 
-    /// The route of a path; `Err` if an origin may read the path as another
-    /// route's.
-    fn find(&self, host: Option<&str>, path: &str) -> Result<Option<&Entry<S>>, Answer> {
-        let found = self.0.find(host, path);
-        let route = |entry: Option<&Entry<S>>| entry.map(|entry| Arc::as_ptr(&entry.route));
-        if readings(path).all(|other| route(self.0.find(host, &other)) == route(found)) {
-            return Ok(found);
-        }
-        let detail = "The path can be read in two ways that are not treated alike.";
-        Err(Answer::new(StatusCode::BAD_REQUEST, "path_ambiguous", detail)
-            .proxy_error("http_request_error"))
+    /// The routes of a connection's listener.
+    fn table(&self, downstream: Option<&Downstream>) -> &Table<Entry<S>> {
+        let Tables { named, others } = &*self.0;
+        let listener = downstream.map_or("", |downstream| &*downstream.listener);
+        named.iter().find(|(name, _)| name == listener).map_or(others, |(_, table)| table)
     }
+}
 
-    /// Why a request is nobody's: the host is not ours to answer for on this
-    /// connection (RFC 9110 §15.5.20), or nothing is here.
-    fn nobody(&self, host: Option<&str>, downstream: Option<&Downstream>) -> Answer {
-        let server_name = downstream.and_then(|d| d.tls.as_ref()?.server_name.as_deref());
-        let misdirected = match (host, server_name) {
-            (Some(host), Some(name)) => {
-                !host.eq_ignore_ascii_case(name) && !self.0.knows_host(host)
-            }
-            _ => false,
-        };
-        if misdirected {
-            let detail = "This connection is not for that host; open one of its own.";
-            return Answer::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail);
-        }
-        Answer::new(StatusCode::NOT_FOUND, "no_route", "Nothing is served under this address.")
+/// The route of a path; `Err` if an origin may read the path as another route's.
+fn find<'t, S>(
+    table: &'t Table<Entry<S>>,
+    host: Option<&str>,
+    path: &str,
+) -> Result<Option<&'t Entry<S>>, Answer> {
+    let found = table.find(host, path);
+    let route = |entry: Option<&Entry<S>>| entry.map(|entry| Arc::as_ptr(&entry.route));
+    if readings(path).all(|other| route(table.find(host, &other)) == route(found)) {
+        return Ok(found);
     }
+    let detail = "The path can be read in two ways that are not treated alike.";
+    Err(Answer::new(StatusCode::BAD_REQUEST, "path_ambiguous", detail)
+        .proxy_error("http_request_error"))
+}
+
+/// Why a request is nobody's: the host is not ours to answer for on this connection
+/// (RFC 9110 §15.5.20), or nothing is here.
+fn nobody<T>(table: &Table<T>, host: Option<&str>, downstream: Option<&Downstream>) -> Answer {
+    let server_name = downstream.and_then(|d| d.tls.as_ref()?.server_name.as_deref());
+    let misdirected = match (host, server_name) {
+        (Some(host), Some(name)) => !host.eq_ignore_ascii_case(name) && !table.knows_host(host),
+        _ => false,
+    };
+    if misdirected {
+        let detail = "This connection is not for that host; open one of its own.";
+        return Answer::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail);
+    }
+    Answer::new(StatusCode::NOT_FOUND, "no_route", "Nothing is served under this address.")
 }
 
 impl<S> Service<Request<Body>> for Router<S>
@@ -86,7 +103,9 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let exchange = request.extensions().get::<Exchange>();
         let host = host_of(&request);
-        let answer = match self.find(host, request.uri().path()) {
+        let downstream = exchange.map(|exchange| &**exchange.downstream());
+        let table = self.table(downstream);
+        let answer = match find(table, host, request.uri().path()) {
             Ok(Some(entry)) => {
                 if let Some(exchange) = exchange {
                     let route = entry.route.clone();
@@ -94,7 +113,7 @@ where
                 }
                 return ShortCircuit::forwarded(Ask::new(&mut entry.stack.clone(), request));
             }
-            Ok(None) => self.nobody(host, exchange.map(|exchange| &**exchange.downstream())),
+            Ok(None) => nobody(table, host, downstream),
             Err(answer) => answer,
         };
         if let Some(exchange) = exchange {

@@ -43,7 +43,7 @@ impl RoundRobin {
 }
 
 impl Balance for RoundRobin {
-    fn pick(&self, tried: &[Arc<Origin>]) -> Option<Arc<Origin>> {
+    fn pick(&self, _key: u64, tried: &[Arc<Origin>]) -> Option<Arc<Origin>> {
         let mut cycle = self.cycle.load();
         let rotation = self.upstream.rotation();
         if rotation.generation != cycle.generation {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn ports(balance: &RoundRobin, picks: usize) -> Vec<u16> {
-        (0..picks).map(|_| balance.pick(&[]).unwrap().url().port).collect()
+        (0..picks).map(|_| balance.pick(0, &[]).unwrap().url().port).collect()
     }
 
     #[test]
@@ -170,16 +170,16 @@ mod tests {
         for origin in upstream.origins() {
             upstream.report(&origin, Verdict::ProbeFailed("test".into()));
         }
-        assert!(balance.pick(&[]).is_none());
+        assert!(balance.pick(0, &[]).is_none());
     }
 
     #[test]
     fn an_origin_already_tried_is_not_picked_again() {
         let balance = balance(&[9, 1]);
-        let first = balance.pick(&[]).unwrap();
-        let second = balance.pick(std::slice::from_ref(&first)).unwrap();
+        let first = balance.pick(0, &[]).unwrap();
+        let second = balance.pick(0, std::slice::from_ref(&first)).unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
-        assert!(balance.pick(&[first, second]).is_none());
+        assert!(balance.pick(0, &[first, second]).is_none());
     }
 
     #[test]

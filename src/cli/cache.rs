@@ -1,13 +1,12 @@
 //! `tollgate cache`: what a running proxy has stored.
 
-use std::fmt::Write as _;
-
 use clap::{Args, Subcommand};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::cache_told as told;
 use super::operate::{Asked, TELL, message};
 
 /// What is asked of a cache.
@@ -56,10 +55,16 @@ pub(super) struct What {
 
 pub(super) fn run(command: CacheCommand) -> Result<(), Failure> {
     match command {
-        CacheCommand::Stats { asked } => asked.asks(Method::GET, "/api/cache", None, TELL, figures),
+        CacheCommand::Stats { asked } => {
+            asked.asks(Method::GET, "/api/cache", None, TELL, |told| {
+                let mut text = figures(told);
+                text.push_str(&told::routes(told));
+                text
+            })
+        }
         CacheCommand::Show { asked, url } => {
             let url = utf8_percent_encode(&url, NON_ALPHANUMERIC);
-            asked.asks(Method::GET, &format!("/api/cache?url={url}"), None, TELL, shown)
+            asked.asks(Method::GET, &format!("/api/cache?url={url}"), None, TELL, told::shown)
         }
         CacheCommand::Purge { asked, what, soft } => {
             let What { url, prefix, tag, all } = what;
@@ -81,10 +86,12 @@ fn figures(told: &Value) -> String {
     let fleet = if told["fleet"].is_object() { fleet(&told["fleet"]) } else { String::new() };
     let number = |name: &str| told[name].as_u64().unwrap_or_default();
     format!(
-        "{} of {} bytes, {} URLs; {} requests under way that others may share{fleet}",
+        "{} of {} bytes, {} URLs, {} had to make room; {} requests under way that others may \
+         share{fleet}",
         number("stored_bytes"),
         number("memory_bytes"),
         number("objects"),
+        number("evicted"),
         number("in_flight"),
     )
 }
@@ -107,33 +114,4 @@ fn fleet(told: &Value) -> String {
         told["waiting"],
         told["received"],
     )
-}
-
-fn shown(told: &Value) -> String {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut text = told["url"].as_str().unwrap_or_default().to_owned();
-    let routes = list(&told["routes"]);
-    if routes.is_empty() {
-        text.push_str("\n  nothing is stored, and nothing is known");
-    }
-    for route in routes {
-        let _infallible = write!(text, "\n  route {}", route["route"].as_str().unwrap_or_default());
-        if let Some(why) = route["not_stored_because"].as_str() {
-            let _infallible = write!(text, "\n    not stored: {why}");
-        }
-        for variant in list(&route["variants"]) {
-            let fate =
-                if variant["fresh"] == true { "fresh" } else { "validated before it is used" };
-            let _infallible = write!(
-                text,
-                "\n    {}, {} bytes, age {} s, ttl {} s: {fate}",
-                variant["status"], variant["bytes"], variant["age_seconds"], variant["ttl_seconds"],
-            );
-            for by in list(&variant["selected_by"]) {
-                let word = |at: usize| by[at].as_str().unwrap_or_default().to_owned();
-                let _infallible = write!(text, "\n      {}: {}", word(0), word(1));
-            }
-        }
-    }
-    text
 }

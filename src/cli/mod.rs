@@ -2,6 +2,7 @@
 //! a message and an exit code.
 
 mod cache;
+mod cache_told;
 mod client;
 mod demo;
 mod health;

@@ -56,6 +56,7 @@ pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
     table.set("max_object", &mut cache.max_object, size);
     let honour = &mut cache.honour_request_directives;
     table.set("honour_request_directives", honour, Value::boolean);
+    table.set("store_set_cookie", &mut cache.store_set_cookie, Value::boolean);
     table.set("stale_while_revalidate", &mut cache.stale_while_revalidate, pause);
     table.set("stale_if_error", &mut cache.stale_if_error, pause);
     table.set("collapse_wait", &mut cache.collapse_wait, duration);
@@ -67,13 +68,14 @@ pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
     table.finish(&[
         ("ttl", "default_ttl"),
         ("max_size", "max_object"),
+        ("set_cookie", "store_set_cookie"),
         ("lock_timeout", "collapse_wait"),
     ]);
     cache
 }
 
 /// A name in a query, or with a `*` at its end the beginning of several.
-fn parameter(value: &Value<'_>) -> Fits<String> {
+pub(super) fn parameter(value: &Value<'_>) -> Fits<String> {
     let text = value.string("the name of a parameter, such as \"utm_*\"")?;
     let name = text.strip_suffix('*').unwrap_or(text);
     if text.is_empty() || name.contains(['*', '&', '=', '?', '#', ' ']) {

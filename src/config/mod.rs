@@ -31,7 +31,7 @@ pub use settings::{
 
 use problem::Problems;
 use reader::Table;
-use routes::Upstreams;
+use routes::Known;
 
 /// Reads a configuration file.
 ///
@@ -83,7 +83,8 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let routes = routes::read(&mut root, base, &Upstreams(&names));
+    let known = Known { upstreams: &names, listeners: &listeners };
+    let routes = routes::read(&mut root, base, &known);
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),

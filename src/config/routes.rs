@@ -1,6 +1,6 @@
 //! `[[route]]`
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::units::{
     size, status,
 };
 use super::{RouteSettings, says_where};
+use crate::accept::ListenerSettings;
 use crate::layers::{
     ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
     RateLimitSettings,
@@ -22,7 +23,9 @@ use crate::route::{
     RedirectTo,
 };
 
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 15] = [
+    ("listener", "listeners"),
+    ("entry_points", "listeners"),
     ("method", "methods"),
     ("limit_except", "methods"),
     ("host_names", "hosts"),
@@ -38,16 +41,15 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("min_rate", "min_request_rate"),
 ];
 
-/// The names of the upstreams there are.
-pub(super) struct Upstreams<'a>(pub(super) &'a [String]);
+/// What routes may name.
+pub(super) struct Known<'a> {
+    pub(super) upstreams: &'a [String],
+    pub(super) listeners: &'a [ListenerSettings],
+}
 
-pub(super) fn read(
-    root: &mut Table<'_>,
-    base: &Path,
-    upstreams: &Upstreams<'_>,
-) -> Vec<RouteSettings> {
+pub(super) fn read(root: &mut Table<'_>, base: &Path, known: &Known<'_>) -> Vec<RouteSettings> {
     let mut routes: Vec<RouteSettings> = Vec::new();
-    let mut taken: HashMap<(Option<HostPattern>, PathPattern), String> = HashMap::new();
+    let mut taken = HashMap::new();
     let tables = root.tables("route");
     if tables.is_empty() {
         let hint = "[[route]]\nname = \"all\"\nupstream = \"…\"";
@@ -57,36 +59,54 @@ pub(super) fn read(
         let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
         let (place, span) = (table.path().to_owned(), table.span());
         let problems = table.problems();
-        let Some(route) = route(table, base, upstreams, &names) else { continue };
-        let Match { hosts, path } = &route.matches;
-        let mut hosts: Vec<Option<HostPattern>> = hosts.iter().cloned().map(Some).collect();
-        if hosts.is_empty() {
-            hosts.push(None);
-        }
-        for host in hosts {
-            if let Some(first) = taken.insert((host, path.clone()), route.name.clone()) {
-                let message = format!("the route `{first}` takes the same host and path already");
-                problems.add(&place, span.clone(), message, None);
-            }
+        let Some(route) = route(table, base, known, &names) else { continue };
+        let takes = takes(&route, known.listeners);
+        let already = takes.into_iter().filter_map(|one| taken.insert(one, route.name.clone()));
+        let already: BTreeSet<String> = already.collect();
+        for first in already {
+            let message = format!("the route `{first}` takes the same host and path already");
+            problems.add(&place, span.clone(), message, None);
         }
         routes.push(route);
     }
     routes
 }
 
+/// Each listener, host and path that a route takes; `None` is any.
+fn takes(
+    route: &RouteSettings,
+    all: &[ListenerSettings],
+) -> Vec<(Option<String>, Option<HostPattern>, PathPattern)> {
+    let Match { hosts, path } = &route.matches;
+    let mut listeners: Vec<Option<String>> = route.listeners.iter().cloned().map(Some).collect();
+    if listeners.is_empty() {
+        listeners.extend(all.iter().map(|listener| Some(listener.name.clone())));
+        listeners.push(None);
+    }
+    let mut hosts: Vec<Option<HostPattern>> = hosts.iter().cloned().map(Some).collect();
+    if hosts.is_empty() {
+        hosts.push(None);
+    }
+    let of = |listener: Option<String>| {
+        hosts.iter().map(move |host| (listener.clone(), host.clone(), path.clone()))
+    };
+    listeners.into_iter().flat_map(of).collect()
+}
+
 fn route(
     mut table: Table<'_>,
     base: &Path,
-    upstreams: &Upstreams<'_>,
+    known: &Known<'_>,
     names: &[String],
 ) -> Option<RouteSettings> {
     let name = table.require("name", "a word for logs and metrics", |v| unique(v, names));
+    let listeners = table.list("listeners", |v| listener(v, known.listeners));
     let matches = matches(&mut table);
     let prefix = match &matches.path {
         PathPattern::Prefix(prefix) => Some(prefix.clone()),
         PathPattern::Exact(_) => None,
     };
-    let action = action(&mut table, upstreams, prefix.as_deref());
+    let action = action(&mut table, known, prefix.as_deref());
     let placeholder = Action::Forward(ForwardAction::new(""));
     let usable = action.is_some();
     let mut route = RouteSettings::new(
@@ -94,6 +114,7 @@ fn route(
         matches,
         action.unwrap_or(placeholder),
     );
+    route.listeners = listeners.unwrap_or_default();
     route.methods = methods(&mut table);
     route.rate_limit = table.table("rate_limit").and_then(rate_limit);
     route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
@@ -132,6 +153,22 @@ fn matches(table: &mut Table<'_>) -> Match {
     Match { hosts: hosts.unwrap_or_default(), path }
 }
 
+fn listener(value: &Value<'_>, all: &[ListenerSettings]) -> Fits<String> {
+    let names: Vec<&str> = all.iter().map(|listener| listener.name.as_str()).collect();
+    one_of(value.string("the name of a listener")?, "listener", &names)
+}
+
+fn one_of(name: &str, what: &str, names: &[&str]) -> Fits<String> {
+    if names.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    let misfit = Misfit::new(format!("there is no {what} `{name}`"));
+    Err(match nearest(name, names) {
+        Some(near) => misfit.hint(format!("did you mean `{near}`?")),
+        None => misfit.hint(format!("there are: {}", names.join(", "))),
+    })
+}
+
 /// None named are all.
 fn methods(table: &mut Table<'_>) -> Option<MethodSettings> {
     let methods = table.list("methods", |v| {
@@ -165,11 +202,7 @@ fn path(value: &Value<'_>) -> Fits<String> {
 }
 
 /// Exactly one of `upstream`, `redirect` and `respond`.
-fn action(
-    table: &mut Table<'_>,
-    upstreams: &Upstreams<'_>,
-    prefix: Option<&str>,
-) -> Option<Action> {
+fn action(table: &mut Table<'_>, known: &Known<'_>, prefix: Option<&str>) -> Option<Action> {
     let given: Vec<&str> =
         ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
     if given.first().is_some_and(|action| *action != "upstream") {
@@ -180,7 +213,7 @@ fn action(
             }
         }
     }
-    let forward = forward(table, upstreams, prefix);
+    let forward = forward(table, known, prefix);
     let redirect = table.table("redirect").map(redirect);
     let respond = table.table("respond").map(respond);
     match given.len() {
@@ -203,20 +236,12 @@ fn action(
 
 fn forward(
     table: &mut Table<'_>,
-    upstreams: &Upstreams<'_>,
+    known: &Known<'_>,
     prefix: Option<&str>,
 ) -> Option<ForwardAction> {
     let upstream = table.read("upstream", |v| {
-        let name = v.string("the name of an upstream")?;
-        if upstreams.0.iter().any(|upstream| upstream == name) {
-            return Ok(name.to_owned());
-        }
-        let names: Vec<&str> = upstreams.0.iter().map(String::as_str).collect();
-        let misfit = Misfit::new(format!("there is no upstream `{name}`"));
-        Err(match nearest(name, &names) {
-            Some(near) => misfit.hint(format!("did you mean `{near}`?")),
-            None => misfit.hint(format!("there are: {}", names.join(", "))),
-        })
+        let names: Vec<&str> = known.upstreams.iter().map(String::as_str).collect();
+        one_of(v.string("the name of an upstream")?, "upstream", &names)
     });
     let strip = table.read("strip_prefix", Value::boolean).unwrap_or(false);
     let rewrite = table.read("rewrite_prefix", path);

@@ -140,6 +140,8 @@ pub struct AdminSettings {
 pub struct RouteSettings {
     /// Its name, unique; in logs and metrics.
     pub name: String,
+    /// The names of the listeners whose requests it takes. Empty: of all of them.
+    pub listeners: Vec<String>,
     /// The requests it takes.
     pub matches: Match,
     /// What becomes of them.
@@ -234,6 +236,7 @@ impl RouteSettings {
     pub fn new(name: impl Into<String>, matches: Match, action: Action) -> Self {
         Self {
             name: name.into(),
+            listeners: Vec::new(),
             matches,
             action,
             methods: None,
@@ -255,7 +258,8 @@ impl RouteSettings {
     /// from its origins for the same requests.
     #[must_use]
     pub fn stores_alike(&self, other: &Self) -> bool {
-        let key = |of: &Self| of.cache.as_ref().map(|cache| cache.key.clone());
+        let key =
+            |of: &Self| of.cache.as_ref().map(|cache| (cache.key.clone(), cache.store_set_cookie));
         self.name == other.name
             && self.action == other.action
             && self.headers.request == other.headers.request

@@ -3,19 +3,22 @@
 use std::path::Path;
 
 use http::uri::Authority;
-use http::{Method, Uri};
+use http::{HeaderName, Method, Uri};
 use rustls::pki_types::ServerName;
 
+use super::cache::parameter;
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{count, duration, file, positive, socket_path, window};
 use crate::proxy_protocol::Version;
 use crate::upstream::{
-    HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe, Protocol,
-    StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    Balancing, HashBy, HealthCheck, OriginScheme, OriginSettings, OriginUrl, PassiveHealth, Probe,
+    Protocol, StatusRange, UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("lb_policy", "balance"),
+    ("hash", "balance"),
     ("servers", "origins"),
     ("backends", "origins"),
     ("endpoints", "origins"),
@@ -62,6 +65,9 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
             _ => Ok(protocol),
         }
     });
+    if let Some(value) = table.value("balance") {
+        settings.balance = balancing(&value);
+    }
     table.set("max_idle", &mut settings.max_idle, count);
     settings.max_connections = table.read("max_connections", count);
     let most = settings.max_idle.min(settings.max_connections.unwrap_or(usize::MAX));
@@ -120,6 +126,45 @@ fn origin(value: &Value<'_>, base: &Path) -> Fits<OriginSettings> {
     let weight = weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1);
     url.map(|url| OriginSettings { url, weight })
         .ok_or_else(|| Misfit::new("the origin cannot be used"))
+}
+
+/// `"round_robin"`, or a table that says what is hashed.
+fn balancing(value: &Value<'_>) -> Balancing {
+    if value.is_string() {
+        value.fit(|v| match v.string("")? {
+            "round_robin" => Ok(()),
+            other => Err(Misfit::new(format!("expected \"round_robin\", found `{other}`"))
+                .hint("a hash is written { hash = \"url\" }")),
+        });
+        return Balancing::RoundRobin;
+    }
+    let Some(mut table) = value.table() else { return Balancing::RoundRobin };
+    let by = table.require("hash", "\"url\", \"client\" or \"header:NAME\"", hash);
+    let ignored = table.list("ignore_query", parameter);
+    let by = match (by, ignored) {
+        (Some(HashBy::Url { .. }), Some(ignore_query)) => Some(HashBy::Url { ignore_query }),
+        (by, ignored) => {
+            if by.is_some() && ignored.is_some() {
+                table.complain("`ignore_query` is for `hash = \"url\"`", None);
+            }
+            by
+        }
+    };
+    table.finish(&[("by", "hash"), ("key", "hash"), ("uri", "hash"), ("header", "hash")]);
+    by.map_or(Balancing::RoundRobin, Balancing::Hash)
+}
+
+fn hash(value: &Value<'_>) -> Fits<HashBy> {
+    const WHAT: &str = "\"url\", \"client\" or \"header:NAME\"";
+    match value.string(WHAT)? {
+        "url" => Ok(HashBy::Url { ignore_query: Vec::new() }),
+        "client" => Ok(HashBy::Client),
+        text => match text.strip_prefix("header:").map(str::parse::<HeaderName>) {
+            Some(Ok(name)) => Ok(HashBy::Header(name)),
+            Some(Err(_)) => Err(Misfit::new(format!("`{text}` names no header field"))),
+            None => Err(Misfit::new(format!("expected {WHAT}, found `{text}`"))),
+        },
+    }
 }
 
 fn h2_settings(mut table: Table<'_>) -> UpstreamH2 {

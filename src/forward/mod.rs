@@ -43,6 +43,9 @@ pub struct ForwardSettings {
     /// Fields that the route's layers vouch for: a client cannot have them
     /// taken out by naming them in `Connection`.
     pub vouched: Vec<HeaderName>,
+    /// What tells this from the other ways that requests take through the process, such
+    /// as a route's name: one that comes by the same way again goes in a circle.
+    pub way: String,
 }
 
 /// Forwards requests to an upstream. Cheap to clone.
@@ -52,6 +55,7 @@ pub struct Forward(Arc<Inner>);
 struct Inner {
     balance: Box<dyn Balance>,
     settings: ForwardSettings,
+    hop: via::Hop,
     metrics: Metrics,
     drain: drain::Watcher,
 }
@@ -66,7 +70,8 @@ impl Forward {
         metrics: Metrics,
         drain: drain::Watcher,
     ) -> Self {
-        Self(Arc::new(Inner { balance, settings, metrics, drain }))
+        let hop = via::Hop::new(&settings.way);
+        Self(Arc::new(Inner { balance, settings, hop, metrics, drain }))
     }
 }
 
@@ -111,11 +116,12 @@ impl Inner {
                 return Ok(answer.render(Format::preferred(request.headers())));
             }
         };
+        let key = self.balance.key(request);
         self.prepare(request, switch.as_ref())?;
         // Nothing that was kept for the layers follows the request upstream.
         request.extensions_mut().clear();
         let mut attempts =
-            retry::Attempts::new(&*self.balance, &self.metrics, exchange.as_ref(), now);
+            retry::Attempts::new(&*self.balance, key, &self.metrics, exchange.as_ref(), now);
         let response = attempts.run(slot, &self.settings.target).await?;
         self.finish(response, switch, exchange.as_ref())
     }
@@ -132,13 +138,13 @@ impl Inner {
         let mut trailers = false;
         // Most requests have none of these, which one look at each name tells.
         if headers.keys().any(|name| *name == header::VIA || hop_by_hop::concerns(name)) {
-            if via::names_us(headers) {
+            if self.hop.is_named(headers) {
                 return Err(Error::new(Kind::Loop).detail("our own name stands in `Via`"));
             }
             trailers = hop_by_hop::take_te_trailers(headers);
             hop_by_hop::strip(headers, &self.settings.vouched);
         }
-        via::append(headers, version);
+        self.hop.append(headers, version);
         if version == Version::HTTP_2 {
             cookie::join(headers);
         }

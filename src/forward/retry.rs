@@ -28,6 +28,8 @@ const MAX_STALE: u32 = 3;
 /// The attempts at one request.
 pub(super) struct Attempts<'a> {
     balance: &'a dyn Balance,
+    /// What origins are picked by.
+    key: u64,
     metrics: &'a Metrics,
     exchange: Option<&'a Exchange>,
     tried: Vec<Arc<Origin>>,
@@ -40,13 +42,14 @@ pub(super) struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     pub(super) fn new(
         balance: &'a dyn Balance,
+        key: u64,
         metrics: &'a Metrics,
         exchange: Option<&'a Exchange>,
         now: Instant,
     ) -> Self {
         let told = balance.upstream().settings().proxy_protocol.is_some();
         let announced = told.then(|| exchange.map_or(Announced::Unknown, announced));
-        Self { balance, metrics, exchange, tried: Vec::new(), announced, now: Some(now) }
+        Self { balance, key, metrics, exchange, tried: Vec::new(), announced, now: Some(now) }
     }
 
     pub(super) async fn run(
@@ -59,7 +62,7 @@ impl<'a> Attempts<'a> {
         let mut last: Option<Error> = None;
         while self.tried.len() < most {
             let Some(request) = slot else { break };
-            let Some(origin) = self.balance.pick(&self.tried) else { break };
+            let Some(origin) = self.balance.pick(self.key, &self.tried) else { break };
             if let Some(error) = last.take() {
                 self.metrics.request_resent(upstream.name(), "connect_failed");
                 tracing::debug!(

@@ -83,7 +83,7 @@ where
 
 fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
     // Most messages have none of them, which one walk past their names tells.
-    if headers.keys().any(|name| changes.remove.contains(name)) {
+    if !changes.remove.is_empty() && headers.keys().any(|name| changes.remove.contains(name)) {
         for name in &changes.remove {
             headers.remove(name);
         }

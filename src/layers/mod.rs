@@ -53,8 +53,8 @@ pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub use cache::{
     Cache, CacheEntry, CacheFigures, CacheFleetSettings, CacheFuture, CacheKeySettings, CacheLayer,
-    CacheSettings, CacheShown, CacheVariant, Cached, Fleet, FleetFigures, FleetPosition, Purge,
-    Purged, Told,
+    CacheRouteFigures, CacheSettings, CacheShown, CacheVariant, Cached, Fleet, FleetFigures,
+    FleetPosition, Purge, Purged, Told,
 };
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};

@@ -21,7 +21,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// starts, half different for each request.
 #[derive(Clone, Debug)]
 pub struct MakeRequestId {
-    process: u64,
+    process: [u8; 16],
     next: Arc<AtomicU64>,
     random: RandomState,
 }
@@ -29,7 +29,9 @@ pub struct MakeRequestId {
 impl Default for MakeRequestId {
     fn default() -> Self {
         let random = RandomState::new();
-        Self { process: random.hash_one("process"), next: Arc::default(), random }
+        let mut process = [0; 16];
+        write_hex(&mut process, random.hash_one("process"));
+        Self { process, next: Arc::default(), random }
     }
 }
 
@@ -37,7 +39,7 @@ impl Make for MakeRequestId {
     fn make_request_id<B>(&mut self, _request: &Request<B>) -> Option<RequestId> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut id = [0; 32];
-        write_hex(&mut id[..16], self.process);
+        id[..16].copy_from_slice(&self.process);
         write_hex(&mut id[16..], self.random.hash_one(number));
         HeaderValue::from_bytes(&id).ok().map(RequestId::new)
     }

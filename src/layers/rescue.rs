@@ -7,13 +7,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::context::Exchange;
 use crate::error::{BoxError, Error, Kind, cause_of};
-use crate::respond::{Answer, Format};
+use crate::respond::{Answer, Format, PRODUCT};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Puts [`Rescue`] before a service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,14 +138,26 @@ fn answer<ResB: From<Bytes>>(error: BoxError, asker: &Asker) -> Response<ResB> {
     let Some(error) = cause_of::<Error>(&*error) else {
         return Answer::for_error(&Error::new(Kind::Internal)).render(asker.format());
     };
-    if let Some(exchange) = asker.exchange() {
+    let forwarded = asker.exchange().and_then(|exchange| {
         exchange.update(|record| {
             record.error = Some(error.chain());
             record.error_kind = Some(error.kind());
             record.rejection = Some(error.kind().as_str());
-        });
+            record.cache_forwarded
+        })
+    });
+    let mut response: Response<ResB> = Answer::for_error(error).render(asker.format());
+    if let Some(why) = forwarded
+        && let Some(status) = cache_status(why, error.kind())
+    {
+        response.headers_mut().insert(CACHE_STATUS, status);
     }
-    Answer::for_error(error).render(asker.format())
+    response
+}
+
+/// RFC 9211 §2: why a cache asked an origin, and what came of it.
+fn cache_status(why: &str, kind: Kind) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{PRODUCT}; fwd={why}; detail={}", kind.as_str())).ok()
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {

@@ -34,12 +34,25 @@ pub enum CacheOutcome {
     Pass,
 }
 
+impl CacheOutcome {
+    /// Its name in the metrics and in the access log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        OUTCOMES[self as usize]
+    }
+}
+
 const OUTCOMES: [&str; 6] = ["hit", "stale", "revalidated", "collapsed", "miss", "pass"];
 
 /// How full a cache is.
 pub trait CacheLevel: fmt::Debug + Send + Sync {
     /// The bytes that are stored, and in how many objects.
     fn level(&self) -> (u64, u64);
+
+    /// How many had to make room for others.
+    fn evicted(&self) -> u64 {
+        0
+    }
 }
 
 /// The counts of one route, a set for each worker. Cheap to clone: all clones count
@@ -123,6 +136,9 @@ impl Collector for Caches {
             let gauge = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
         }
+        let help = "URLs that had to make room for others.";
+        let evicted = encoder.encode_descriptor("cache_evicted", help, None, counter)?;
+        ConstCounter::new(level.evicted()).encode(evicted)?;
         Ok(())
     }
 }

@@ -41,8 +41,8 @@ pub(crate) use http1::fuzz;
 pub use orders::{NoSuchOrigin, OriginChange, OriginStatus, UpstreamStatus};
 pub use origin::Origin;
 pub use settings::{
-    HealthCheck, OriginSettings, PassiveHealth, Probe, Protocol, StatusRange, UpstreamH2,
-    UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    Balancing, HashBy, HealthCheck, OriginSettings, PassiveHealth, Probe, Protocol, StatusRange,
+    UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 pub use standing::Verdict;
 pub use tls::ClientTlsError;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{Method, StatusCode, Uri};
+use http::{HeaderName, Method, StatusCode, Uri};
 
 use super::url::{OriginScheme, OriginUrl};
 use crate::proxy_protocol::Version;
@@ -15,6 +15,8 @@ pub struct UpstreamSettings {
     pub name: String,
     /// Its origins; at least one.
     pub origins: Vec<OriginSettings>,
+    /// Which of them is asked next. Default round robin.
+    pub balance: Balancing,
     /// How origins are spoken to.
     pub protocol: Protocol,
     /// HTTP/2 towards origins that speak it.
@@ -57,6 +59,32 @@ pub struct OriginSettings {
     /// Its share of the requests, relative to the others'. 1 to 1,000; default 1.
     /// The targets of a service have those of their records instead.
     pub weight: u32,
+}
+
+/// Which origin is asked next.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Balancing {
+    /// Each in its turn, as often as its weight says.
+    #[default]
+    RoundRobin,
+    /// Requests that are alike in this go to the same origin for as long as that is fit,
+    /// whichever process sends them.
+    Hash(HashBy),
+}
+
+/// In what requests are alike. Those that have nothing of it take turns.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HashBy {
+    /// The scheme, host, path and query, such as a cache behind tells requests apart by.
+    Url {
+        /// Parameters of the query that do not count, by name; `utm_*` are all that begin
+        /// so. Default none.
+        ignore_query: Vec<String>,
+    },
+    /// The client's address; of an IPv6 address its /64.
+    Client,
+    /// The value of this field.
+    Header(HeaderName),
 }
 
 /// Which version of HTTP an `https` origin is spoken to in.
@@ -176,6 +204,7 @@ impl UpstreamSettings {
         Self {
             name: name.into(),
             origins,
+            balance: Balancing::default(),
             protocol: Protocol::default(),
             h2: UpstreamH2::default(),
             proxy_protocol: None,

@@ -179,3 +179,68 @@ async fn an_origin_that_was_set_aside_comes_back() {
     })
     .await;
 }
+
+/// What each of these paths is answered with.
+async fn answers(address: std::net::SocketAddr, paths: std::ops::Range<usize>) -> Vec<String> {
+    let mut answers = Vec::new();
+    for path in paths {
+        answers.push(get(address, &format!("/{path}?q"), "").await.text());
+    }
+    answers
+}
+
+const BY_URL: &str = "[upstream.balance]\nhash = \"url\"\n";
+
+#[tokio::test]
+async fn by_the_hash_of_its_url_a_request_goes_to_the_same_origin_from_every_proxy() {
+    within(async {
+        let (a, b, c) =
+            (Origin::named("a").await, Origin::named("b").await, Origin::named("c").await);
+        let one = upstream(&format!("\"{a}\", \"{b}\", \"{c}\""), BY_URL).start();
+        let other = upstream(&format!("\"{c}\", \"{a}\", \"{b}\""), BY_URL).start();
+        let first = answers(one.address, 0..40).await;
+        assert_eq!(first, answers(one.address, 0..40).await);
+        assert_eq!(first, answers(other.address, 0..40).await);
+        for name in ["a", "b", "c"] {
+            assert!(first.iter().any(|answer| answer == name), "{name} has nothing");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_an_origin_cannot_be_reached_only_its_share_goes_elsewhere() {
+    within(async {
+        let (a, b) = (Origin::named("a").await, Origin::named("b").await);
+        let gone = Refusing::new();
+        let with = format!("\"{a}\", \"{b}\", \"http://{gone}\"");
+        let proxy = upstream(&with, BY_URL).start();
+        let without = upstream(&format!("\"{a}\", \"{b}\""), BY_URL).start();
+        // Also while it has not been set aside: a request that goes on goes where all do.
+        let expected = answers(without.address, 0..30).await;
+        assert_eq!(answers(proxy.address, 0..30).await, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_or_a_field_can_be_what_is_hashed() {
+    within(async {
+        let (a, b) = (Origin::named("a").await, Origin::named("b").await);
+        let origins = format!("\"{a}\", \"{b}\"");
+        let by_client = upstream(&origins, "[upstream.balance]\nhash = \"client\"").start();
+        assert_eq!(spread(by_client.address, 20).await.len(), 1);
+        let by_field = upstream(&origins, "balance = { hash = \"header:X-Tenant\" }").start();
+        assert_eq!(spread(by_field.address, 40).await.len(), 2);
+        let tenant = async |name: usize| {
+            get(by_field.address, "/", &format!("X-Tenant: {name}\r\n")).await.text()
+        };
+        let first = tenant(1).await;
+        assert_eq!(tenant(1).await, first);
+        let mut name = 2;
+        while tenant(name).await == first {
+            name += 1;
+        }
+    })
+    .await;
+}

@@ -138,3 +138,30 @@ async fn no_spelling_of_a_path_leads_past_its_route() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_listener_has_the_routes_that_name_it_and_those_that_name_none() {
+    within(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inner = listener.local_addr().unwrap();
+        drop(listener);
+        let route = |name: &str, matches: &str| {
+            format!("[[route]]\nname = \"{name}\"\n{matches}\nrespond = {{ body = \"{name}\" }}\n")
+        };
+        let setup = Setup::new(
+            format!("[[listener]]\nname = \"inner\"\naddress = \"{inner}\"\n")
+                + &route("both", "path = \"/both\"")
+                + &route("out", "listeners = [\"public\"]")
+                + &route("in", "listeners = [\"inner\"]")
+                + &route("deep", "listeners = [\"inner\"]\npath = \"/deep\""),
+        );
+        let proxy = setup.start();
+        for (path, public, within) in
+            [("/both", "both", "both"), ("/", "out", "in"), ("/deep", "out", "deep")]
+        {
+            assert_eq!(status_and_body(proxy.address, "a.test", path).await.1, public);
+            assert_eq!(status_and_body(inner, "a.test", path).await.1, within);
+        }
+    })
+    .await;
+}

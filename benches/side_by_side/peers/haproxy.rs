@@ -13,7 +13,7 @@ impl Told<'_> {
         let workers = self.setup.workers;
         let certificate = self.certificate("both.pem");
         let (global, ring, policy) = match self.setup.features {
-            Features::Bare => (String::new(), String::new(), String::new()),
+            Features::Bare | Features::Cached => (String::new(), String::new(), String::new()),
             // Lines go into a ring in memory, and from there in batches to a server.
             Features::Full => (
                 "  log ring@lines local0\n".to_owned(),

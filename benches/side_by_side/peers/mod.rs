@@ -5,6 +5,7 @@ mod haproxy;
 mod nginx;
 mod pingora;
 mod tollgate;
+mod varnish;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -44,6 +45,14 @@ pub(crate) static EMBEDDED: Field = Field {
     ours: "tollgate-service",
 };
 
+/// Caches. One that speaks no TLS has the usual one in front of it.
+pub(crate) static CACHES: Field = Field {
+    names: &["nginx", "varnish", "tollgate"],
+    titles: &["nginx", "Varnish", "Tollgate"],
+    rivals: &["nginx", "varnish"],
+    ours: "tollgate",
+};
+
 /// What a proxy is told to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Features {
@@ -51,6 +60,8 @@ pub(crate) enum Features {
     Bare,
     /// Rate limit by address, API key, header rewriting, access log to a file.
     Full,
+    /// Store, and answer from what is stored; no access log.
+    Cached,
 }
 
 /// How a proxy is set up.
@@ -95,15 +106,17 @@ pub(crate) struct Peer {
 /// What all proxies of a scenario share.
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
+    /// A folder in memory.
+    memory: Option<tempfile::TempDir>,
     pub(crate) origin: SocketAddr,
-    _origin: Process,
+    origin_process: Process,
 }
 
 impl World {
     /// Starts the origin, and makes a certificate. With thousands of origins it
     /// is all of them: it answers on every loopback address.
     pub(crate) fn new(scale: Scale) -> Result<Self> {
-        let dir = tempfile::TempDir::new()?;
+        let (dir, memory) = (tempfile::TempDir::new()?, tempfile::TempDir::new_in("/dev/shm").ok());
         let made = rcgen::generate_simple_self_signed(["bench.test".to_owned()])?;
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         fs::write(dir.path().join("cert.pem"), &certificate)?;
@@ -119,7 +132,12 @@ impl World {
         let command = this_program(["--origin", &listen.to_string()])?;
         let mut process = Process::start(LOAD_CORE, &command, &log)?;
         process.listening(origin, &log)?;
-        Ok(Self { dir, origin, _origin: process })
+        Ok(Self { dir, memory, origin, origin_process: process })
+    }
+
+    /// CPU time that the origin has used.
+    pub(crate) fn origin_nanos(&self) -> u64 {
+        self.origin_process.cpu_nanos()
     }
 
     /// The certificate that every proxy shows.
@@ -152,6 +170,9 @@ pub(crate) fn missing(name: &str) -> Option<String> {
     match name {
         "nginx" | "haproxy" if !is_installed(name) => {
             Some(format!("{name} is not installed: apt-get install {name}"))
+        }
+        "varnish" if !is_installed("varnishd") || !is_installed("haproxy") => {
+            Some(format!("{name} is not installed: apt-get install varnish haproxy"))
         }
         "pingora" if !pingora::program().is_file() => {
             Some(format!("{name} is not built: {}", how_to_build("pingora")))
@@ -202,6 +223,7 @@ impl Told<'_> {
         let (text, command): (String, Vec<String>) = match name {
             "nginx" => (self.nginx(), words(&["nginx", "-c", &path, "-e", "stderr"])),
             "haproxy" => (self.haproxy()?, words(&["haproxy", "-f", &path])),
+            "varnish" => self.varnish(&path),
             "tollgate" => {
                 let program = env!("CARGO_BIN_EXE_tollgate");
                 (self.tollgate(), words(&[program, "run", "--config", &path]))
@@ -215,7 +237,7 @@ impl Told<'_> {
 
     /// `HAProxy` writes no file: it hands its log on.
     fn start_sink(&self, name: &str) -> Result<Option<Process>> {
-        if name != "haproxy" || self.setup.features == Features::Bare {
+        if name != "haproxy" || self.setup.features != Features::Full {
             return Ok(None);
         }
         let (address, file) = (self.sink.to_string(), self.file("access.log"));
@@ -232,6 +254,12 @@ impl Told<'_> {
 
     fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
+    }
+
+    /// A file in memory, if there is such a file system.
+    fn file_in_memory(&self, name: &str) -> String {
+        let folder = self.world.memory.as_ref().unwrap_or(&self.world.dir).path();
+        folder.join(name).display().to_string()
     }
 
     /// The upstreams, each with its origins.

@@ -12,6 +12,17 @@ impl Told<'_> {
         let (certificate, key) = (self.certificate("cert.pem"), self.certificate("key.pem"));
         let (http, policy) = match self.setup.features {
             Features::Bare => ("access_log off;".to_owned(), ""),
+            // What its handbook names for a cache: files in memory, handles kept open.
+            Features::Cached => (
+                format!(
+                    "access_log off; sendfile on; tcp_nopush on;\n\
+                     proxy_cache_path {} levels=1:2 keys_zone=bench:64m inactive=1d \
+                     max_size=1g use_temp_path=off;\n\
+                     open_file_cache max=10000 inactive=1h; open_file_cache_valid 1h;",
+                    self.file_in_memory("nginx")
+                ),
+                "proxy_cache bench; proxy_cache_lock on;",
+            ),
             Features::Full => (
                 format!(
                     "limit_req_zone $binary_remote_addr zone=limit:10m rate=1000000r/s;\n\

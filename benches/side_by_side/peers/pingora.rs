@@ -13,7 +13,7 @@ impl Told<'_> {
     /// The command that starts it.
     pub(super) fn pingora(&self) -> Vec<String> {
         let features = match self.setup.features {
-            Features::Bare => "plain",
+            Features::Bare | Features::Cached => "plain",
             Features::Full => "full",
         };
         let mut command = vec![program().display().to_string()];

@@ -11,7 +11,7 @@ impl Told<'_> {
         let workers = self.setup.workers;
         let (certificate, key) = (self.certificate("cert.pem"), self.certificate("key.pem"));
         let log = match self.setup.features {
-            Features::Bare => "off".to_owned(),
+            Features::Bare | Features::Cached => "off".to_owned(),
             Features::Full => self.file("access.log"),
         };
         let mut text = format!(
@@ -37,6 +37,9 @@ impl Told<'_> {
                 "[[route]]\nname = \"route-{number}\"\npath = \"{prefix}\"\n\
                  upstream = \"origin-{upstream}\""
             );
+        }
+        if self.setup.features == Features::Cached {
+            text.push_str("[route.cache]\n");
         }
         if self.setup.features == Features::Full {
             let _ = writeln!(

@@ -14,6 +14,7 @@ use crate::route::{
 pub(super) fn route(settings: &RouteSettings) -> Keys {
     let RouteSettings {
         name: _,
+        listeners,
         matches: Match { hosts, path },
         action,
         methods,
@@ -27,6 +28,7 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         min_request_rate,
     } = settings;
     let mut keys = Keys::default();
+    keys.list("listeners", listeners);
     keys.list("hosts", hosts);
     match path {
         PathPattern::Prefix(prefix) => keys.one("path", prefix),
@@ -144,6 +146,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
         default_ttl,
         max_object,
         honour_request_directives,
+        store_set_cookie,
         stale_while_revalidate,
         stale_if_error,
         collapse_wait,
@@ -153,6 +156,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
     keys.one("default_ttl", or_none(*default_ttl, duration));
     keys.one("max_object", size(*max_object));
     keys.one("honour_request_directives", honour_request_directives);
+    keys.one("store_set_cookie", store_set_cookie);
     keys.one("stale_while_revalidate", duration(*stale_while_revalidate));
     keys.one("stale_if_error", duration(*stale_if_error));
     keys.one("collapse_wait", duration(*collapse_wait));

@@ -4,8 +4,8 @@ use super::keys::{KeyChange, Keys};
 use super::spell::{NONE, duration, or_none, path, size};
 use crate::proxy_protocol::Version;
 use crate::upstream::{
-    HealthCheck, OriginScheme, OriginSettings, PassiveHealth, Probe, Protocol, UpstreamH2,
-    UpstreamSettings, UpstreamTimeouts, UpstreamTls,
+    Balancing, HashBy, HealthCheck, OriginScheme, OriginSettings, PassiveHealth, Probe, Protocol,
+    UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
 };
 
 /// All but its origins, of which only their order is compared.
@@ -13,6 +13,7 @@ pub(super) fn upstream(settings: &UpstreamSettings) -> Keys {
     let UpstreamSettings {
         name: _,
         origins,
+        balance,
         protocol,
         h2,
         proxy_protocol,
@@ -28,6 +29,7 @@ pub(super) fn upstream(settings: &UpstreamSettings) -> Keys {
     } = settings;
     let mut keys = Keys::default();
     keys.order("origins", origins.iter().map(|origin| &origin.url));
+    keys.table("balance", balance_keys(balance));
     let protocol = match protocol {
         Protocol::Auto => "auto",
         Protocol::Http1 => "http1",
@@ -59,6 +61,22 @@ pub(super) fn origin(settings: &OriginSettings) -> Keys {
     let OriginSettings { url: _, weight } = settings;
     let mut keys = Keys::default();
     keys.one("weight", weight);
+    keys
+}
+
+fn balance_keys(settings: &Balancing) -> Keys {
+    let mut keys = Keys::default();
+    let mut ignored: &[String] = &[];
+    match settings {
+        Balancing::RoundRobin => keys.one("hash", NONE),
+        Balancing::Hash(HashBy::Url { ignore_query }) => {
+            keys.one("hash", "url");
+            ignored = ignore_query;
+        }
+        Balancing::Hash(HashBy::Client) => keys.one("hash", "client"),
+        Balancing::Hash(HashBy::Header(name)) => keys.one("hash", format!("header:{name}")),
+    }
+    keys.list("ignore_query", ignored);
     keys
 }
 

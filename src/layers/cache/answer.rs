@@ -66,7 +66,8 @@ pub(super) fn answer(
         status.ttl = status.ttl.map(|ttl| ttl.min(0));
     }
     status.write(response.headers_mut());
-    if s4_3_2_is_known(&client.fields, head.status, &head.headers) {
+    let asks = !client.fields.is_empty();
+    if asks && s4_3_2_is_known(&client.fields, head.status, &head.headers) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         without_content(response.headers_mut());
         return Some(response);

@@ -23,6 +23,8 @@ pub(super) struct Directives {
     pub(super) must_revalidate: bool,
     pub(super) proxy_revalidate: bool,
     pub(super) must_understand: bool,
+    /// RFC 8246.
+    pub(super) immutable: bool,
     pub(super) stale_while_revalidate: Option<Duration>,
     pub(super) stale_if_error: Option<Duration>,
     /// `None` within is any staleness.
@@ -61,6 +63,14 @@ impl Control {
     }
 }
 
+impl Control {
+    /// The origin says that a response is for all, whoever asked (RFC 9111 §3.5; we take
+    /// `must-revalidate` for no such word).
+    pub(super) fn is_for_all(&self) -> bool {
+        self.directives.public || self.directives.s_maxage.is_some()
+    }
+}
+
 impl Directives {
     /// Of `Cache-Control`. Where a time is said twice the shorter one holds.
     pub(super) fn of(headers: &HeaderMap) -> Self {
@@ -90,6 +100,7 @@ impl Directives {
             b"public" => self.public = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
+            b"immutable" => self.immutable = true,
             b"must-understand" => self.must_understand = true,
             b"stale-while-revalidate" => {
                 shorten(&mut self.stale_while_revalidate, allowance().unwrap_or_default());
@@ -290,6 +301,12 @@ mod tests {
         assert_eq!(said.no_cache.fields(), ["x-c"]);
         assert!(directives(&["private=\"a\", private"]).private.is_whole());
         assert!(directives(&["private=\"a b\""]).private.is_whole(), "it may have meant any");
+    }
+
+    #[test]
+    fn s5_2_3_what_is_not_known_says_nothing() {
+        let said = directives(&["community=\"UCI, no-store\", x, immutable, max-age=3"]);
+        assert_eq!((said.no_store, said.max_age, said.immutable), (false, secs(3), true));
     }
 
     #[test]

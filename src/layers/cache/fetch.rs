@@ -11,17 +11,17 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
-use super::Route;
 use super::content::{Content, Growing};
 use super::directives::Control;
-use super::flight::{Leading, Outcome};
+use super::flight::{Fault, Leading, Outcome};
 use super::key::{Key, Selecting};
 use super::policy::{
     Asked, Freshness, Why, is_failure, s3_1_stored_fields, s3_2_merge, s3_may_store,
-    s4_3_1_validate, s4_3_4_is_about, strip_conditions,
+    s4_3_1_validate, s4_3_4_is_about, s4_3_5_is_about, s7_3_take_personal, strip_conditions,
 };
 use super::status::Status;
 use super::store::{Head, Stored};
+use super::{CacheSettings, Route};
 use crate::body::Body;
 use crate::error::{Error, Kind, cause_of};
 
@@ -127,7 +127,7 @@ impl Fetch {
             if validates && response.status() == StatusCode::NOT_MODIFIED {
                 return Ok(self.renew(&stale, &response, began, epoch, status));
             }
-            if is_failure(response.status()) && stale.head.freshness.may_stand_in(Instant::now()) {
+            if is_failure(response.status()) && stale.head.freshness.outlives(Instant::now()) {
                 return Ok(self.stand_in(stale, status));
             }
         }
@@ -163,20 +163,10 @@ impl Fetch {
         epoch: u64,
         status: Status,
     ) -> Fetched {
-        let mut head = (*stale.head).clone();
-        let mut newer = response.headers().clone();
-        let own = s3_1_stored_fields(&mut newer, &Control::of(response.headers()));
-        s3_2_merge(&mut head.headers, &newer);
-        let control = Control::of(&head.headers);
-        // Its age is that of the 304, of which nothing is stored.
-        let mut for_age = head.headers.clone();
-        if let Some(age) = response.headers().get(header::AGE) {
-            for_age.insert(header::AGE, age.clone());
-        }
         let settings = &self.route.settings;
-        head.freshness = Freshness::of(head.status, &for_age, &control, began.elapsed(), settings);
-        let (head, body) = (Arc::new(head), stale.body.clone());
-        let content = Content::Whole(body.clone());
+        let (head, own) = renewed(&stale.head, response.headers(), self.asked, began, settings);
+        let (control, body) = (Control::of(&head.headers), stale.body.clone());
+        let (head, content) = (Arc::new(head), Content::Whole(body.clone()));
         // Who asks has no part in it: the content is what it was.
         let asked = Asked::default();
         let stored = match s3_may_store(asked, head.status, &head.headers, &control, settings) {
@@ -219,7 +209,7 @@ impl Fetch {
         let mut headers = parts.headers;
         // What is counted from is what came: `Age` is not stored.
         let freshness = Freshness::of(code, &headers, &control, began.elapsed(), settings);
-        let own = s3_1_stored_fields(&mut headers, &control);
+        let own = s3_1_stored_fields(&mut headers, &control, settings);
         let selecting = Selecting::of(request, &headers, &settings.key);
         let tags = tags(&headers);
         let head = Arc::new(Head { status: code, headers, selecting, freshness, tags });
@@ -243,12 +233,18 @@ impl Fetch {
     /// It is for whoever asked. If that is because of the response, the next ones do not
     /// wait for one another.
     fn alone(self, mut response: Response<Body>, why: Why, status: Status) -> Fetched {
-        let by_request = matches!(why, "request-no-store" | "authorization" | "cookie" | "partial");
-        let passing_fault = response.status().is_server_error();
-        if !by_request && !passing_fault {
-            self.route.cache.memory().pass(&self.key, why);
-        }
-        self.publish(Outcome::Alone);
+        let outcome = if matches!(why, "request-no-store" | "authorization" | "cookie") {
+            Outcome::Personal
+        } else if response.status().is_server_error() {
+            let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
+            Outcome::Fault(Fault { status: response.status(), retry_after })
+        } else {
+            if why != "partial" {
+                self.route.cache.memory().pass(&self.key, why);
+            }
+            Outcome::Alone
+        };
+        self.publish(outcome);
         Status { detail: Some(why), ..status }.write(response.headers_mut());
         Fetched::Alone(response)
     }
@@ -267,8 +263,7 @@ impl Fetch {
         content: &Content,
         stored: bool,
     ) -> Option<Leading> {
-        let good = stored && !head.freshness.no_cache && head.freshness.is_fresh(Instant::now());
-        if good {
+        if stored && head.freshness.is_for_others(Instant::now()) {
             self.publish(Outcome::Shared(head.clone(), content.clone()));
         } else {
             if stored {
@@ -280,6 +275,67 @@ impl Fetch {
     }
 }
 
+/// RFC 9111 §3.2: what is stored, renewed by a response that came without its content;
+/// and the fields of that which are for this client only.
+fn renewed(
+    stored: &Head,
+    newer: &HeaderMap,
+    asked: Asked,
+    began: Instant,
+    settings: &CacheSettings,
+) -> (Head, HeaderMap) {
+    let mut head = stored.clone();
+    let mut fields = newer.clone();
+    let mut own = s3_1_stored_fields(&mut fields, &Control::of(newer), settings);
+    if asked.is_personal() && !Control::of(newer).is_for_all() {
+        own.extend(s7_3_take_personal(&mut fields));
+    }
+    s3_2_merge(&mut head.headers, &fields);
+    let control = Control::of(&head.headers);
+    // Its age is that of what came, of which nothing is stored.
+    let mut for_age = head.headers.clone();
+    if let Some(age) = newer.get(header::AGE) {
+        for_age.insert(header::AGE, age.clone());
+    }
+    head.freshness = Freshness::of(head.status, &for_age, &control, began.elapsed(), settings);
+    (head, own)
+}
+
+/// A HEAD on its way to the origin, for which there is a stored response that is stale.
+pub(super) struct Heading {
+    pub(super) key: Key,
+    pub(super) asked: Asked,
+    pub(super) stale: Stored,
+    pub(super) epoch: u64,
+    pub(super) began: Instant,
+}
+
+impl Heading {
+    /// RFC 9111 §4.3.5: what is stored is renewed, or stale from now on.
+    pub(super) fn answered(&self, route: &Route, response: &Response<Body>) {
+        if response.status() != StatusCode::OK {
+            return;
+        }
+        let (newer, settings) = (response.headers(), &route.settings);
+        let (head, _) = renewed(&self.stale.head, newer, self.asked, self.began, settings);
+        let control = Control::of(&head.headers);
+        // What is for one client only tells nothing of what is for all.
+        if s3_may_store(self.asked, head.status, &head.headers, &control, settings).is_err() {
+            return;
+        }
+        let old = &self.stale.head;
+        let head = if old.status == StatusCode::OK && s4_3_5_is_about(&old.headers, newer) {
+            head
+        } else {
+            let mut head = (**old).clone();
+            head.freshness.condemned = true;
+            head
+        };
+        let stored = Stored { head: Arc::new(head), body: self.stale.body.clone() };
+        route.cache.memory().put(&self.key, stored, self.epoch);
+    }
+}
+
 impl Place {
     /// Stores it whole.
     fn store(self, body: Bytes) -> bool {
@@ -288,7 +344,7 @@ impl Place {
         if head.status != StatusCode::NO_CONTENT {
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        let passes = head.freshness.no_cache || !head.freshness.is_fresh(Instant::now());
+        let passes = !head.freshness.is_for_others(Instant::now());
         let memory = route.cache.memory();
         let stored = memory.put(&key, Stored { head: Arc::new(head), body }, epoch);
         if stored && passes {

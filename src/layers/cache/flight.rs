@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -45,8 +46,19 @@ pub(super) enum Outcome {
     Shared(Arc<Head>, Content),
     /// It is for nobody else.
     Alone,
+    /// It is for nobody else because of who asked: what another gets may be for all.
+    Personal,
+    /// The origin answered, that it failed, and nothing that could be shared.
+    Fault(Fault),
     /// The origin could not be asked.
     Failed(Kind),
+}
+
+/// An answer by which an origin fails, as far as others are told of it.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) status: StatusCode,
+    pub(super) retry_after: Option<HeaderValue>,
 }
 
 /// What somebody is who wants it.
@@ -115,6 +127,10 @@ impl Flights {
 impl Leading {
     /// Tells those who wait. The first word counts.
     pub(super) fn publish(&self, outcome: Outcome) {
+        // Whoever comes now, or comes again, begins anew.
+        if !matches!(outcome, Outcome::Shared(..)) {
+            self.leave();
+        }
         self.flight.outcome.send_if_modified(|said| {
             let first = said.is_none();
             if first {
@@ -125,13 +141,18 @@ impl Leading {
     }
 }
 
-impl Drop for Leading {
-    fn drop(&mut self) {
+impl Leading {
+    fn leave(&self) {
         let mut flights = self.flights.shard(&self.key).lock();
         if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
             flights.remove(&self.key);
         }
-        drop(flights);
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.leave();
         self.publish(Outcome::Alone);
     }
 }

@@ -2,7 +2,6 @@
 //! that select among its variants (RFC 9111 §2 and §4.1).
 
 use std::borrow::{Borrow, Cow};
-use std::fmt::Write as _;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Uri};
@@ -61,11 +60,17 @@ impl Key {
     fn join(route: &str, scheme: &str, host: &str, uri: &Uri, key: &CacheKeySettings) -> Self {
         let port = if scheme == "https" { ":443" } else { ":80" };
         let host = host.strip_suffix(port).unwrap_or(host);
-        let mut text = String::with_capacity(route.len() + host.len() + 64);
-        let _infallible = write!(text, "{route}\n{scheme}://");
-        text.extend(host.chars().map(|c| c.to_ascii_lowercase()));
-        text.push_str(if uri.path().is_empty() { "/" } else { uri.path() });
-        if let Some(query) = uri.query() {
+        let path = if uri.path().is_empty() { "/" } else { uri.path() };
+        let query = uri.query();
+        let begins = [route, "\n", scheme, "://", host];
+        // As long as it gets, so that it is not moved at the end.
+        let length = begins.iter().map(|part| part.len()).sum::<usize>() + path.len();
+        let mut text = String::with_capacity(length + query.map_or(0, |query| 1 + query.len()));
+        begins.iter().for_each(|part| text.push_str(part));
+        let at = text.len() - host.len();
+        text[at..].make_ascii_lowercase();
+        text.push_str(path);
+        if let Some(query) = query {
             if key.ignore_query.is_empty() {
                 text.push('?');
                 text.push_str(query);
@@ -76,6 +81,17 @@ impl Key {
                     text.push_str(pair);
                 }
             }
+        }
+        Self(text.into())
+    }
+
+    /// Of the variant of it that a request selects by these fields.
+    pub(super) fn variant(&self, selecting: &Selecting, request: &HeaderMap) -> Self {
+        let mut text = String::from(&*self.0);
+        for (name, _) in &selecting.0 {
+            let value = normalised(request, name);
+            let value = value.as_deref().map(String::from_utf8_lossy);
+            let _infallible = write!(text, "\n{name}={value:?}");
         }
         Self(text.into())
     }
@@ -155,17 +171,21 @@ impl Selecting {
 
 /// A field's value, such that what means the same is the same.
 fn normalised<'r>(request: &'r HeaderMap, name: &HeaderName) -> Option<Cow<'r, [u8]>> {
-    let mut lines = request.get_all(name).iter().map(HeaderValue::as_bytes);
+    let all = request.get_all(name);
+    let mut lines = all.iter().map(HeaderValue::as_bytes);
     let first = lines.next()?;
     if *name == header::ACCEPT_ENCODING {
+        return Some(Cow::Owned(codings(all.iter().map(HeaderValue::as_bytes))));
+    }
+    if *name == header::ACCEPT_LANGUAGE {
         let all = request.get_all(name).iter().map(HeaderValue::as_bytes);
-        return Some(Cow::Owned(codings(all)));
+        return Some(Cow::Owned(languages(all)));
     }
     match lines.next() {
         None if !first.contains(&b',') => Some(Cow::Borrowed(first.trim_ascii())),
         _ => {
             // Several lines are one list, and blanks around its commas mean nothing.
-            let lines = request.get_all(name).iter().map(HeaderValue::as_bytes);
+            let lines = all.iter().map(HeaderValue::as_bytes);
             let members: Vec<&[u8]> = lines.flat_map(super::directives::members).collect();
             Some(Cow::Owned(members.join(&b","[..])))
         }
@@ -205,6 +225,23 @@ fn codings<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
         before = Some(quality);
     }
     text
+}
+
+/// `Accept-Language` (RFC 9110 §12.5.4): languages whatever their case, by their weights;
+/// of equals the order stays, for some take it to mean something.
+fn languages<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
+    let members = lines.flat_map(super::directives::members).map(|member| {
+        let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let language = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts.find_map(|part| part.strip_prefix(b"q=").map(thousandths));
+        (quality.unwrap_or(1000), language)
+    });
+    let mut accepted: Vec<_> = members.collect();
+    accepted.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
+    let each = accepted
+        .iter()
+        .map(|(quality, language)| [language, &b";"[..], quality.to_string().as_bytes()].concat());
+    each.collect::<Vec<_>>().join(&b","[..])
 }
 
 /// A weight, in thousandths.
@@ -300,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn rfc9110_s12_5_4_accept_language_is_compared_by_weight_whatever_its_case() {
+        let of = |value: &str| languages([value.as_bytes()].into_iter());
+        assert_eq!(of("en-GB, de"), of("EN-gb , De"));
+        assert_eq!(of("fr;q=0.5, de;q=1.0"), of("de, fr; q=0.50"));
+        assert_ne!(of("en, de"), of("de, en"), "their order may mean something");
+        assert_ne!(of("en;q=0.1, de"), of("en;q=0.2, de"));
+    }
+
+    #[test]
     fn rfc9110_s12_5_3_accept_encoding_is_one_value_for_one_meaning() {
         let of = |value: &str| String::from_utf8(codings([value.as_bytes()].into_iter())).unwrap();
         assert_eq!(of("gzip, deflate, br"), "br,deflate,gzip");
@@ -308,5 +354,48 @@ mod tests {
         assert_eq!(of("x-gzip, br;q=0"), "gzip");
         assert_eq!(of("*, br;q=0"), "*>!br");
         assert_eq!(of("identity;q=0, gzip"), "gzip>!identity");
+    }
+
+    proptest::proptest! {
+        /// So that machines which share a cache find the one that has something.
+        #[test]
+        fn a_balancer_that_hashes_urls_tells_apart_what_a_cache_tells_apart(
+            one in url(), other in url(), ignores in proptest::bool::ANY
+        ) {
+            use crate::balance::Balance as _;
+            use crate::upstream::{HashBy, OriginSettings, Upstream, UpstreamSettings};
+            let ignore: &[&str] = if ignores { &["a"] } else { &[] };
+            let ignore_query = ignore.iter().map(|&name| name.to_owned()).collect();
+            let origin = OriginSettings::new("http://127.0.0.1".parse().unwrap());
+            let upstream = Upstream::new(
+                UpstreamSettings::new("u", vec![origin]),
+                crate::observe::Metrics::default(),
+                crate::budget::Budget::unlimited(),
+            );
+            let by = HashBy::Url { ignore_query };
+            let balance = crate::balance::Hashed::new(upstream.unwrap(), by);
+            let hash = |(uri, host, proto): &(String, String, String)| {
+                let request = Request::get(uri).header("host", host);
+                let request = request.header("x-forwarded-proto", proto);
+                balance.key(&request.body(crate::body::Body::empty()).unwrap())
+            };
+            let key = |(uri, host, proto): &(String, String, String)| {
+                key(uri, &[("host", host), ("x-forwarded-proto", proto)], ignore)
+            };
+            proptest::prop_assert_eq!(key(&one) == key(&other), hash(&one) == hash(&other));
+        }
+    }
+
+    /// A target, a host and what a proxy says of the scheme: few, so that some are alike.
+    fn url() -> impl proptest::strategy::Strategy<Value = (String, String, String)> {
+        let host = "[aA](:80|:443)?";
+        (
+            proptest::prop_oneof![
+                "/[ab]{0,1}(\\?[ab]{0,1}(=1)?(&b)?)?",
+                "https?://[aA](:80|:443)?(/[ab]{0,1})?(\\?[ab]{0,1})?",
+            ],
+            host,
+            "(https|http|other)",
+        )
     }
 }

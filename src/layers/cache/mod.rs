@@ -14,7 +14,8 @@
 //! | `wait` | waits for the origin, or for another who asks |
 //! | `service` | the layer |
 //! | `fleet` | purges of many machines |
-//! | `operate` | purge, figures, and why something is stored or not |
+//! | `operate` | purge, figures, and what is stored |
+//! | `says` | why something is stored or not, and until when, in words |
 //!
 //! It stands below whatever changes requests and responses for the operator: what it
 //! sees of a request is what the origin will see, and what it stores is what the origin
@@ -31,6 +32,7 @@ mod key;
 mod operate;
 mod plan;
 mod policy;
+mod says;
 mod service;
 mod settings;
 mod status;
@@ -46,7 +48,9 @@ use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheLevel};
 pub use fleet::{CacheFleetSettings, Fleet, FleetFigures, FleetPosition, Told};
-pub use operate::{CacheEntry, CacheFigures, CacheShown, CacheVariant, Purge, Purged};
+pub use operate::{
+    CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge, Purged,
+};
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheKeySettings, CacheSettings};
 
@@ -111,6 +115,10 @@ impl CacheLevel for Cache {
     fn level(&self) -> (u64, u64) {
         self.memory().level()
     }
+
+    fn evicted(&self) -> u64 {
+        self.memory().evicted()
+    }
 }
 
 /// Puts [`Cached`] before a service.
@@ -150,7 +158,8 @@ impl CacheLayer {
     pub fn renewed(&self, name: &str, settings: &CacheSettings) -> Self {
         let Route { cache, settings: old, space, counts, vouched } = &*self.0;
         let new = Self::new(cache, name, settings);
-        let same = old.key == settings.key;
+        // Cookies that were stored are not handed out any more once that is taken back.
+        let same = old.key == settings.key && old.store_set_cookie == settings.store_set_cookie;
         let space = if same { space.clone() } else { new.0.space.clone() };
         let (cache, settings) = (cache.clone(), settings.clone());
         let (counts, vouched) = (counts.clone(), vouched.clone());
@@ -175,6 +184,12 @@ impl CacheLayer {
         let (settings, counts) = (settings.clone(), counts.clone());
         let vouched = names.into_iter().collect();
         Self(Arc::new(Route { cache, space, settings, counts, vouched }))
+    }
+}
+
+impl Route {
+    fn name(&self) -> &str {
+        self.space.split('\t').next().unwrap_or_default()
     }
 }
 

@@ -1,15 +1,17 @@
 //! What an operator may ask of a cache: purge it, how full it is, and what it has of a
 //! URL.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use http::Uri;
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::key::Key;
+use super::says::{self, Clocks};
 use super::store::Stored;
 use super::{Cache, Route, Told};
+use crate::observe::{CacheCounts, CacheOutcome};
 
 /// What is to be forgotten.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,8 +36,8 @@ pub struct Purged {
     pub others: Option<Told>,
 }
 
-/// How full a cache is.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// How full a cache is, and what it was good for.
+#[derive(Clone, Debug, Serialize)]
 pub struct CacheFigures {
     /// Bytes that may be stored.
     pub memory_bytes: u64,
@@ -45,6 +47,34 @@ pub struct CacheFigures {
     pub objects: u64,
     /// Requests to origins whose answers others may share.
     pub in_flight: usize,
+    /// URLs that had to make room for others since the process began.
+    pub evicted: u64,
+    /// Of the requests that were looked for, on all routes together, the share that the
+    /// origin sent no body for; `None` if there were none.
+    pub hit_ratio: Option<f64>,
+    /// What became of the requests of each route since the process began.
+    pub routes: Vec<CacheRouteFigures>,
+}
+
+/// What became of a route's requests, each counted once.
+#[derive(Clone, Debug, Serialize)]
+pub struct CacheRouteFigures {
+    /// The route.
+    pub route: String,
+    /// A stored response was fresh.
+    pub hit: u64,
+    /// A stored response was used although it was stale.
+    pub stale: u64,
+    /// A stored response was used once the origin had said that it still holds.
+    pub revalidated: u64,
+    /// The response of another request was shared.
+    pub collapsed: u64,
+    /// The origin had to be asked.
+    pub miss: u64,
+    /// The request, or the response, has nothing to do with the cache.
+    pub pass: u64,
+    /// All but the last two among all but the last.
+    pub hit_ratio: Option<f64>,
 }
 
 /// What a cache has of a URL.
@@ -52,6 +82,8 @@ pub struct CacheFigures {
 pub struct CacheShown {
     /// The URL, as it is looked for.
     pub url: String,
+    /// Why there may be nothing, if there is nothing.
+    pub says: Option<&'static str>,
     /// For each route that has something of it.
     pub routes: Vec<CacheEntry>,
 }
@@ -63,6 +95,8 @@ pub struct CacheEntry {
     pub route: String,
     /// Why its responses are not stored, for as long as that is remembered.
     pub not_stored_because: Option<&'static str>,
+    /// The same in words, and until when.
+    pub says: Option<String>,
     /// What is stored.
     pub variants: Vec<CacheVariant>,
 }
@@ -80,6 +114,10 @@ pub struct CacheVariant {
     pub ttl_seconds: i64,
     /// Whether it is used without asking the origin.
     pub fresh: bool,
+    /// Until when it is fresh, or since when it is not (RFC 3339).
+    pub fresh_until: String,
+    /// What becomes of a request for it, and until when.
+    pub says: String,
     /// Its `ETag`.
     pub etag: Option<String>,
     /// What the origin calls it by.
@@ -109,9 +147,20 @@ impl Cache {
         }
     }
 
+    /// The same where other work must not wait: what has to look at everything that is
+    /// stored does so on a thread of its own. It needs a tokio runtime.
+    pub async fn purge_aside(&self, what: Purge, soft: bool) -> u64 {
+        if matches!(what, Purge::Url(_)) {
+            return self.purge(&what, soft);
+        }
+        let cache = self.clone();
+        // It can only fail by panicking, or because the runtime is gone.
+        tokio::task::spawn_blocking(move || cache.purge(&what, soft)).await.unwrap_or_default()
+    }
+
     /// The same here, and in the caches of all others of its [fleet](Self::join).
-    pub async fn purge_everywhere(&self, what: &Purge, soft: bool) -> Purged {
-        let purged = self.purge(what, soft);
+    pub async fn purge_everywhere(&self, what: Purge, soft: bool) -> Purged {
+        let purged = self.purge_aside(what.clone(), soft).await;
         let others = match self.fleet() {
             Some(fleet) => Some(fleet.tell(what, soft).await),
             None => None,
@@ -119,34 +168,56 @@ impl Cache {
         Purged { purged, others }
     }
 
-    /// How full it is.
+    /// How full it is, and what it was good for.
     #[must_use]
     pub fn figures(&self) -> CacheFigures {
         let (stored_bytes, objects) = self.memory().level();
         let memory_bytes = self.memory().capacity();
+        let routes = self.routes();
+        let sum = |of: fn(&CacheRouteFigures) -> u64| routes.iter().map(of).sum::<u64>();
+        let (answered, missed) = (sum(CacheRouteFigures::answered), sum(|route| route.miss));
         CacheFigures {
             memory_bytes,
             stored_bytes,
             objects,
             in_flight: self.shared().flights.count(),
+            evicted: self.memory().evicted(),
+            hit_ratio: ratio(answered, missed),
+            routes,
         }
+    }
+
+    fn routes(&self) -> Vec<CacheRouteFigures> {
+        let routes = self.shared().routes.read();
+        // Those of earlier configurations count together with their successors.
+        let mut named = BTreeMap::new();
+        for route in routes.iter().filter_map(Weak::upgrade) {
+            named.insert(route.name().to_owned(), route.counts.clone());
+        }
+        named.into_iter().map(|(name, counts)| CacheRouteFigures::of(name, &counts)).collect()
     }
 
     /// What it has of a URL.
     #[must_use]
     pub fn show(&self, url: &Uri) -> CacheShown {
-        let now = Instant::now();
+        let clocks = Clocks::now();
         let keys = self.keys(url);
         let shown = keys.first().map_or_else(|| url.to_string(), |key| key.url().to_owned());
         let entry = |key: &Key| {
             let resource = self.memory().get(key)?;
+            let why = resource.passes(clocks.now);
+            let remembered = resource.passes_for(clocks.now);
+            let variants = resource.variants.iter();
             Some(CacheEntry {
                 route: key.route().to_owned(),
-                not_stored_because: resource.passes(now),
-                variants: resource.variants.iter().map(|stored| variant(stored, now)).collect(),
+                not_stored_because: why,
+                says: why.map(|why| says::of_not_stored(why, remembered, clocks)),
+                variants: variants.map(|stored| variant(stored, clocks)).collect(),
             })
         };
-        CacheShown { url: shown, routes: keys.iter().filter_map(entry).collect() }
+        let routes: Vec<_> = keys.iter().filter_map(entry).collect();
+        let says = routes.is_empty().then(|| says::of_unknown(keys.len()));
+        CacheShown { url: shown, says, routes }
     }
 
     /// What a URL is found by, on every route.
@@ -161,8 +232,36 @@ impl Cache {
     }
 }
 
-fn variant(stored: &Stored, now: Instant) -> CacheVariant {
-    let head = &stored.head;
+impl CacheRouteFigures {
+    fn of(route: String, counts: &CacheCounts) -> Self {
+        let mut figures = Self {
+            route,
+            hit: counts.get(CacheOutcome::Hit),
+            stale: counts.get(CacheOutcome::Stale),
+            revalidated: counts.get(CacheOutcome::Revalidated),
+            collapsed: counts.get(CacheOutcome::Collapsed),
+            miss: counts.get(CacheOutcome::Miss),
+            pass: counts.get(CacheOutcome::Pass),
+            hit_ratio: None,
+        };
+        figures.hit_ratio = ratio(figures.answered(), figures.miss);
+        figures
+    }
+
+    /// Those that the origin sent no body for.
+    fn answered(&self) -> u64 {
+        self.hit + self.stale + self.revalidated + self.collapsed
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "nobody counts to 2^52")]
+fn ratio(answered: u64, missed: u64) -> Option<f64> {
+    let all = answered + missed;
+    (all > 0).then(|| answered as f64 / all as f64)
+}
+
+fn variant(stored: &Stored, clocks: Clocks) -> CacheVariant {
+    let (head, now) = (&stored.head, clocks.now);
     let etag = head.headers.get(http::header::ETAG);
     CacheVariant {
         status: head.status.as_u16(),
@@ -170,6 +269,8 @@ fn variant(stored: &Stored, now: Instant) -> CacheVariant {
         age_seconds: head.freshness.age(now).as_secs(),
         ttl_seconds: head.freshness.ttl(now),
         fresh: head.freshness.is_fresh(now) && !head.freshness.no_cache,
+        fresh_until: says::fresh_until(&head.freshness, clocks),
+        says: says::of_stored(&head.freshness, clocks),
         etag: etag.map(|tag| String::from_utf8_lossy(tag.as_bytes()).into_owned()),
         tags: head.tags.iter().map(ToString::to_string).collect(),
         selected_by: head

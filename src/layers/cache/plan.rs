@@ -3,10 +3,11 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
 
-use super::directives::{Directives, Scope};
+use super::directives::{Control, Directives, Scope};
 use super::key::Key;
 use super::policy::{Asked, Why, s4_4_is_unsafe};
 use super::status::Status;
+use super::store::Stored;
 use super::{Purge, Route};
 use crate::body::Body;
 use crate::context::Exchange;
@@ -87,6 +88,30 @@ impl Route {
         }
     }
 
+    /// Takes out of a request what it has of whoever sent it: what is stored is
+    /// validated by it for all. What the origin says is for all it may have said because
+    /// of it, and says it again.
+    pub(super) fn make_nobodys(&self, request: &mut HeaderMap, stale: &Stored) {
+        for name in [
+            header::RANGE,
+            header::IF_RANGE,
+            header::IF_MATCH,
+            header::IF_UNMODIFIED_SINCE,
+            header::CACHE_CONTROL,
+            header::PRAGMA,
+        ] {
+            request.remove(name);
+        }
+        if Control::of(&stale.head.headers).is_for_all() {
+            return;
+        }
+        for name in [header::AUTHORIZATION, header::COOKIE] {
+            if !self.vouched.contains(&name) {
+                request.remove(name);
+            }
+        }
+    }
+
     /// RFC 9111 §4.4: what is stored of a URL that was changed, and of those that the
     /// answer names on the same host, holds no longer.
     pub(super) fn changed(&self, key: &Key, response: &Response<Body>) {
@@ -109,6 +134,12 @@ impl Route {
     }
 }
 
+/// Whether a request is for the origin to judge (RFC 9111 §4.3.2): what it says of a
+/// condition that fails is not about what is asked for.
+pub(super) fn asks_on_conditions(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE)
+}
+
 /// Whether `Connection` takes fields out on the way to the origin: it then sees another
 /// request than the one that is looked at here.
 fn names_fields(headers: &HeaderMap) -> bool {
@@ -121,7 +152,8 @@ fn names_fields(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What a reference means that a response to `base` has, if it is of the same host.
+/// What a reference means that a response to `base` has, if it is of the same origin
+/// (RFC 9110 §4.3.1).
 fn beside(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme_str()?, base.authority()?);
@@ -135,9 +167,8 @@ fn beside(base: &Uri, reference: &str) -> Option<Uri> {
         let (folder, _) = base.path().rsplit_once('/')?;
         format!("{scheme}://{authority}{folder}/{reference}").parse().ok()?
     };
-    url.authority()
-        .is_some_and(|other| other.as_str().eq_ignore_ascii_case(authority.as_str()))
-        .then_some(url)
+    let same_host = url.authority()?.as_str().eq_ignore_ascii_case(authority.as_str());
+    (same_host && url.scheme() == base.scheme()).then_some(url)
 }
 
 #[cfg(test)]
@@ -145,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc9111_s4_4_only_urls_of_the_same_host_are_invalidated() {
+    fn rfc9111_s4_4_only_urls_of_the_same_origin_are_invalidated() {
         let base: Uri = "http://a.test/x/y".parse().unwrap();
         let of = |reference| beside(&base, reference).map(|url| url.to_string());
         assert_eq!(of("/z?q#f"), Some("http://a.test/z?q".into()));
@@ -153,6 +184,8 @@ mod tests {
         assert_eq!(of("http://A.test/z"), Some("http://A.test/z".into()));
         assert_eq!(of("http://b.test/z"), None);
         assert_eq!(of("//b.test/z"), None);
+        assert_eq!(of("https://a.test/z"), None);
+        assert_eq!(of("http://a.test:81/z"), None);
     }
 
     #[test]

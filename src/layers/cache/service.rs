@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header;
 use http::{Method, Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -12,10 +11,10 @@ use tower::Service;
 
 use super::Route;
 use super::answer::Client;
-use super::fetch::{Fetch, copy_of};
+use super::fetch::{Fetch, Heading, copy_of};
 use super::flight::Joined;
 use super::key::Key;
-use super::plan::Plan;
+use super::plan::{Plan, asks_on_conditions};
 use super::policy::Use;
 use super::status::Status;
 use super::store::{Resource, Stored};
@@ -69,8 +68,18 @@ pin_project! {
         future: F,
         route: Arc<Route>,
         status: Status,
-        changes: Option<Key>,
+        after: After,
+        exchange: Option<Exchange>,
     }
+}
+
+/// What is done to what is stored once a request that was passed by is answered.
+enum After {
+    Nothing,
+    /// It may have changed what it names.
+    Changed(Key),
+    /// It tells of what is stored.
+    Heading(Heading),
 }
 
 impl<S> Service<Request<Body>> for Cached<S>
@@ -88,8 +97,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> CacheFuture<S> {
         match self.route.plan(&request) {
-            Plan::Around(status) => self.around(request, status, None),
-            Plan::Changes(key) => self.around(request, Status::forwarded("method"), Some(key)),
+            Plan::Around(status) => self.around(request, status, After::Nothing),
+            Plan::Changes(key) => {
+                self.around(request, Status::forwarded("method"), After::Changed(key))
+            }
             Plan::Look(key) => self.look(request, key),
         }
     }
@@ -100,15 +111,12 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    fn around(
-        &mut self,
-        request: Request<Body>,
-        status: Status,
-        changes: Option<Key>,
-    ) -> CacheFuture<S> {
+    fn around(&mut self, request: Request<Body>, status: Status, after: After) -> CacheFuture<S> {
+        let exchange = request.extensions().get::<Exchange>().cloned();
+        forwards(exchange.as_ref(), status.forwarded);
         let future = Ask::new(&mut self.inner, request);
         let route = self.route.clone();
-        let around = Box::pin(Around { future, route, status, changes });
+        let around = Box::pin(Around { future, route, status, after, exchange });
         CacheFuture { state: State::Around { around } }
     }
 
@@ -120,16 +128,17 @@ where
         let route = self.route.clone();
         let (client, said) = (Client::of(&request), route.said(request.headers()));
         let resource = route.cache.memory().get(&key);
+        let exchange = request.extensions().get::<Exchange>();
         let now = Instant::now();
         let found = resource.as_ref().and_then(|resource| resource.select(request.headers()));
         let reuse = found.map(|stored| stored.head.freshness.s4_reuse(said.as_ref(), now));
         let why = match (found, reuse) {
             (Some(stored), Some(Use::Fresh | Use::Stale)) => {
-                return Self::ready(route.hit(&client, stored));
+                return Self::ready(route.hit(&client, stored, exchange));
             }
             (Some(stored), Some(Use::StaleWhileRevalidating)) => {
                 self.revalidate(&request, &key, stored);
-                return Self::ready(route.hit(&client, stored));
+                return Self::ready(route.hit(&client, stored, exchange));
             }
             (Some(stored), _) if stored.head.freshness.is_fresh(now) => "request",
             (Some(_), _) => "stale",
@@ -141,14 +150,29 @@ where
         if said.as_ref().is_some_and(|said| said.only_if_cached) {
             return Self::ready(route.nothing_cached(&request));
         }
-        // A part, or a head, is not asked for as a whole: nothing is stored of it.
-        if client.is_head() || client.is_ranged() {
-            let detail = Some(if client.is_head() { "head" } else { "range" });
-            return self.around(request, Status { detail, ..Status::forwarded(why) }, None);
-        }
         let stale = found.cloned();
+        // It is not asked for as a whole: nothing is stored of it.
+        let detail = if client.is_head() {
+            Some("head")
+        } else if client.is_ranged() {
+            Some("range")
+        } else {
+            asks_on_conditions(request.headers()).then_some("condition")
+        };
+        if detail.is_some() {
+            let after = match stale {
+                Some(stale) if client.is_head() => {
+                    let (asked, epoch) = (route.asked(&request), route.cache.memory().epoch(&key));
+                    After::Heading(Heading { key, asked, stale, epoch, began: now })
+                }
+                _ => After::Nothing,
+            };
+            return self.around(request, Status { detail, ..Status::forwarded(why) }, after);
+        }
+        let exchange = exchange.cloned();
+        forwards(exchange.as_ref(), Some(why));
         let passes = resource.as_deref().and_then(|known: &Resource| known.passes(now));
-        let fetching = Fetching { route, key, client, stale, why, said };
+        let fetching = Fetching { route, key, client, stale, why, said, exchange };
         let service = self.inner.clone();
         let future: Waited = match passes {
             Some(_) => Box::pin(fetching.alone(service, request)),
@@ -164,9 +188,7 @@ where
         let Joined::Leader(lead, waiting) = cache.shared().flights.join(key, epoch) else { return };
         let mut request = copy_of(request);
         *request.method_mut() = Method::GET;
-        for name in [header::RANGE, header::IF_RANGE] {
-            request.headers_mut().remove(name);
-        }
+        self.route.make_nobodys(request.headers_mut(), stale);
         let asked = self.route.asked(&request);
         // It is nobody's exchange: it ends when it ends.
         request.extensions_mut().remove::<Exchange>();
@@ -189,6 +211,13 @@ where
     }
 }
 
+/// Says that the origin is asked, in case it cannot be.
+fn forwards(exchange: Option<&Exchange>, why: Option<&'static str>) {
+    if let Some(exchange) = exchange {
+        exchange.update(|record| record.cache_forwarded = why);
+    }
+}
+
 impl<S> Future for CacheFuture<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Error>,
@@ -204,11 +233,14 @@ where
             Projected::Waits { future } => future.as_mut().poll(cx),
             Projected::Around { around } => {
                 let mut around = around.as_mut().project();
-                let mut response = ready!(around.future.as_mut().poll(cx))?;
-                let (route, status, changes) = (around.route, around.status, around.changes);
-                route.counts.count(status.outcome());
-                if let Some(key) = changes {
-                    route.changed(key, &response);
+                let answered = ready!(around.future.as_mut().poll(cx));
+                let (route, status) = (around.route, around.status);
+                route.tell(around.exchange.as_ref(), status.outcome());
+                let mut response = answered?;
+                match around.after {
+                    After::Nothing => {}
+                    After::Changed(key) => route.changed(key, &response),
+                    After::Heading(heading) => heading.answered(route, &response),
                 }
                 if !response.status().is_informational() {
                     let answered = Some(response.status().as_u16());

@@ -15,6 +15,10 @@ pub struct CacheSettings {
     /// Whether a request's `Cache-Control` is honoured: anybody can then have the
     /// origin asked. Default false. `no-store` always is.
     pub honour_request_directives: bool,
+    /// Whether a response with `Set-Cookie` is stored as any other, together with that
+    /// field: whoever gets it from the cache is given the same cookie. Default false:
+    /// only if it says `public`, and without it.
+    pub store_set_cookie: bool,
     /// How long after it went stale a response that says nothing of it is still served
     /// while it is revalidated. Default zero.
     pub stale_while_revalidate: Duration,
@@ -42,6 +46,7 @@ impl Default for CacheSettings {
             default_ttl: None,
             max_object: 8 << 20,
             honour_request_directives: false,
+            store_set_cookie: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             collapse_wait: Duration::from_secs(5),

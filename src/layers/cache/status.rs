@@ -1,7 +1,5 @@
 //! `Cache-Status` (RFC 9211): what the cache did, on every response that passes it.
 
-use std::fmt::Write as _;
-
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::policy::Why;
@@ -46,30 +44,80 @@ impl Status {
 
     /// Says so, behind what caches nearer to the origin said.
     pub(super) fn write(&self, headers: &mut HeaderMap) {
-        let mut text = String::from("tollgate");
+        let mut text = Text::default();
+        text.push("tollgate");
         match self.forwarded {
-            None => text.push_str("; hit"),
-            Some(why) => {
-                let _infallible = write!(text, "; fwd={why}");
-            }
-        }
+            None => text.push("; hit"),
+            Some(why) => text.push("; fwd=").push(why),
+        };
         if let Some(status) = self.answered {
-            let _infallible = write!(text, "; fwd-status={status}");
+            text.push("; fwd-status=").number(status.into());
         }
         if let Some(ttl) = self.ttl {
-            let _infallible = write!(text, "; ttl={ttl}");
+            text.push("; ttl=").number(ttl);
         }
         for (is, said) in [(self.stored, "; stored"), (self.collapsed, "; collapsed")] {
             if is {
-                text.push_str(said);
+                text.push(said);
             }
         }
         if let Some(detail) = self.detail {
-            let _infallible = write!(text, "; detail={detail}");
+            text.push("; detail=").push(detail);
         }
-        if let Ok(value) = HeaderValue::try_from(text) {
+        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
             headers.append(CACHE_STATUS, value);
         }
+    }
+}
+
+/// Text on the stack, as long as the longest status: every hit writes one. What does not
+/// fit any more is left out.
+struct Text {
+    bytes: [u8; 192],
+    length: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { bytes: [0; 192], length: 0 }
+    }
+}
+
+impl Text {
+    fn push(&mut self, text: &str) -> &mut Self {
+        self.push_bytes(text.as_bytes())
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        let room = self.bytes.get_mut(self.length..self.length + bytes.len());
+        if let Some(room) = room {
+            room.copy_from_slice(bytes);
+            self.length += bytes.len();
+        }
+        self
+    }
+
+    fn number(&mut self, number: i64) -> &mut Self {
+        let (mut digits, mut at) = ([0; 20], 20);
+        let mut left = number.unsigned_abs();
+        while at > 0 {
+            at -= 1;
+            #[allow(clippy::cast_possible_truncation, reason = "it is below ten")]
+            let digit = (left % 10) as u8;
+            digits[at] = b'0' + digit;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        if number < 0 {
+            self.push("-");
+        }
+        self.push_bytes(&digits[at..])
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 
@@ -95,5 +143,14 @@ mod tests {
                 "tollgate; fwd=uri-miss; detail=private"
             ]
         );
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_are() {
+        for number in [0, 7, 10, 86_400, -1, i64::MAX, i64::MIN] {
+            let mut text = Text::default();
+            text.number(number);
+            assert_eq!(text.as_bytes(), number.to_string().as_bytes());
+        }
     }
 }

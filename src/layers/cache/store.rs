@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderMap;
+use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache as Moka;
 use tokio::time::Instant;
@@ -64,10 +65,12 @@ pub(super) struct Resource {
 /// The memory tier.
 #[derive(Debug)]
 pub(super) struct Memory {
-    objects: Moka<Key, Arc<Resource>>,
+    objects: Moka<Key, Arc<Resource>, foldhash::quality::RandomState>,
     capacity: u64,
     epochs: Box<[AtomicU64]>,
     hasher: RandomState,
+    /// URLs that had to make room.
+    evicted: Arc<AtomicU64>,
     /// Bytes that came since moka last looked whether something has to go.
     unsettled: AtomicU64,
 }
@@ -81,6 +84,11 @@ impl Resource {
     /// Why requests do not wait for one another.
     pub(super) fn passes(&self, now: Instant) -> Option<Why> {
         self.pass.filter(|(until, _)| now < *until).map(|(_, why)| why)
+    }
+
+    /// For how long that is remembered.
+    pub(super) fn passes_for(&self, now: Instant) -> Duration {
+        self.pass.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(now))
     }
 }
 
@@ -102,8 +110,19 @@ fn weigh(key: &Key, resource: &Arc<Resource>) -> u32 {
 
 impl Memory {
     pub(super) fn new(capacity: u64) -> Self {
+        let evicted = Arc::new(AtomicU64::new(0));
+        let count = evicted.clone();
+        let made_room = move |_: Arc<Key>, _: Arc<Resource>, cause| {
+            if cause == RemovalCause::Size {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let objects = Moka::builder().max_capacity(capacity).weigher(weigh);
+        let hasher = foldhash::quality::RandomState::default();
+        let objects = objects.eviction_listener(made_room).build_with_hasher(hasher);
         Self {
-            objects: Moka::builder().max_capacity(capacity).weigher(weigh).build(),
+            objects,
+            evicted,
             capacity,
             epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
@@ -214,6 +233,11 @@ impl Memory {
         let keys = self.objects.iter().filter(|(key, resource)| meant(key, resource));
         let keys: Vec<_> = keys.map(|(key, _)| key).collect();
         keys.iter().map(|key| self.forget(key, soft, |stored| which(key, stored))).sum()
+    }
+
+    /// How many URLs had to make room.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// How many bytes are stored, of how many URLs.

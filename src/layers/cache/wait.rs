@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderMap;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower::Service;
@@ -13,14 +12,15 @@ use super::answer::{Client, answer};
 use super::content::Content;
 use super::directives::Directives;
 use super::fetch::{Fetch, Fetched};
-use super::flight::{Joined, Outcome};
+use super::flight::{Fault, Joined, Outcome};
 use super::key::Key;
-use super::policy::Use;
+use super::policy::{Asked, Use};
 use super::status::Status;
 use super::store::Stored;
 use crate::body::Body;
 use crate::context::Exchange;
 use crate::error::{Error, Kind, Side};
+use crate::observe::CacheOutcome;
 use crate::respond::{Answer, Format};
 
 /// A request that has to wait for the origin.
@@ -31,6 +31,19 @@ pub(super) struct Fetching {
     pub(super) stale: Option<Stored>,
     pub(super) why: &'static str,
     pub(super) said: Option<Directives>,
+    pub(super) exchange: Option<Exchange>,
+}
+
+/// How often a request waits for another before it asks for itself.
+const ROUNDS: usize = 3;
+
+/// What becomes of a request that waited.
+enum Followed {
+    Answered(Box<Result<Response<Body>, Error>>),
+    /// It asks, or waits, for this with those that are left.
+    Again(Key),
+    /// It asks for itself.
+    Alone,
 }
 
 impl Fetching {
@@ -43,13 +56,13 @@ impl Fetching {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone,
     {
-        let Self { route, key, client, stale, why, .. } = self;
+        let Self { route, key, client, stale, why, exchange, .. } = self;
         let asked = route.asked(&request);
         // Its answer is not stored as a rule: the client's own conditions go along.
         let as_is = stale.is_none();
         let fetch = Fetch { route: route.clone(), key, asked, stale, why, as_is, lead: None };
-        let fetched = fetch.run(service, request).await?;
-        Ok(route.fetched(&client, fetched, why))
+        let fetched = fetch.run(service, request).await;
+        route.fetched(&client, fetched, why, exchange.as_ref())
     }
 
     /// Asks for all who want the same, or waits for whoever does.
@@ -65,20 +78,24 @@ impl Fetching {
             + 'static,
         S::Future: Send + 'static,
     {
-        let shared = self.route.cache.shared();
-        let epoch = shared.memory.epoch(&self.key);
-        let (lead, waiting) = match shared.flights.join(&self.key, epoch) {
-            Joined::Leader(lead, waiting) => (lead, waiting),
-            Joined::Follower(waiting) => {
-                let patience = self.route.settings.collapse_wait;
-                let outcome = tokio::time::timeout(patience, waiting.outcome()).await;
-                if let Ok(outcome) = outcome
-                    && let Some(done) = self.follow(request.headers(), outcome)
-                {
-                    return done;
-                }
-                return self.alone(service, request).await;
-            }
+        let route = self.route.clone();
+        let shared = route.cache.shared();
+        let asked = route.asked(&request);
+        let patience = Instant::now() + route.settings.collapse_wait;
+        let (mut wanted, mut round) = (self.key.clone(), 0);
+        let (lead, waiting) = loop {
+            let epoch = shared.memory.epoch(&self.key);
+            let waiting = match shared.flights.join(&wanted, epoch) {
+                Joined::Leader(lead, waiting) => break (lead, waiting),
+                Joined::Follower(waiting) => waiting,
+            };
+            let outcome = tokio::time::timeout_at(patience, waiting.outcome()).await;
+            round += 1;
+            wanted = match outcome.map(|outcome| self.follow(&request, asked, outcome, round)) {
+                Ok(Followed::Answered(answered)) => return *answered,
+                Ok(Followed::Again(wanted)) if round < ROUNDS => wanted,
+                _ => return self.alone(service, request).await,
+            };
         };
         // Whoever led before may have stored it since it was looked for.
         if let Some(resource) = shared.memory.get(&self.key)
@@ -89,12 +106,11 @@ impl Fetching {
             if matches!(reuse, Use::Fresh) {
                 let content = Content::Whole(stored.body.clone());
                 lead.publish(Outcome::Shared(stored.head.clone(), content));
-                return Ok(self.route.hit(&self.client, stored));
+                return Ok(route.hit(&self.client, stored, self.exchange.as_ref()));
             }
             self.stale = Some(stored.clone());
         }
-        let Self { route, key, client, stale, why, .. } = self;
-        let asked = route.asked(&request);
+        let Self { key, client, stale, why, exchange, .. } = self;
         let lead = Some(lead);
         let fetch = Fetch { route: route.clone(), key, asked, stale, why, as_is: false, lead };
         let (reply, answered) = oneshot::channel();
@@ -104,43 +120,95 @@ impl Fetching {
         });
         waiting.aborts(task.abort_handle());
         match answered.await {
-            Ok(fetched) => Ok(route.fetched(&client, fetched?, why)),
+            Ok(fetched) => route.fetched(&client, fetched, why, exchange.as_ref()),
             Err(_) => Err(Error::new(Kind::Internal).detail("the fetch for the cache ended early")),
         }
     }
 
-    /// What a request gets that waited; `None` if it has to ask for itself.
+    /// What becomes of a request that has waited so many times.
     fn follow(
         &self,
-        request: &HeaderMap,
+        request: &Request<Body>,
+        asked: Asked,
         outcome: Outcome,
-    ) -> Option<Result<Response<Body>, Error>> {
+        round: usize,
+    ) -> Followed {
+        let status = Status { collapsed: true, ..Status::forwarded(self.why) };
+        let exchange = self.exchange.as_ref();
         match outcome {
-            Outcome::Shared(head, content) if head.selecting.matches(request) => {
-                let status = Status { collapsed: true, ..Status::forwarded(self.why) };
-                let response = answer(&self.client, &head, &content, status)?;
-                self.route.counts.count(status.outcome());
-                Some(Ok(response))
+            Outcome::Shared(head, content) if head.selecting.matches(request.headers()) => {
+                let Some(response) = answer(&self.client, &head, &content, status) else {
+                    return Followed::Alone;
+                };
+                self.route.tell(exchange, status.outcome());
+                Followed::Answered(Box::new(Ok(response)))
+            }
+            Outcome::Shared(head, _) => {
+                Followed::Again(self.key.variant(&head.selecting, request.headers()))
+            }
+            // Its own answer may be for all.
+            Outcome::Personal if !asked.is_personal() => Followed::Again(self.key.clone()),
+            // It may have been because of who asked: one more finds out for all.
+            Outcome::Fault(_) if round == 1 => Followed::Again(self.key.clone()),
+            Outcome::Fault(fault) => {
+                self.route.tell(exchange, status.outcome());
+                Followed::Answered(Box::new(Ok(faulty(&fault, request, status))))
             }
             Outcome::Failed(kind) if kind.side() == Side::Upstream => {
+                self.route.tell(exchange, status.outcome());
                 let detail = "another request for the same met it";
-                Some(Err(Error::new(kind).detail(detail)))
+                Followed::Answered(Box::new(Err(Error::new(kind).detail(detail))))
             }
-            _ => None,
+            _ => Followed::Alone,
         }
     }
 }
 
+/// The answer to a request that waited for others, to whom the origin said that it
+/// fails: what it said is theirs, that it fails is not.
+fn faulty(fault: &Fault, request: &Request<Body>, status: Status) -> Response<Body> {
+    let detail = "The origin has failed others that asked for the same just now.";
+    let mut answer = Answer::new(fault.status, "origin_failed", detail);
+    if let Some(wait) = &fault.retry_after {
+        answer = answer.header(header::RETRY_AFTER, wait.clone());
+    }
+    if let Some(exchange) = request.extensions().get::<Exchange>() {
+        exchange.update(|record| record.rejection = Some(answer.code()));
+    }
+    let mut response = answer.render(Format::preferred(request.headers()));
+    let answered = Some(fault.status.as_u16());
+    Status { answered, detail: Some("origin-failed"), ..status }.write(response.headers_mut());
+    response
+}
+
 impl Route {
+    /// Counts what was done for a request, and has the access log tell of it.
+    pub(super) fn tell(&self, exchange: Option<&Exchange>, outcome: CacheOutcome) {
+        self.counts.count(outcome);
+        if let Some(exchange) = exchange {
+            exchange.update(|record| record.cache = Some(outcome.as_str()));
+        }
+    }
+
     /// The answer to whoever had the origin asked.
-    fn fetched(&self, client: &Client, fetched: Fetched, why: &'static str) -> Response<Body> {
-        match fetched {
-            Fetched::Alone(response) => {
-                self.counts.count(Status::forwarded("bypass").outcome());
+    fn fetched(
+        &self,
+        client: &Client,
+        fetched: Result<Fetched, Error>,
+        why: &'static str,
+        exchange: Option<&Exchange>,
+    ) -> Result<Response<Body>, Error> {
+        let response = match fetched {
+            Err(error) => {
+                self.tell(exchange, Status::forwarded(why).outcome());
+                return Err(error);
+            }
+            Ok(Fetched::Alone(response)) => {
+                self.tell(exchange, Status::forwarded("bypass").outcome());
                 response
             }
-            Fetched::Shared(got) => {
-                self.counts.count(got.status.outcome());
+            Ok(Fetched::Shared(got)) => {
+                self.tell(exchange, got.status.outcome());
                 let answered = answer(client, &got.head, &got.content, got.status);
                 let mut response = answered.unwrap_or_else(|| {
                     let gone = Status { detail: Some("gone"), ..Status::forwarded(why) };
@@ -149,20 +217,29 @@ impl Route {
                     gone.write(response.headers_mut());
                     response
                 });
+                for name in got.own.keys() {
+                    response.headers_mut().remove(name);
+                }
                 for (name, value) in &got.own {
                     response.headers_mut().append(name, value.clone());
                 }
                 response
             }
-        }
+        };
+        Ok(response)
     }
 
-    pub(super) fn hit(&self, client: &Client, stored: &Stored) -> Response<Body> {
+    pub(super) fn hit(
+        &self,
+        client: &Client,
+        stored: &Stored,
+        exchange: Option<&Exchange>,
+    ) -> Response<Body> {
         let content = Content::Whole(stored.body.clone());
         let response = answer(client, &stored.head, &content, Status::hit()).unwrap_or_default();
         let stale = !stored.head.freshness.is_fresh(Instant::now());
         let status = Status { ttl: stale.then_some(0), ..Status::hit() };
-        self.counts.count(status.outcome());
+        self.tell(exchange, status.outcome());
         response
     }
 
@@ -170,13 +247,14 @@ impl Route {
     pub(super) fn nothing_cached<B>(&self, request: &Request<B>) -> Response<Body> {
         let detail = "Nothing that is stored answers this request.";
         let answer = Answer::new(StatusCode::GATEWAY_TIMEOUT, "only_if_cached", detail);
-        if let Some(exchange) = request.extensions().get::<Exchange>() {
+        let exchange = request.extensions().get::<Exchange>();
+        if let Some(exchange) = exchange {
             exchange.update(|record| record.rejection = Some(answer.code()));
         }
         let mut response = answer.render(Format::preferred(request.headers()));
         let status = Status { detail: Some("only-if-cached"), ..Status::forwarded("bypass") };
         status.write(response.headers_mut());
-        self.counts.count(status.outcome());
+        self.tell(exchange, status.outcome());
         response
     }
 }

@@ -18,6 +18,10 @@ use crate::serve::validate::Refused;
 /// As many fields are parsed on the stack.
 const FEW_FIELDS: usize = 128;
 
+/// So many fields more have room: those that are written on the way to the origin. A
+/// map that grows is laid out anew.
+const MORE_FIELDS: usize = 8;
+
 /// What a head is held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -213,7 +217,7 @@ fn add_fields(
     bytes: &Bytes,
 ) -> Result<Seen, Fault> {
     let mut seen = Seen::default();
-    headers.reserve(fields.len());
+    headers.reserve(fields.len() + MORE_FIELDS);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fault::Malformed)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::{cached, get, ok, origin, said};
-use crate::support::client::{Raw, get as fetch};
+use crate::support::client::{Answer, Raw, get as fetch};
 use crate::support::origin::Origin;
+use crate::support::proxy::Running;
 use crate::support::{eventually, within};
 
 const FRESH: &str = "Cache-Control: max-age=60\r\n";
@@ -28,31 +30,106 @@ async fn gated(gate: &Arc<Semaphore>, head: &'static str, rest: &'static str) ->
     .await
 }
 
+/// A proxy that takes a thousand connections of one client.
+fn roomy(origin: &Origin) -> Running {
+    let lines = "workers = 2\nmax_connections_per_client = 2000";
+    cached(origin, "collapse_wait = \"1m\"").server(lines).start()
+}
+
+/// Has so many ask for the same, and waits until the proxy has them all; others may be
+/// there besides.
+async fn stampede(proxy: &Running, count: usize, besides: usize) -> Vec<JoinHandle<Answer>> {
+    let address = proxy.address;
+    let all = (0..count).map(|_| tokio::spawn(async move { fetch(address, "/", "").await }));
+    let all = all.collect();
+    let open = format!("connections_open{{listener=\"public\"}} {}\n", count + besides);
+    eventually("all of them are in", async || super::metrics(proxy).await.contains(&open)).await;
+    all
+}
+
+/// How many of them were collapsed; all have to have got this.
+async fn collapsed(all: Vec<JoinHandle<Answer>>, body: &str) -> usize {
+    let mut collapsed = 0;
+    for one in all {
+        let answer = one.await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, body));
+        collapsed += usize::from(said(&answer).contains("collapsed"));
+    }
+    collapsed
+}
+
 #[tokio::test]
-async fn two_hundred_requests_for_a_cold_object_are_one_to_the_origin() {
+async fn a_thousand_requests_for_a_cold_object_are_one_to_the_origin() {
     within(async {
         let gate = Arc::new(Semaphore::new(0));
         let answer =
             "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n\r\nbody";
         let origin = gated(&gate, "", answer).await;
-        let proxy = cached(&origin, "collapse_wait = \"1m\"").server("workers = 2").start();
-        let address = proxy.address;
-        let all: Vec<_> =
-            (0..200).map(|_| tokio::spawn(async move { fetch(address, "/", "").await })).collect();
-        eventually("all of them are in", async || {
-            let metrics = super::metrics(&proxy).await;
-            metrics.contains("tollgate_connections_open{listener=\"public\"} 200\n")
+        let proxy = roomy(&origin);
+        let all = stampede(&proxy, 1_000, 0).await;
+        gate.add_permits(1000);
+        assert!(collapsed(all, "body").await > 0);
+        assert_eq!(origin.requests().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_requests_for_an_object_that_comes_slowly_are_one_to_the_origin() {
+    within(async {
+        const PIECES: usize = 20;
+        let gate = Arc::new(Semaphore::new(0));
+        let piece = |at: usize| format!("{at:03}").repeat(1000);
+        let origin = Origin::scripted({
+            let gate = gate.clone();
+            move |mut connection| {
+                let gate = gate.clone();
+                async move {
+                    while connection.request().await.is_some() {
+                        connection.write(format!("HTTP/1.1 200 OK\r\n{FRESH}")).await;
+                        connection
+                            .write(format!("Content-Length: {}\r\n\r\n", PIECES * 3000))
+                            .await;
+                        for at in 0..PIECES {
+                            gate.acquire().await.unwrap().forget();
+                            connection.write(piece(at)).await;
+                        }
+                    }
+                }
+            }
         })
         .await;
-        gate.add_permits(1000);
-        let mut collapsed = 0;
-        for one in all {
-            let answer = one.await.unwrap();
-            assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
-            collapsed += usize::from(said(&answer).contains("collapsed"));
+        let proxy = roomy(&origin);
+        let mut all = stampede(&proxy, 500, 0).await;
+        gate.add_permits(PIECES / 2);
+        // The others come when a half of it is there.
+        all.extend(stampede(&proxy, 500, 500).await);
+        for _ in 0..PIECES / 2 {
+            gate.add_permits(1);
+            tokio::task::yield_now().await;
         }
+        let whole: String = (0..PIECES).map(piece).collect();
+        assert!(collapsed(all, &whole).await > 0);
         assert_eq!(origin.requests().len(), 1);
-        assert!(collapsed > 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_are_answered_though_the_one_that_asked_goes_away_half_way() {
+    within(async {
+        let gate = Arc::new(Semaphore::new(0));
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\nCache-Control: max-age=60\r\n\r\nhalf";
+        let origin = gated(&gate, head, "half").await;
+        let proxy = roomy(&origin);
+        let mut leader = Raw::connect(proxy.address).await;
+        leader.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        leader.read_until("\r\n\r\nhalf").await;
+        let all = stampede(&proxy, 1_000, 1).await;
+        drop(leader);
+        gate.add_permits(1);
+        assert!(collapsed(all, "halfhalf").await > 0);
+        assert_eq!(origin.requests().len(), 1);
     })
     .await;
 }

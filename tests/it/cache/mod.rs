@@ -1,9 +1,12 @@
 //! What is stored, for whom, and for how long: a real proxy before a real origin.
 
 mod collapsing;
+mod failing;
 #[cfg(feature = "redis")]
 mod fleet;
 mod operating;
+mod sentences;
+mod sharding;
 mod storing;
 mod validating;
 

@@ -122,7 +122,92 @@ async fn it_says_what_is_stored_and_why_something_is_not() {
         assert!(variant["selected_by"].to_string().contains("text/html"), "{variant}");
         let shown = told(&proxy, "/api/cache?url=http://a.test/private").await;
         assert_eq!(shown["routes"][0]["not_stored_because"], "private");
-        assert_eq!(told(&proxy, "/api/cache?url=http://b.test/").await["routes"], json!([]));
+        let shown = told(&proxy, "/api/cache?url=http://b.test/").await;
+        assert_eq!(shown["routes"], json!([]));
+        assert!(shown["says"].as_str().unwrap().starts_with("nothing is known"), "{shown}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_says_in_words_until_when_something_is_used() {
+    within(async {
+        let origin = origin(|request, _| {
+            let path = request.split(' ').nth(1).unwrap();
+            let said = match path {
+                "/private" => "private",
+                "/fresh" => "max-age=60, stale-while-revalidate=10, stale-if-error=20",
+                "/stale" => "max-age=0, stale-while-revalidate=100",
+                "/over" => "max-age=0, must-revalidate",
+                "/each" => "no-cache",
+                _ => return "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            };
+            ok(&format!("Cache-Control: {said}\r\nETag: \"v1\"\r\n"), "body")
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        for (path, expected) in [
+            ("/private", ["not stored: the answer says `private`; remembered until 20", " s"]),
+            ("/silent", ["not stored: the answer says nothing of how long", " s"]),
+            ("/fresh", ["fresh until 20", "for 20 s served if the origin fails"]),
+            ("/stale", ["stale since 20", " s"]),
+            ("/over", ["stale since 20", "s; validated before it is used"]),
+            ("/each", ["validated before each use", "`no-cache`"]),
+        ] {
+            get(&proxy, path, "").await;
+            let shown = told(&proxy, &format!("/api/cache?url=http://a.test{path}")).await;
+            let route = &shown["routes"][0];
+            let says = route["variants"][0]["says"].as_str().or_else(|| route["says"].as_str());
+            let says = says.unwrap_or_else(|| panic!("{path}: {shown}"));
+            assert!(says.starts_with(expected[0]) && says.ends_with(expected[1]), "{path}: {says}");
+            assert_eq!(shown["says"], Value::Null);
+        }
+        let what = json!({ "url": "http://a.test/fresh", "soft": true });
+        post(&proxy, "/api/cache/purge", &what).await;
+        let shown = told(&proxy, "/api/cache?url=http://a.test/fresh").await;
+        let says = shown["routes"][0]["variants"][0]["says"].to_string();
+        assert!(says.contains("purged softly; served while one request revalidates it"), "{says}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_says_what_share_of_each_routes_requests_it_answered() {
+    within(async {
+        let origin = counting(FRESH).await;
+        let other = "[[route]]\nname = \"other\"\npath = \"/other\"\nupstream = \"origin\"\n\
+                     [route.cache]";
+        let proxy = cached(&origin, "").and(other).start();
+        let none = told(&proxy, "/api/cache").await;
+        assert_eq!((&none["hit_ratio"], &none["evicted"]), (&Value::Null, &json!(0)));
+        for path in ["/", "/", "/", "/", "/other"] {
+            get(&proxy, path, "").await;
+        }
+        super::send(&proxy, "DELETE", "/x", "").await;
+        let told = told(&proxy, "/api/cache").await;
+        assert_eq!(told["hit_ratio"], 0.6);
+        let [all, other] = &told["routes"].as_array().unwrap()[..] else { panic!("{told}") };
+        assert_eq!((&all["route"], &all["hit_ratio"]), (&json!("all"), &json!(0.75)));
+        assert_eq!((&all["hit"], &all["miss"], &all["pass"]), (&json!(3), &json!(1), &json!(1)));
+        assert_eq!((&other["route"], &other["hit_ratio"]), (&json!("other"), &json!(0.0)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_to_make_room_is_counted() {
+    within(async {
+        let body: &'static str = "x".repeat(100_000).leak();
+        let origin = origin(move |_, _| ok(FRESH, body)).await;
+        let proxy = cached(&origin, "").and("[cache]\nmemory = \"1MiB\"").start();
+        for path in 0..30 {
+            get(&proxy, &format!("/{path}"), "").await;
+        }
+        let told = told(&proxy, "/api/cache").await;
+        let evicted = told["evicted"].as_u64().unwrap();
+        assert!((20..=30).contains(&evicted), "{told}");
+        let metrics = super::metrics(&proxy).await;
+        assert!(metrics.contains(&format!("tollgate_cache_evicted_total {evicted}")), "{metrics}");
     })
     .await;
 }

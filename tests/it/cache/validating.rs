@@ -191,3 +191,185 @@ async fn a_clients_directives_count_only_where_the_route_says_so() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn rfc9111_s4_3_5_a_head_renews_what_it_is_about() {
+    within(async {
+        let origin = origin(|request, count| {
+            if request.starts_with("HEAD") {
+                return ok("Cache-Control: max-age=60\r\nETag: \"v1\"\r\nX-New: 1\r\n", "body 0")
+                    .replace("body 0", "");
+            }
+            ok(STALE, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        let head = super::send(&proxy, "HEAD", "/", "").await;
+        assert_eq!(said(&head), "tollgate; fwd=stale; fwd-status=200; detail=head");
+        let renewed = get(&proxy, "/", "").await;
+        assert!(said(&renewed).contains("; hit"), "{}", said(&renewed));
+        assert_eq!((renewed.text().as_str(), renewed.field("x-new")), ("body 0", Some("1")));
+        assert_eq!(origin.requests().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rfc9111_s4_3_5_a_head_about_something_else_makes_it_stale() {
+    within(async {
+        for differs in ["ETag: \"v2\"\r\nContent-Length: 6\r\n", "Content-Length: 7\r\n"] {
+            let origin = origin(move |request, count| {
+                if request.starts_with("HEAD") {
+                    return format!(
+                        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{differs}\r\n"
+                    );
+                }
+                let lines = "Cache-Control: max-age=10, stale-while-revalidate=60\r\n\
+                             Age: 11\r\nETag: \"v1\"\r\n";
+                ok(lines, &format!("body {count}"))
+            })
+            .await;
+            let proxy = cached(&origin, "honour_request_directives = true").start();
+            get(&proxy, "/", "").await;
+            super::send(&proxy, "HEAD", "/", "Cache-Control: no-cache\r\n").await;
+            assert_eq!(origin.requests().len(), 2);
+            let stale = get(&proxy, "/", "").await;
+            assert!(said(&stale).contains("hit; ttl=-1"), "{}", said(&stale));
+            eventually("it is validated", async || origin.requests().len() == 3).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_for_whoever_sends_a_head_does_not_renew_what_is_for_all() {
+    within(async {
+        let origin = origin(|request, count| {
+            if request.starts_with("HEAD") {
+                return "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nX-New: 1\r\n\
+                        Content-Length: 6\r\n\r\n"
+                    .to_owned();
+            }
+            ok(STALE, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        super::send(&proxy, "HEAD", "/", "Cookie: a=b\r\n").await;
+        let next = get(&proxy, "/", "").await;
+        assert!(said(&next).contains("fwd=stale"), "{}", said(&next));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revalidation_in_the_background_is_nobodys_in_particular() {
+    within(async {
+        let origin = origin(|_, count| {
+            let lines = match count {
+                0 => "Cache-Control: max-age=10, stale-while-revalidate=100\r\nAge: 11\r\n",
+                _ => "Cache-Control: max-age=60\r\n",
+            };
+            ok(lines, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        let own = "Cookie: a=b\r\nAuthorization: Basic eDp5\r\nRange: bytes=0-0\r\n\
+                   If-Match: \"x\"\r\nCache-Control: no-store\r\n";
+        assert_eq!(get(&proxy, "/", own).await.text(), "b");
+        eventually("it is renewed", async || get(&proxy, "/", "").await.text() == "body 1").await;
+        let asked = &origin.requests()[1];
+        for name in ["cookie", "authorization", "range", "if-match", "cache-control"] {
+            assert!(fields(asked, name).is_empty(), "{asked}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_said_to_be_for_all_is_revalidated_as_it_was_asked_for() {
+    within(async {
+        let origin = origin(|_, count| {
+            let lines = match count {
+                0 => "Cache-Control: public, max-age=10, stale-while-revalidate=100\r\nAge: 11\r\n",
+                _ => "Cache-Control: public, max-age=60\r\n",
+            };
+            ok(lines, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        let own = "Authorization: Basic eDp5\r\n";
+        get(&proxy, "/", own).await;
+        get(&proxy, "/", own).await;
+        eventually("it is renewed", async || get(&proxy, "/", own).await.text() == "body 1").await;
+        assert_eq!(fields(&origin.requests()[1], "authorization"), ["Basic eDp5"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rfc9111_s4_3_2_a_condition_that_the_origin_judges_goes_to_it() {
+    within(async {
+        let origin = origin(|request, count| {
+            if fields(request, "if-match").is_empty() {
+                return ok("Cache-Control: max-age=60\r\n", &format!("body {count}"));
+            }
+            "HTTP/1.1 412 No\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n".to_owned()
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        let failed = get(&proxy, "/", "If-Match: \"x\"\r\n").await;
+        assert_eq!(failed.status, 412);
+        assert!(said(&failed).ends_with("detail=condition"), "{}", said(&failed));
+        assert_eq!(get(&proxy, "/", "").await.text(), "body 1", "nothing is stored of it");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_304_says_to_one_client_is_not_told_to_others() {
+    within(async {
+        let origin = origin(|request, count| {
+            if fields(request, "if-none-match") == ["\"v1\""] {
+                return "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nX-Account: alice\r\n\
+                        Cache-Control: max-age=60\r\n\r\n"
+                    .to_owned();
+            }
+            let lines = format!("{STALE}X-Account: nobody\r\n");
+            ok(&lines, &format!("body {count}"))
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        get(&proxy, "/", "").await;
+        let own = get(&proxy, "/", "Cookie: a=b\r\n").await;
+        assert_eq!((own.status, own.fields("x-account")), (200, vec!["alice"]));
+        let other = get(&proxy, "/", "").await;
+        assert!(said(&other).contains("; hit"), "{}", said(&other));
+        assert_eq!(other.fields("x-account"), ["nobody"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_in_the_background_does_not_take_the_place_of_what_may_be_used() {
+    within(async {
+        let origin = origin(|_, count| match count {
+            0 => ok("Cache-Control: max-age=10, stale-while-revalidate=60\r\nAge: 11\r\n", "body"),
+            _ => "HTTP/1.1 503 No\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n"
+                .to_owned(),
+        })
+        .await;
+        let proxy = cached(&origin, "").start();
+        for _ in 0..5 {
+            assert_eq!(get(&proxy, "/", "").await.text(), "body");
+        }
+        eventually("it is asked again and again", async || {
+            assert_eq!(get(&proxy, "/", "").await.text(), "body");
+            origin.requests().len() > 2
+        })
+        .await;
+    })
+    .await;
+}

@@ -140,12 +140,12 @@ impl Fleet {
     }
 
     /// Has the others told of a purge, and waits, but not for long, until they are.
-    pub async fn tell(&self, what: &Purge, soft: bool) -> Told {
-        if message::length(what) > LONGEST {
+    pub async fn tell(&self, what: Purge, soft: bool) -> Told {
+        if message::length(&what) > LONGEST {
             return Told::NotSent(format!("what is to be purged is longer than {LONGEST} bytes"));
         }
         let (told, mut hears) = oneshot::channel();
-        self.0.outbox.put(Put { what: what.clone(), soft, told: Some(told) });
+        self.0.outbox.put(Put { what, soft, told: Some(told) });
         // Where nothing is heard, nothing is likely to be told.
         let patience = if self.0.heard.lock().connected { PATIENCE } else { PATIENCE / 6 };
         match tokio::time::timeout(patience, &mut hears).await {

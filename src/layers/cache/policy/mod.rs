@@ -1,6 +1,9 @@
 //! What RFC 9111 and RFC 5861 say of a response, its request and the time: pure
 //! functions, each named after the section it carries out.
 
+mod date;
+mod range;
+
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -9,6 +12,7 @@ use tokio::time::Instant;
 
 use super::CacheSettings;
 use super::directives::{Control, Directives, seconds};
+pub(super) use range::{Part, range};
 
 /// The longest that is guessed (RFC 9111 §4.2.2 leaves it to us).
 const LONGEST_GUESS: Duration = Duration::from_secs(24 * 60 * 60);
@@ -25,6 +29,13 @@ pub(super) struct Asked {
     pub(super) cookie: bool,
     /// It says `no-store`.
     pub(super) no_store: bool,
+}
+
+impl Asked {
+    /// Whether its response may be for nobody else because of what it has itself.
+    pub(super) fn is_personal(self) -> bool {
+        self.credentials || self.cookie || self.no_store
+    }
 }
 
 /// RFC 9111 §3: whether a response may be stored. It has to be one to a GET that was
@@ -59,14 +70,14 @@ pub(super) fn s3_may_store(
         return Err("vary");
     }
     // §3.5, and the same for cookies either way, which the RFC leaves to the origin.
-    let for_all = said.public || said.s_maxage.is_some();
+    let for_all = control.is_for_all();
     if asked.credentials && !for_all {
         return Err("authorization");
     }
     if asked.cookie && !for_all {
         return Err("cookie");
     }
-    if headers.contains_key(header::SET_COOKIE) && !said.public {
+    if headers.contains_key(header::SET_COOKIE) && !said.public && !settings.store_set_cookie {
         return Err("set-cookie");
     }
     let explicit = said.public
@@ -119,7 +130,7 @@ pub(super) fn s4_2_1_lifetime(
         let mut lines = headers.get_all(header::EXPIRES).iter();
         let first = lines.next();
         let one = lines.all(|line| Some(line) == first);
-        let expires = first.filter(|_| one).and_then(parse_date);
+        let expires = first.filter(|_| one).and_then(|value| date::parse(value.as_bytes()));
         return expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default();
     }
     s4_2_2_guess(status, headers, said, date, settings)
@@ -171,6 +182,8 @@ pub(super) struct Freshness {
     pub(super) never_stale: bool,
     pub(super) while_revalidate: Duration,
     pub(super) if_error: Duration,
+    /// It does not change while it is fresh (RFC 8246).
+    pub(super) immutable: bool,
     /// An operator said that it is stale from now on.
     pub(super) condemned: bool,
 }
@@ -210,6 +223,7 @@ impl Freshness {
                 .stale_while_revalidate
                 .unwrap_or(settings.stale_while_revalidate),
             if_error: said.stale_if_error.unwrap_or(settings.stale_if_error),
+            immutable: said.immutable,
             condemned: false,
         }
     }
@@ -243,8 +257,10 @@ impl Freshness {
         }
         let age = self.age(now);
         if let Some(said) = request {
-            // §5.2.1.1 and §5.2.1.3.
-            let too_old = said.max_age.is_some_and(|max| age > max);
+            // §5.2.1.1 and §5.2.1.3. RFC 8246 §2: what does not change is not validated
+            // because a page is loaded again.
+            let unchanged = self.immutable && self.is_fresh(now);
+            let too_old = !unchanged && said.max_age.is_some_and(|max| age > max);
             let left = self.lifetime.saturating_sub(age);
             if too_old && said.max_stale.is_none() || said.min_fresh.is_some_and(|min| left < min) {
                 return Use::Validate;
@@ -268,9 +284,20 @@ impl Freshness {
         if stale < self.while_revalidate { Use::StaleWhileRevalidating } else { Use::Validate }
     }
 
+    /// RFC 9111 §4: whether others may have it as it is, who asked at the same time.
+    pub(super) fn is_for_others(&self, now: Instant) -> bool {
+        matches!(self.s4_reuse(None, now), Use::Fresh | Use::StaleWhileRevalidating)
+    }
+
     /// RFC 5861 §4: whether it may be used because the origin fails.
     pub(super) fn may_stand_in(&self, now: Instant) -> bool {
         !self.never_stale && !self.no_cache && self.staleness(now) < self.if_error
+    }
+
+    /// Whether it is used on rather than an answer by which the origin fails, whatever
+    /// that says of its being stored.
+    pub(super) fn outlives(&self, now: Instant) -> bool {
+        self.may_stand_in(now) || self.s4_reuse(None, now) == Use::StaleWhileRevalidating
     }
 }
 
@@ -281,13 +308,18 @@ pub(super) fn is_failure(status: StatusCode) -> bool {
 
 /// RFC 9111 §3.1 and §3.2: leaves the fields that are stored: none of the connection,
 /// none that are for one client only, which are returned.
-pub(super) fn s3_1_stored_fields(headers: &mut HeaderMap, control: &Control) -> HeaderMap {
+pub(super) fn s3_1_stored_fields(
+    headers: &mut HeaderMap,
+    control: &Control,
+    settings: &CacheSettings,
+) -> HeaderMap {
     let said = &control.directives;
     for name in [header::AGE, header::CONNECTION, header::TRANSFER_ENCODING, header::TRAILER] {
         headers.remove(name);
     }
-    let always = ["set-cookie", "proxy-authenticate", "proxy-authentication-info", "proxy-status"];
+    let always = ["proxy-authenticate", "proxy-authentication-info", "proxy-status"];
     let always = always.into_iter().map(HeaderName::from_static);
+    let always = always.chain((!settings.store_set_cookie).then_some(header::SET_COOKIE));
     let named = said.private.fields().iter().chain(said.no_cache.fields()).cloned();
     let mut own = HeaderMap::new();
     for name in named.chain(always) {
@@ -305,17 +337,43 @@ pub(super) fn s3_1_stored_fields(headers: &mut HeaderMap, control: &Control) -> 
     own
 }
 
+/// RFC 9111 §7.3: takes out of a response without content, which went to somebody who has
+/// a cookie or credentials, all but what it says of the stored one's validity.
+pub(super) fn s7_3_take_personal(headers: &mut HeaderMap) -> HeaderMap {
+    let kept = [
+        header::CACHE_CONTROL,
+        HeaderName::from_static("cdn-cache-control"),
+        header::DATE,
+        header::EXPIRES,
+        header::ETAG,
+        header::LAST_MODIFIED,
+    ];
+    let mut own = std::mem::take(headers);
+    for name in kept {
+        for value in own.get_all(&name) {
+            headers.append(name.clone(), value.clone());
+        }
+        own.remove(name);
+    }
+    // What describes the content is that of what is stored.
+    for name in DESCRIBE_CONTENT {
+        own.remove(name);
+    }
+    own
+}
+
+/// What describes the stored content itself is not for a response without it to say.
+const DESCRIBE_CONTENT: [HeaderName; 5] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::VARY,
+];
+
 /// RFC 9111 §3.2: a stored response's fields, renewed by those of a 304.
 pub(super) fn s3_2_merge(stored: &mut HeaderMap, newer: &HeaderMap) {
-    // What describes the stored content itself is not the 304's to say.
-    let kept = [
-        header::CONTENT_LENGTH,
-        header::CONTENT_ENCODING,
-        header::CONTENT_TYPE,
-        header::CONTENT_RANGE,
-        header::VARY,
-    ];
-    for name in newer.keys().filter(|name| !kept.contains(name)) {
+    for name in newer.keys().filter(|name| !DESCRIBE_CONTENT.contains(name)) {
         stored.remove(name);
         for value in newer.get_all(name) {
             stored.append(name, value.clone());
@@ -342,13 +400,24 @@ pub(super) fn s4_3_1_validate(request: &mut HeaderMap, stored: &HeaderMap) -> bo
 /// RFC 9111 §4.3.4: whether a 304 is about the stored response.
 pub(super) fn s4_3_4_is_about(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     match (stored.get(header::ETAG), not_modified.get(header::ETAG)) {
-        (Some(ours), Some(theirs)) => opaque(ours.as_bytes()) == opaque(theirs.as_bytes()),
+        // A strong one names its equal only; a weak one whatever is as good.
+        (Some(ours), Some(theirs)) if is_weak(theirs.as_bytes()) => {
+            opaque(ours.as_bytes()) == opaque(theirs.as_bytes())
+        }
+        (Some(ours), Some(theirs)) => ours == theirs,
         (None, Some(_)) => false,
         (_, None) => match not_modified.get(header::LAST_MODIFIED) {
             Some(theirs) => stored.get(header::LAST_MODIFIED).is_none_or(|ours| ours == theirs),
             None => true,
         },
     }
+}
+
+/// RFC 9111 §4.3.5: whether a response to HEAD is about the stored response.
+pub(super) fn s4_3_5_is_about(stored: &HeaderMap, head: &HeaderMap) -> bool {
+    [header::ETAG, header::LAST_MODIFIED, header::CONTENT_LENGTH]
+        .iter()
+        .all(|name| head.get(name).is_none_or(|theirs| stored.get(name) == Some(theirs)))
 }
 
 /// Takes a client's own conditions out.
@@ -381,6 +450,10 @@ pub(super) fn s4_3_2_is_known(request: &HeaderMap, status: StatusCode, stored: &
     modified <= since
 }
 
+fn is_weak(tag: &[u8]) -> bool {
+    tag.starts_with(b"W/")
+}
+
 /// An entity tag without its weakness.
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
@@ -391,61 +464,8 @@ pub(super) fn s4_4_is_unsafe(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
-/// RFC 9110 §14.2 and §13.1.5: what a range request gets of a whole of `length` bytes.
-pub(super) fn range(request: &HeaderMap, stored: &HeaderMap, length: u64) -> Part {
-    let mut lines = request.get_all(header::RANGE).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return Part::Whole };
-    if let Some(condition) = request.get(header::IF_RANGE) {
-        let same = match stored.get(header::ETAG) {
-            // Only a strong tag will do (§13.1.5).
-            Some(tag) if condition.as_bytes().ends_with(b"\"") => {
-                tag == condition && !tag.as_bytes().starts_with(b"W/")
-            }
-            _ => stored.get(header::LAST_MODIFIED) == Some(condition),
-        };
-        if !same {
-            return Part::Whole;
-        }
-    }
-    let Some(spec) = line.to_str().ok().and_then(|text| text.strip_prefix("bytes=")) else {
-        return Part::Whole;
-    };
-    // Of several the whole is sent: they may overlap, and cost more than they spare.
-    let Some((first, last)) = spec.split_once('-').filter(|_| !spec.contains(',')) else {
-        return Part::Whole;
-    };
-    let number = |text: &str| seconds_free(text.trim());
-    match (first.trim().is_empty(), number(first), number(last)) {
-        (true, _, Some(suffix)) if suffix > 0 && length > 0 => {
-            Part::Of(length.saturating_sub(suffix), length - 1)
-        }
-        (true, _, Some(_)) => Part::Unsatisfiable,
-        (false, Some(first), _) if first >= length => Part::Unsatisfiable,
-        (false, Some(first), Some(last)) if last >= first => Part::Of(first, last.min(length - 1)),
-        (false, Some(first), None) if last.trim().is_empty() => Part::Of(first, length - 1),
-        _ => Part::Whole,
-    }
-}
-
-fn seconds_free(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-/// What of a whole is sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Part {
-    Whole,
-    /// From the first to the last of these bytes.
-    Of(u64, u64),
-    Unsatisfiable,
-}
-
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    parse_date(headers.get(name)?)
-}
-
-fn parse_date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?).ok()
+    date::parse(headers.get(name)?.as_bytes())
 }
 
 #[cfg(test)]

@@ -91,6 +91,13 @@ fn s7_3_what_carries_a_cookie_is_stored_only_if_it_is_for_all() {
     assert_eq!(sets("max-age=9"), Err("set-cookie"));
     assert_eq!(sets("s-maxage=9"), Err("set-cookie"));
     assert_eq!(sets("max-age=9, public"), Ok(()));
+    let told = CacheSettings { store_set_cookie: true, ..CacheSettings::default() };
+    let lines = [("cache-control", "max-age=9"), ("set-cookie", "a=b")];
+    assert_eq!(store_with(ANYBODY, 200, &lines, &told), Ok(()));
+    assert_eq!(store_with(asked, 200, &lines, &told), Err("cookie"));
+    let mut headers = fields(&lines);
+    let own = s3_1_stored_fields(&mut headers, &Control::of(&fields(&lines)), &told);
+    assert!(own.is_empty() && headers.contains_key("set-cookie"));
 }
 
 #[test]
@@ -146,6 +153,29 @@ fn s4_2_2_a_guess_is_a_tenth_of_the_time_since_it_was_modified_up_to_a_day() {
     assert_eq!(guess(A_MINUTE_LATER), 6);
     assert_eq!(guess("Mon, 06 Nov 1995 08:49:37 GMT"), 24 * 60 * 60);
     assert_eq!(lifetime(&[("last-modified", A_MINUTE_LATER), ("date", THEN)]), 0);
+}
+
+#[test]
+fn s4_2_2_nothing_is_guessed_where_something_is_said() {
+    let old = [("last-modified", THEN), ("date", "Mon, 06 Nov 1995 08:49:37 GMT")];
+    for said in [("cache-control", "max-age=0"), ("expires", "0"), ("cache-control", "s-maxage=x")]
+    {
+        assert_eq!(lifetime(&[old[0], old[1], said]), 0, "{said:?}");
+    }
+}
+
+#[test]
+fn s5_2_2_9_public_lets_a_lifetime_be_guessed_whatever_the_status() {
+    let lifetime = |control: &str| {
+        let headers = fields(&[
+            ("last-modified", THEN),
+            ("date", A_MINUTE_LATER),
+            ("cache-control", control),
+        ]);
+        let (status, settings) = (StatusCode::CREATED, CacheSettings::default());
+        s4_2_1_lifetime(status, &headers, &Control::of(&headers), then(), &settings).as_secs()
+    };
+    assert_eq!((lifetime("public"), lifetime("x")), (6, 0));
 }
 
 #[test]
@@ -237,6 +267,23 @@ fn s5_2_1_a_request_may_want_it_younger_fresher_or_take_it_stale() {
 }
 
 #[test]
+fn rfc8246_s2_what_does_not_change_is_not_validated_because_a_page_is_loaded_again() {
+    assert_eq!(reuse("max-age=10, immutable", 5, Some("max-age=0")), Use::Fresh);
+    assert_eq!(reuse("max-age=10, immutable", 5, Some("no-cache")), Use::Validate);
+    assert_eq!(reuse("max-age=10, immutable", 10, Some("max-age=0")), Use::Validate);
+}
+
+#[test]
+fn s4_others_who_asked_at_the_same_time_may_have_what_need_not_be_validated() {
+    let others = |control| {
+        let stored = freshness(control, 5);
+        stored.is_for_others(stored.received)
+    };
+    assert!(others("max-age=10") && others("max-age=1, stale-while-revalidate=60"));
+    assert!(!others("max-age=10, no-cache") && !others("max-age=5"));
+}
+
+#[test]
 fn s3_2_a_304_renews_all_but_what_describes_the_content() {
     let mut stored =
         fields(&[("etag", "\"a\""), ("content-length", "5"), ("x-a", "1"), ("x-b", "1")]);
@@ -267,6 +314,18 @@ fn s4_3_4_a_304_with_another_tag_is_about_something_else() {
     assert!(s4_3_4_is_about(&stored, &HeaderMap::new()));
     assert!(s4_3_4_is_about(&stored, &fields(&[("etag", "W/\"a\"")])));
     assert!(!s4_3_4_is_about(&stored, &fields(&[("etag", "\"b\"")])));
+    let weak = fields(&[("etag", "W/\"a\"")]);
+    assert!(s4_3_4_is_about(&weak, &fields(&[("etag", "W/\"a\"")])));
+    assert!(!s4_3_4_is_about(&weak, &stored), "a strong tag names its equal only");
+}
+
+#[test]
+fn s4_3_5_a_head_is_about_what_has_its_validators_and_its_length() {
+    let stored = fields(&[("etag", "\"a\""), ("content-length", "5"), ("x", "1")]);
+    let about = |lines: &[(&'static str, &str)]| s4_3_5_is_about(&stored, &fields(lines));
+    assert!(about(&[]) && about(&[("etag", "\"a\""), ("content-length", "5"), ("x", "2")]));
+    assert!(!about(&[("etag", "\"b\"")]) && !about(&[("content-length", "6")]));
+    assert!(!about(&[("last-modified", THEN)]));
 }
 
 #[test]
@@ -294,7 +353,8 @@ fn s3_1_what_is_for_one_client_only_is_not_stored() {
         ("set-cookie", "a=b"),
     ]);
     let control = Control::of(&headers);
-    let own = s3_1_stored_fields(&mut headers, &control);
+    let settings = CacheSettings::default();
+    let own = s3_1_stored_fields(&mut headers, &control, &settings);
     assert_eq!(own.len(), 3, "the client that they are for gets them: {own:?}");
     let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
