@@ -46,6 +46,9 @@
 //!
 //! `cli` (default): the command line, the demo and what they need. An embedding
 //! application does without: `default-features = false`.
+//!
+//! `compression` (default): the encoders of [`layers::CompressionLayer`], of which zstd is
+//! in C. Without it nothing is compressed, and routes that ask for it are an error.
 
 #![deny(missing_docs)]
 

@@ -15,10 +15,11 @@ use crate::balance::{Balance, Hashed, RoundRobin};
 use crate::config::{RouteSettings, Settings};
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
-    ApiKeyLayer, BodyLimit, BodyLimitLayer, CacheLayer, ClientAddress, ClientAddressLayer,
-    Exchanges, ExchangesLayer, Forwarded, ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer,
-    HeaderRewrite, HeaderRewriteLayer, Identify, InFlight, MakeRequestId, MethodsLayer,
-    RateLimitLayer, RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
+    AcceptEncoding, AcceptEncodingLayer, ApiKeyLayer, BodyLimit, BodyLimitLayer, CacheLayer,
+    ClientAddress, ClientAddressLayer, CompressionLayer, Exchanges, ExchangesLayer, Forwarded,
+    ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite, HeaderRewriteLayer, Identify,
+    InFlight, MakeRequestId, MethodsLayer, RateLimitLayer, RequestIdLayer, Rescue, RescueLayer,
+    StripIdentity, StripIdentityLayer,
 };
 use crate::observe::AccessLog;
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -37,7 +38,11 @@ pub type RouteStack = Optional<
 >;
 
 /// What is left of a route's layers once it is known what a request is.
-pub(super) type Upwards = BodyLimit<Forwarded<HeaderRewrite<Optional<CacheLayer, Terminus>>>>;
+pub(super) type Upwards = BodyLimit<
+    Forwarded<
+        HeaderRewrite<AcceptEncoding<Optional<CacheLayer, Optional<CompressionLayer, Terminus>>>>,
+    >,
+>;
 
 /// The service of a layer that a route may do without.
 pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
@@ -75,6 +80,7 @@ pub(super) fn route(
     all: &Settings,
     rate_limit: Option<&RateLimitLayer>,
     cache: Option<&CacheLayer>,
+    compression: Option<&CompressionLayer>,
     end: Terminus,
 ) -> RouteStack {
     let methods = settings.methods.as_ref().map(MethodsLayer::new);
@@ -100,9 +106,14 @@ pub(super) fn route(
         .layer(ForwardedLayer::new(&all.trust))
         // What the operator wants of the fields, both ways; it has the last word.
         .layer(HeaderRewriteLayer::new(&settings.headers))
+        // Of the codings that the client takes, those that the route has, said in one way:
+        // what is stored has few variants.
+        .layer(AcceptEncodingLayer::new(settings.compression.as_ref()))
         // What was stored answers, such as it came from the origin: it is looked for by
         // what the origin would see of the request.
         .option_layer(cache.cloned())
+        // What the origin sends as it is, compressed once for all to whom it is sent.
+        .option_layer(compression.cloned())
         .service(end)
 }
 

@@ -12,7 +12,7 @@ use super::router::{Entry, Router, Tables, Terminus};
 use super::{BuildError, Common};
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
-use crate::layers::{CacheLayer, RateLimitLayer};
+use crate::layers::{CacheLayer, CompressionLayer, ContentCoding, RateLimitLayer};
 use crate::observe::{AccessLog, LogOutput, Metrics, Opened};
 use crate::route::{Action, Conflict, Reply, Table};
 use crate::tls::TlsAcceptor;
@@ -371,7 +371,15 @@ impl Build<'_> {
         let end = self.terminus(route, upstreams)?;
         let rate_limit = self.rate_limit(route);
         let cache = self.cache(route);
-        let stack = compose::route(route, self.settings, rate_limit.as_ref(), cache.as_ref(), end);
+        let compression = self.compression(route)?;
+        let stack = compose::route(
+            route,
+            self.settings,
+            rate_limit.as_ref(),
+            cache.as_ref(),
+            compression.as_ref(),
+            end,
+        );
         let route = self.common.metrics.route(&route.name.as_str().into());
         Ok(Built { entry: Entry { route, stack }, rate_limit, cache })
     }
@@ -390,6 +398,16 @@ impl Build<'_> {
         let counts = self.common.metrics.cache(&route.name.as_str().into());
         let written = route.headers.request.set.iter().map(|(name, _)| name.clone());
         Some(layer.counting(counts).vouching(written))
+    }
+
+    fn compression(&self, route: &RouteSettings) -> Result<Option<CompressionLayer>, String> {
+        let Some(settings) = &route.compression else { return Ok(None) };
+        if !ContentCoding::AVAILABLE {
+            return Err("compression is not part of this build (feature `compression`)".to_owned());
+        }
+        let counts = self.common.metrics.compression(&route.name.as_str().into());
+        let written = route.headers.request.set.iter().map(|(name, _)| name.clone());
+        Ok(Some(CompressionLayer::new(settings).counting(counts).vouching(written)))
     }
 
     /// Counts go on where the rate is the same.

@@ -52,7 +52,8 @@ fn fleet(mut table: Table<'_>) -> CacheFleetSettings {
 
 pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {
     let default_ttl = table.read("default_ttl", duration);
-    let mut cache = CacheSettings { default_ttl, ..CacheSettings::default() };
+    let max_ttl = table.read("max_ttl", duration);
+    let mut cache = CacheSettings { default_ttl, max_ttl, ..CacheSettings::default() };
     table.set("max_object", &mut cache.max_object, size);
     let honour = &mut cache.honour_request_directives;
     table.set("honour_request_directives", honour, Value::boolean);

@@ -5,6 +5,7 @@
 
 mod admin;
 mod cache;
+mod compression;
 mod dns;
 mod listeners;
 mod plan;

@@ -23,7 +23,7 @@ use crate::route::{
     RedirectTo,
 };
 
-const ELSEWHERE: [(&str, &str); 15] = [
+const ELSEWHERE: [(&str, &str); 18] = [
     ("listener", "listeners"),
     ("entry_points", "listeners"),
     ("method", "methods"),
@@ -39,6 +39,9 @@ const ELSEWHERE: [(&str, &str); 15] = [
     ("header", "headers"),
     ("client_max_body_size", "max_request_body"),
     ("min_rate", "min_request_rate"),
+    ("compress", "compression"),
+    ("gzip", "compression"),
+    ("encode", "compression"),
 ];
 
 /// What routes may name.
@@ -119,6 +122,7 @@ fn route(
     route.rate_limit = table.table("rate_limit").and_then(rate_limit);
     route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
     route.cache = table.table("cache").map(super::cache::of_route);
+    route.compression = table.table("compression").map(super::compression::of_route);
     if let Some(grpc) = table.table("grpc") {
         route.grpc = grpc_of(grpc);
     }
@@ -206,7 +210,9 @@ fn action(table: &mut Table<'_>, known: &Known<'_>, prefix: Option<&str>) -> Opt
     let given: Vec<&str> =
         ["upstream", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
     if given.first().is_some_and(|action| *action != "upstream") {
-        for key in ["cache", "grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"] {
+        for key in
+            ["cache", "compression", "grpc", "host", "upgrades", "strip_prefix", "rewrite_prefix"]
+        {
             if table.has(key) {
                 let message = format!("`{key}` is for routes with an `upstream`");
                 table.complain(message, None);

@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, CacheFleetSettings, CacheSettings, GrpcSettings, HeaderChanges,
-    HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, CacheFleetSettings, CacheSettings, CompressionSettings, GrpcSettings,
+    HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings,
+    TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -154,6 +155,8 @@ pub struct RouteSettings {
     pub api_key: Option<ApiKeySettings>,
     /// What of its responses is stored; `None`: nothing.
     pub cache: Option<CacheSettings>,
+    /// How its responses are compressed; `None`: not at all.
+    pub compression: Option<CompressionSettings>,
     /// gRPC calls.
     pub grpc: GrpcSettings,
     /// Changes to fields. [`HeaderRewriteSettings::response`] starts from
@@ -243,6 +246,7 @@ impl RouteSettings {
             rate_limit: None,
             api_key: None,
             cache: None,
+            compression: None,
             grpc: GrpcSettings::default(),
             headers: HeaderRewriteSettings {
                 request: HeaderChanges::default(),
@@ -264,5 +268,7 @@ impl RouteSettings {
             && self.action == other.action
             && self.headers.request == other.headers.request
             && key(self) == key(other)
+            // Otherwise what is stored would go on in the old codings.
+            && self.compression == other.compression
     }
 }

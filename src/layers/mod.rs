@@ -18,7 +18,9 @@
 //! | [`BodyLimitLayer`] | bounds the request's body |
 //! | [`ForwardedLayer`] | tells the origin where the request came from |
 //! | [`HeaderRewriteLayer`] | changes fields both ways |
+//! | [`AcceptEncodingLayer`] | names the codings that the route offers, and no others |
 //! | [`CacheLayer`] | answers from what was stored |
+//! | [`CompressionLayer`] | compresses responses |
 //!
 //! A layer has one of three shapes. *Header-only*: it edits what passes, and
 //! its future is the inner one. *Short-circuit*: it answers or passes on, and
@@ -34,6 +36,7 @@ mod auth;
 mod body_limit;
 mod cache;
 mod client_address;
+mod compress;
 mod exchanges;
 mod forwarded;
 mod grpc;
@@ -51,12 +54,19 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
+#[cfg(fuzzing)]
+pub(crate) use cache::fuzz as cache_fuzz;
+use cache::list_members;
 pub use cache::{
     Cache, CacheEntry, CacheFigures, CacheFleetSettings, CacheFuture, CacheKeySettings, CacheLayer,
     CacheRouteFigures, CacheSettings, CacheShown, CacheVariant, Cached, Fleet, FleetFigures,
     FleetPosition, Purge, Purged, Told,
 };
 pub use client_address::{ClientAddress, ClientAddressLayer};
+pub use compress::{
+    AcceptEncoding, AcceptEncodingLayer, Compressed, CompressionFuture, CompressionLayer,
+    CompressionLevel, CompressionSettings, ContentCoding, MediaPattern,
+};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
 pub use grpc::{Grpc, GrpcFuture, GrpcLayer};

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::cache::Caches;
 use super::certificates::Certificates;
+use super::compression::Compressions;
 use super::dry_runs::DryRuns;
 use super::fleet::Shared;
 use super::memory::Memory;
@@ -106,6 +107,7 @@ pub(super) struct Families {
     memory: Memory,
     caches: Caches,
     shared: Shared,
+    compressions: Compressions,
     tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
@@ -131,6 +133,7 @@ impl Default for Families {
             memory: Memory::default(),
             caches: Caches::default(),
             shared: Shared::default(),
+            compressions: Compressions::default(),
             tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
@@ -168,6 +171,7 @@ impl Families {
         registry.register_collector(Box::new(self.memory.clone()));
         registry.register_collector(Box::new(self.caches.clone()));
         registry.register_collector(Box::new(self.shared.clone()));
+        registry.register_collector(Box::new(self.compressions.clone()));
         registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
@@ -203,6 +207,10 @@ impl Metrics {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.0.shared
+    }
+
+    pub(super) fn compressions(&self) -> &Compressions {
+        &self.0.compressions
     }
 
     pub(super) fn tasks(&self) -> &Tasks {

@@ -3,6 +3,7 @@
 mod access_log;
 mod cache;
 mod certificates;
+mod compression;
 mod dry_runs;
 mod fleet;
 #[cfg(fuzzing)]
@@ -21,6 +22,7 @@ mod workers;
 pub use access_log::{AccessLog, Opened};
 pub use cache::{CacheCounts, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
+pub use compression::{CompressionCounts, CompressionOutcome};
 pub use dry_runs::DryRunCount;
 pub use fleet::{Connected, FleetCounts, FleetLevel};
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};

@@ -4,8 +4,8 @@ use super::keys::{Hidden, Keys};
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
-    ApiKeySettings, CacheKeySettings, CacheSettings, GrpcSettings, HeaderChanges,
-    HeaderRewriteSettings, RateLimitSettings,
+    ApiKeySettings, CacheKeySettings, CacheSettings, CompressionSettings, GrpcSettings,
+    HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, Match, OriginHost, PathPattern, Redirect, RedirectTo,
@@ -21,6 +21,7 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         rate_limit,
         api_key,
         cache,
+        compression,
         grpc,
         headers: HeaderRewriteSettings { request, response },
         max_request_body,
@@ -52,6 +53,9 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
     }
     if let Some(cache) = cache {
         keys.table("cache", cache_keys(cache));
+    }
+    if let Some(compression) = compression {
+        keys.table("compression", compression_keys(compression));
     }
     keys.table("headers.request", header_keys(request));
     keys.table("headers.response", header_keys(response));
@@ -144,6 +148,7 @@ fn api_key_keys(settings: &ApiKeySettings) -> Keys {
 fn cache_keys(settings: &CacheSettings) -> Keys {
     let CacheSettings {
         default_ttl,
+        max_ttl,
         max_object,
         honour_request_directives,
         store_set_cookie,
@@ -154,6 +159,7 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
     } = settings;
     let mut keys = Keys::default();
     keys.one("default_ttl", or_none(*default_ttl, duration));
+    keys.one("max_ttl", or_none(*max_ttl, duration));
     keys.one("max_object", size(*max_object));
     keys.one("honour_request_directives", honour_request_directives);
     keys.one("store_set_cookie", store_set_cookie);
@@ -162,6 +168,17 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
     keys.one("collapse_wait", duration(*collapse_wait));
     keys.list("key.ignore_query", ignore_query);
     keys.list("key.headers", headers);
+    keys
+}
+
+fn compression_keys(settings: &CompressionSettings) -> Keys {
+    let CompressionSettings { codings, types, min_length, level, with_credentials } = settings;
+    let mut keys = Keys::default();
+    keys.list("codings", codings);
+    keys.list("types", types);
+    keys.one("min_length", size(*min_length));
+    keys.one("level", level.as_str());
+    keys.one("with_credentials", with_credentials);
     keys
 }
 

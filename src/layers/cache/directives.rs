@@ -161,7 +161,7 @@ pub(super) fn seconds(text: &[u8]) -> Option<Duration> {
 }
 
 /// The members of a list, which commas within quotes do not end.
-pub(super) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::layers) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
         let whole = rest?;

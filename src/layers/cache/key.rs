@@ -2,6 +2,7 @@
 //! that select among its variants (RFC 9111 §2 and §4.1).
 
 use std::borrow::{Borrow, Cow};
+use std::fmt::Write as _;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Uri};

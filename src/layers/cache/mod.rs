@@ -6,6 +6,7 @@
 //! | `policy` | what may be stored, for how long it is fresh, how it is validated |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
+//! | `disk` | a store on disk, which knows of bytes alone |
 //! | `content` | a body that several read while it comes |
 //! | `flight` | who asks, and who waits |
 //! | `fetch` | asks the origin, and stores |
@@ -24,10 +25,14 @@
 mod answer;
 mod content;
 mod directives;
+#[allow(dead_code, reason = "what is behind memory does not ask it yet")]
+mod disk;
 mod fetch;
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "nobody tells or hears"))]
 mod fleet;
 mod flight;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod operate;
 mod plan;
@@ -47,6 +52,7 @@ use parking_lot::RwLock;
 use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheLevel};
+pub(in crate::layers) use directives::members as list_members;
 pub use fleet::{CacheFleetSettings, Fleet, FleetFigures, FleetPosition, Told};
 pub use operate::{
     CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge, Purged,

@@ -142,6 +142,7 @@ mod tests {
             never_stale: false,
             while_revalidate: Duration::ZERO,
             if_error: Duration::ZERO,
+            immutable: false,
             condemned: false,
         }
     }

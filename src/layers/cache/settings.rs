@@ -10,6 +10,9 @@ pub struct CacheSettings {
     /// How long a response is fresh that says nothing of it. Default `None`: a tenth of
     /// the time since its `Last-Modified`, up to a day, and nothing without one.
     pub default_ttl: Option<Duration>,
+    /// The longest that a response is fresh here since it came, whatever it says. What
+    /// clients are told is not changed by it. Default none.
+    pub max_ttl: Option<Duration>,
     /// The longest body that is stored, in bytes. Default 8 MiB.
     pub max_object: u64,
     /// Whether a request's `Cache-Control` is honoured: anybody can then have the
@@ -44,6 +47,7 @@ impl Default for CacheSettings {
     fn default() -> Self {
         Self {
             default_ttl: None,
+            max_ttl: None,
             max_object: 8 << 20,
             honour_request_directives: false,
             store_set_cookie: false,

@@ -33,8 +33,9 @@ const REMEMBERED: Duration = Duration::from_secs(120);
 /// What a resource, and each variant, takes beside its fields and its body.
 const OVERHEAD: usize = 256;
 
-/// What has been invalidated is counted apart for so many parts of all keys.
-const EPOCHS: usize = 256;
+/// What has been invalidated is counted apart for so many parts of all keys: a change
+/// keeps what is on its way for others of its part from being stored.
+const EPOCHS: usize = 1 << 14;
 
 /// A response without its body.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use super::{get, origin, said};
 use crate::support::client::{Answer, ask};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
-use crate::support::within;
+use crate::support::{eventually, within};
 
 /// Machines with a public listener, which sends each URL to the one that owns it, and an
 /// inner one with the cache before the origin. `edge` is for the public route.
@@ -154,6 +154,32 @@ async fn a_second_cache_at_the_edge_goes_on_counting_the_age() {
             let ttl: u64 = edge.rsplit_once("ttl=").unwrap().1.parse().unwrap();
             assert!(ttl <= 50, "{said}");
         }
+        assert_eq!(origin.requests().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_at_the_edge_is_kept_for_no_longer_than_it_may_be() {
+    within(async {
+        let origin = origin(|_, _| {
+            let lines = "Cache-Control: max-age=60\r\nAge: 10\r\nETag: \"v1\"\r\n";
+            super::ok(lines, "hot")
+        })
+        .await;
+        let machines = fleet(&origin, 2, "[route.cache]\nmax_ttl = \"2s\"");
+        let ttl = |answer: &Answer| -> i64 {
+            said(answer).rsplit_once("ttl=").unwrap().1.split(';').next().unwrap().parse().unwrap()
+        };
+        get(&machines[0], "/hot", "").await;
+        let answer = get(&machines[0], "/hot", "").await;
+        assert!((0..=2).contains(&ttl(&answer)), "{}", said(&answer));
+        assert_eq!(answer.field("cache-control"), Some("max-age=60"));
+        // Then the owner is asked, and says that it still holds.
+        eventually("the copy is too old", async || {
+            said(&get(&machines[0], "/hot", "").await).contains("fwd=stale; fwd-status=304")
+        })
+        .await;
         assert_eq!(origin.requests().len(), 1);
     })
     .await;

@@ -137,17 +137,26 @@ impl Reader<'_> {
         let last = self.end(connection, "XREVRANGE", ["+", "-"]).await?;
         let (first, last) = first.zip(last).unzip();
         let covered = self.known.is_some_and(|known| {
-            first.is_some_and(|first| first <= known) && last.is_some_and(|last| known <= last)
+            first.is_some_and(|first| first.before() <= known)
+                && last.is_some_and(|last| known <= last)
         });
         if covered {
             return Ok(());
         }
-        let last = match last {
-            Some(last) => last,
+        // Who has stored nothing yet has nothing that was purged before.
+        let is_new = self.known.is_none() && self.position.is_none();
+        let begin = match (first, last) {
+            (Some(first), Some(last)) => {
+                if is_new {
+                    last
+                } else {
+                    first.before()
+                }
+            }
             // There has to be something that tells this stream from one that was lost.
-            None => id(self.ask(connection, &self.fleet.append(None, false)).await?)?,
+            _ => id(self.ask(connection, &self.fleet.append(None, false)).await?)?,
         };
-        self.begin_at(last).await;
+        self.begin_at(begin).await;
         Ok(())
     }
 
@@ -182,8 +191,8 @@ impl Reader<'_> {
 
     /// Reads on behind this entry. What was told before it was not heard, and may be about
     /// anything.
-    async fn begin_at(&mut self, last: Id) {
-        let before = self.known.replace(last);
+    async fn begin_at(&mut self, begin: Id) {
+        let before = self.known.replace(begin);
         let cache = self.cache.clone();
         let purge = move || cache.purge(&Purge::All, true);
         let count = tokio::task::spawn_blocking(purge).await.unwrap_or_default();

@@ -44,6 +44,17 @@ impl Id {
     }
 }
 
+impl Id {
+    /// The last one before it that there can be.
+    pub(super) fn before(self) -> Self {
+        match self {
+            Self(0, 0) => self,
+            Self(time, 0) => Self(time - 1, u64::MAX),
+            Self(time, number) => Self(time, number - 1),
+        }
+    }
+}
+
 impl std::fmt::Display for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.0, self.1)
@@ -194,6 +205,8 @@ mod tests {
         assert!(id("9-1") < id("10-0"));
         assert!(id("10-9") < id("10-10"));
         assert_eq!(id("10-9").unwrap().to_string(), "10-9");
+        assert_eq!(id("10-9").unwrap().before(), id("10-8").unwrap());
+        assert!(id("10-0").unwrap().before() > id("9-99").unwrap());
         for wrong in ["", "-", "1", "1-", "+1-2", "1-2-3", "99999999999999999999-0"] {
             assert_eq!(id(wrong), None, "{wrong}");
         }

@@ -16,7 +16,7 @@ const DAYS: [&[u8]; 7] =
 /// A date in one of the three forms of RFC 9110 §5.6.7, in whatever case (RFC 9111 §4.2);
 /// `None` if it is none, or in another zone than GMT. Which day of the week it is said to
 /// be does not matter.
-pub(super) fn parse(text: &[u8]) -> Option<SystemTime> {
+pub(in crate::layers::cache) fn parse(text: &[u8]) -> Option<SystemTime> {
     let this_year = || Offset::UTC.to_datetime(Timestamp::now()).year();
     parse_in(&text.to_ascii_lowercase(), this_year)
 }

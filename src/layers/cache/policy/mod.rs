@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use super::CacheSettings;
 use super::directives::{Control, Directives, seconds};
+#[cfg(fuzzing)]
+pub(super) use date::parse as parse_date;
 pub(super) use range::{Part, range};
 
 /// The longest that is guessed (RFC 9111 §4.2.2 leaves it to us).
@@ -212,10 +214,13 @@ impl Freshness {
     ) -> Self {
         let (received, now) = (Instant::now(), SystemTime::now());
         let said = &control.directives;
+        let initial_age = s4_2_3_initial_age(headers, now, delay);
+        // The operator's limit counts from now, and a lifetime from when it was made.
+        let most = settings.max_ttl.map_or(Duration::MAX, |most| most.saturating_add(initial_age));
         Self {
             received,
-            initial_age: s4_2_3_initial_age(headers, now, delay),
-            lifetime: s4_2_1_lifetime(status, headers, control, now, settings),
+            initial_age,
+            lifetime: s4_2_1_lifetime(status, headers, control, now, settings).min(most),
             no_cache: said.no_cache.is_whole(),
             // §5.2.2.10: `s-maxage` is `proxy-revalidate` as well.
             never_stale: said.must_revalidate || said.proxy_revalidate || said.s_maxage.is_some(),
