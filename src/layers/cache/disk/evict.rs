@@ -1,6 +1,6 @@
 //! What has to go: the oldest segment as a whole. What has been asked for since it was
-//! written is written again, up to a share of a segment: with each new segment at most half of
-//! it.
+//! written is written again, up to a share of a segment: with each new segment at most a
+//! quarter of it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,7 +12,7 @@ use super::Segments;
 use super::format::{Commit, HEADER, SMALL};
 use super::index::Known;
 use super::purges::Verdict;
-use super::segment::Segment;
+use super::segment::{From, Segment};
 use super::writer::{Active, Writer};
 
 impl Writer {
@@ -103,7 +103,7 @@ impl Writer {
         }
         // What was purged after this is purged after it is written again.
         let stamp = self.shared.purges.count();
-        let span = segments.get(&spot.place.segment).ok_or_else(gone)?.span(spot)?;
+        let span = segments.get(&spot.place.segment).ok_or_else(gone)?.span(spot, From::Disk)?;
         let held = span.body.as_ref().map_or(0, |body| body.len() as u64);
         let takes = span.commit.length() + u64::from(spot.length) - held;
         let verdict = self.shared.purges.judge(known.hash, &span.commit);

@@ -151,6 +151,12 @@ impl Index {
         going
     }
 
+    /// Bytes of memory that it takes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().allocation_size()).sum()
+    }
+
     /// Forgets whatever lies in a segment that is not meant.
     pub(super) fn retain(&self, meant: impl Fn(u32) -> bool) {
         for shard in &self.shards {

@@ -9,10 +9,10 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::format::Extent;
+use super::format::{Extent, Span};
 use super::index::Known;
 use super::purges::Verdict;
-use super::segment::Segment;
+use super::segment::{From, Segment};
 use super::{Found, Shared};
 
 /// A stored body. Cheap to clone. It can be read for as long as it is there, whatever
@@ -41,23 +41,36 @@ struct Part {
     segment: Option<Arc<Segment>>,
 }
 
-/// Everything that is stored under a key, oldest first.
-pub(super) fn find(shared: &Arc<Shared>, key: &str) -> Vec<Found> {
+/// Variants that are looked at without another thread.
+const FEW: usize = 4;
+
+/// Everything that is stored under a key, oldest first. None where it has to come from
+/// further than it may.
+pub(super) fn find(shared: &Arc<Shared>, key: &str, from: From) -> Option<Vec<Found>> {
     let stamp = shared.purges.count();
     let asked = shared.index.ask(shared.hash(key));
-    asked.into_iter().filter_map(|known| found(shared, key, known, stamp)).collect()
+    if from == From::Memory && asked.len() > FEW {
+        return None;
+    }
+    let mut all = Vec::with_capacity(asked.len());
+    for known in asked {
+        // Loaded after the index has been: else it might not have a new segment.
+        let segments = shared.segments.load();
+        // It may have been evicted meanwhile.
+        let Some(segment) = segments.get(&known.spot.place.segment) else { continue };
+        match segment.span(&known.spot, from) {
+            Ok(span) if span.commit.variant == known.variant => {
+                all.extend(found(shared, key, known, stamp, span));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            _ => shared.lost(&known),
+        }
+    }
+    Some(all)
 }
 
-fn found(shared: &Arc<Shared>, key: &str, known: Known, stamp: u64) -> Option<Found> {
-    // Loaded after the index has been: else it might not have a new segment.
+fn found(shared: &Arc<Shared>, key: &str, known: Known, stamp: u64, span: Span) -> Option<Found> {
     let segments = shared.segments.load();
-    // It may have been evicted meanwhile.
-    let segment = segments.get(&known.spot.place.segment)?;
-    let span = segment.span(&known.spot);
-    let Some(span) = span.ok().filter(|span| span.commit.variant == known.variant) else {
-        shared.lost(&known);
-        return None;
-    };
     let commit = span.commit;
     // Another key with the same hash.
     (*commit.key == *key).then_some(())?;
@@ -137,6 +150,9 @@ impl OnDisk {
         if let Some(held) = &self.0.held {
             return Ok(held.clone());
         }
+        if self.0.parts.is_empty() {
+            return Ok(Bytes::new());
+        }
         let body = self.0.clone();
         let read = spawn_blocking(move || {
             if body.parts.len() == 1 {
@@ -164,6 +180,11 @@ struct Pieces {
 impl Pieces {
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         let start = self.body.parts.get(self.at)?.start;
+        if let Some(held) = &self.body.held {
+            self.at = usize::MAX;
+            let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(held.len());
+            return Some(Ok(held.slice(within(self.range.start)..within(self.range.end))));
+        }
         (start < self.range.end).then_some(())?;
         let reading = self.ahead.take().unwrap_or_else(|| self.begin(self.at));
         let read = reading.await.map_err(io::Error::other).flatten();

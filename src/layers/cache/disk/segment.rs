@@ -1,13 +1,14 @@
 //! A segment: a file that is only appended to.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
+use rustix::io::ReadWriteFlags;
 
 use super::folder::{self, Name};
 use super::format::{Extent, HEADER, Header, Kind, Place, SMALL, Span, sum, verified};
@@ -20,6 +21,17 @@ const MAGIC: &[u8; 16] = b"tollgate segment";
 
 /// How much is read at once where a segment is read through.
 const WINDOW: u64 = 1024 * 1024;
+
+/// The most that is read without another thread.
+const AT_HAND: usize = 2 * SMALL;
+
+/// Where bytes may have to come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum From {
+    /// From the kernel's memory only; else it is an error of the kind `WouldBlock`.
+    Memory,
+    Disk,
+}
 
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -151,9 +163,28 @@ impl Segment {
         Ok(bytes.into())
     }
 
+    /// The same if the kernel has it in memory, and if it is short enough for whoever has
+    /// other things to do.
+    fn bytes_at_hand(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let later = || io::Error::from(io::ErrorKind::WouldBlock);
+        if length > AT_HAND || offset.checked_add(length as u64).is_none_or(|end| end > self.size())
+        {
+            return Err(later());
+        }
+        let mut bytes = vec![0; length];
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let read = rustix::io::preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT);
+        // Not every file system can say so.
+        if read.is_ok_and(|read| read == length) { Ok(bytes.into()) } else { Err(later()) }
+    }
+
     /// A response, as far as it is read at once.
-    pub(super) fn span(&self, spot: &Spot) -> io::Result<Span> {
-        let bytes = self.bytes(spot.place.offset.into(), spot.length as usize)?;
+    pub(super) fn span(&self, spot: &Spot, from: From) -> io::Result<Span> {
+        let (offset, length) = (spot.place.offset.into(), spot.length as usize);
+        let bytes = match from {
+            From::Memory => self.bytes_at_hand(offset, length)?,
+            From::Disk => self.bytes(offset, length)?,
+        };
         Span::decode(&bytes, spot.place).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 

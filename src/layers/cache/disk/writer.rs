@@ -19,7 +19,7 @@ use super::folder::Folder;
 use super::format::{self, Commit, Extent, HEADER, Place, SMALL};
 use super::index::{Known, Spot};
 use super::purges::Verdict;
-use super::segment::{START, Segment};
+use super::segment::{From, START, Segment};
 use super::writing::{Begun, Progress, Queued};
 
 /// So many bytes are written at once.
@@ -355,7 +355,7 @@ impl Writer {
         let Some(now) = self.shared.index.get(known.hash, known.variant) else { return Ok(()) };
         let segment = self.shared.segments.load().get(&now.spot.place.segment).cloned();
         let Some(segment) = segment else { return Ok(()) };
-        let span = segment.span(&now.spot)?;
+        let span = segment.span(&now.spot, From::Disk)?;
         if span.commit.extents == commit.extents { self.add(commit, false, true) } else { Ok(()) }
     }
 

@@ -7,12 +7,6 @@ use tokio::time::Instant;
 
 use super::*;
 
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
-
 fn rate(count: u64, bytes: u64, took: Duration) -> String {
     let seconds = took.as_secs_f64();
     let mib = bytes as f64 / seconds / MIB as f64;
@@ -86,12 +80,12 @@ async fn how_long_opening_takes_and_what_a_response_takes_of_memory() {
     fill(&disk, 0..COUNT, &content(1, 1024)).await;
     disk.close().await;
     drop(disk);
-    let before = resident();
     let begun = Instant::now();
     let disk = open(folder.path(), 4096 * MIB);
     let took = begun.elapsed();
     assert_eq!(disk.figures().objects, COUNT);
-    println!("opened in {took:?}, {} bytes each", (resident() - before) / COUNT);
+    let each = disk.shared.index.memory() as f64 / COUNT as f64;
+    println!("opened in {took:?}, {each:.1} bytes of memory each");
     println!("{} bytes on disk each", disk.figures().bytes / COUNT);
     disk.close().await;
     drop(disk);
@@ -122,7 +116,21 @@ fn popular(draw: u64, among: f64) -> u64 {
 #[tokio::test]
 #[ignore = "measures"]
 async fn how_much_is_written_again() {
-    let (_folder, disk) = fresh(256 * MIB);
+    for share in [0, 4, 8, 12] {
+        rewriting(share).await;
+    }
+}
+
+/// With so many sixteenths of each segment for what is written again.
+async fn rewriting(share: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let (owned, usable) = folder::Folder::take(folder.path()).unwrap();
+    let mut layout = Layout::of(256 * MIB);
+    layout.rescued = layout.segment * share / 16;
+    let (shared, active) = recover::recover(&owned, usable, layout).unwrap();
+    let shared = Arc::new(shared);
+    let jobs = writer::start(shared.clone(), owned, active).unwrap();
+    let disk = Disk { shared, jobs };
     let length = |number: u64| [500, 2000, 8000, 30_000, 60_000][number as usize % 5];
     // Four times as much as there is room for.
     let among = (4 * 256 * MIB / 20_100) as f64;
@@ -147,7 +155,7 @@ async fn how_much_is_written_again() {
     disk.settled().await;
     let amplification = (begin(&disk) - written) as f64 / stored as f64;
     println!(
-        "{:.3} hits, {amplification:.2} bytes written for each stored",
+        "{share}/16: {:.3} hits, {amplification:.2} bytes written for each stored",
         hits as f64 / (draws / 2) as f64
     );
 }

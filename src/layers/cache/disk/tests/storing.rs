@@ -73,6 +73,18 @@ async fn a_variant_is_replaced_and_others_stay_and_the_newest_is_last() {
 }
 
 #[tokio::test]
+async fn many_variants_are_found_though_they_are_not_read_at_once() {
+    let (_folder, disk) = fresh(64 * MIB);
+    for number in 0..10 {
+        disk.put("k\n", number, meta(number), content(number, 1000));
+    }
+    disk.settled().await;
+    let expected: Vec<_> = (0..10).map(|number| (meta(number), content(number, 1000))).collect();
+    assert!(reading::find(&disk.shared, "k\n", segment::From::Memory).is_none());
+    assert!(disk.all("k\n").await == expected);
+}
+
+#[tokio::test]
 async fn renewing_changes_meta_and_writes_no_body() {
     let (folder, mut disk) = fresh(64 * MIB);
     for (number, length) in [(1, 20_000), (2, 1_000_000)] {
