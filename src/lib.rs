@@ -75,6 +75,7 @@ pub mod observe;
 pub mod pace;
 pub mod pem;
 pub mod proxy_protocol;
+pub mod redis;
 pub mod respond;
 pub mod route;
 pub mod seat;

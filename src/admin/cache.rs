@@ -1,16 +1,16 @@
 //! `/api/cache`: what is stored of responses.
 
 use axum::extract::{Request, State};
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::Value;
 
 use super::AdminState;
 use super::api::{answer, json, operator, read};
 use super::input::{Asker, needed, wrong};
-use crate::layers::Purge;
+use crate::layers::{Cache, Purge, Purged, Told};
 use crate::respond::Answer;
 
 /// What is to be forgotten: one of the first four.
@@ -40,7 +40,7 @@ pub(super) async fn tell(State(state): State<AdminState>, request: Request) -> R
     };
     let cache = operator(&state).and_then(|operator| operator.cache());
     let told = match (cache, asked) {
-        (Ok(cache), None) => Ok(json(cache.figures())),
+        (Ok(cache), None) => Ok(figures(&cache)),
         (Ok(cache), Some(url)) => Ok(json(cache.show(&url).await)),
         (Err(refused), _) => Err(refused),
     };
@@ -64,15 +64,50 @@ pub(super) async fn purge(State(state): State<AdminState>, request: Request) -> 
     let how = if soft { "soft purge" } else { "purge" };
     let text = format!("cache: {how} of {what:?}");
     let done = match operator(&state).and_then(|operator| operator.cache()) {
-        Ok(cache) => {
-            let count = cache.purge_aside(what, soft).await;
-            let fate = if soft { "validated before they are used again" } else { "forgotten" };
-            let message = format!("Stored responses that are {fate}: {count}.");
-            Ok(json!({ "purged": count, "soft": soft, "message": message }))
-        }
+        Ok(cache) => Ok(cache.purge_everywhere(what, soft).await),
         Err(refused) => Err(refused),
     };
-    answer(asker, &text, done)
+    let unheard = |done: &Purged| matches!(done.others, Some(Told::Queued(_) | Told::NotSent(_)));
+    let accepted = done.as_ref().is_ok_and(unheard);
+    let done = done.map(|done| purged(&done, soft));
+    let mut answer = answer(asker, &text, done);
+    if accepted {
+        // It is done here, and not yet, or not, elsewhere (RFC 9110 §15.3.3).
+        *answer.status_mut() = StatusCode::ACCEPTED;
+    }
+    answer
+}
+
+/// How full it is, and how it stands with the fleet.
+fn figures(cache: &Cache) -> Value {
+    let mut told = json(cache.figures());
+    if let (Value::Object(told), Some(fleet)) = (&mut told, cache.fleet()) {
+        told.insert("fleet".to_owned(), json(fleet.figures()));
+    }
+    told
+}
+
+fn purged(done: &Purged, soft: bool) -> Value {
+    let fate = if soft { "validated before they are used again" } else { "forgotten" };
+    let mut message = format!("Stored responses that are {fate}: {}.", done.purged);
+    match &done.others {
+        None => {}
+        Some(Told::Sent(_)) => message.push_str(" The other instances have been told."),
+        Some(Told::Queued(why)) => {
+            let text = " THE OTHER INSTANCES HAVE NOT HEARD OF IT YET, and will when Redis can be \
+                        reached";
+            message.push_str(&format!("{text}: {why}."));
+        }
+        Some(Told::NotSent(why)) => {
+            message.push_str(&format!(" THE OTHER INSTANCES DO NOT HEAR OF IT: {why}."));
+        }
+    }
+    let mut told = json(done);
+    if let Value::Object(told) = &mut told {
+        told.insert("soft".to_owned(), soft.into());
+        told.insert("message".to_owned(), message.into());
+    }
+    told
 }
 
 fn meant(body: PurgeBody) -> Result<(Purge, bool), Answer> {

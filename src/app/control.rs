@@ -136,7 +136,7 @@ impl Control {
     ) -> (Self, Told) {
         let upstreams: Vec<_> = first.upstreams.values().cloned().collect();
         // Each worker has warmed connections of its own.
-        let keepers = Keepers::new(upstreams.iter().cloned(), false);
+        let keepers = Keepers::new(upstreams.iter().cloned(), false).beside(common.beside());
         let (upstreams, to_workers) = watch::channel(upstreams);
         let (files, to_follower) = mpsc::unbounded_channel();
         // Certificates are followed also where nothing else comes from a file.

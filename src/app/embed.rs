@@ -53,7 +53,7 @@ struct Inner {
 impl ProxyService {
     pub(super) fn new(first: Generation, common: Common) -> Self {
         let live = Live::new(first.gateway.clone());
-        let keepers = Keepers::new(first.upstreams.values().cloned(), true);
+        let keepers = Keepers::new(first.upstreams.values().cloned(), true).beside(common.beside());
         keepers.start();
         let inner = Inner { keepers, common, in_force: Mutex::new(first) };
         Self { live, inner: Arc::new(inner) }

@@ -1,5 +1,7 @@
 //! The background work of the upstreams in force.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,12 +16,26 @@ use crate::upstream::Upstream;
 pub(super) struct Keepers {
     /// Whether connections are made ahead.
     warm: bool,
+    /// What goes on whichever upstreams there are, until it has been started.
+    beside: Mutex<Vec<Beside>>,
+    lasting: Mutex<Vec<AbortOnDropHandle<()>>>,
     kept: Mutex<Vec<Kept>>,
     /// Whether all the work has been started.
     started: AtomicBool,
     /// Where it was started. Whoever replaces upstreams of a proxy that listens may do
     /// so in a runtime that ends.
     runtime: OnceLock<Handle>,
+}
+
+/// What goes on for as long as a proxy is there.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct Beside(Task);
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Beside")
+    }
 }
 
 #[derive(Debug)]
@@ -33,7 +49,14 @@ impl Keepers {
     pub(super) fn new(upstreams: impl IntoIterator<Item = Arc<Upstream>>, warm: bool) -> Self {
         let kept = upstreams.into_iter().map(|upstream| Kept { upstream, task: None });
         let (kept, started) = (Mutex::new(kept.collect()), AtomicBool::new(false));
-        Self { warm, kept, started, runtime: OnceLock::new() }
+        let (beside, lasting) = (Mutex::default(), Mutex::default());
+        Self { warm, beside, lasting, kept, started, runtime: OnceLock::new() }
+    }
+
+    /// Has this go on as well, whichever upstreams there are.
+    pub(super) fn beside(self, tasks: impl IntoIterator<Item = Task>) -> Self {
+        self.beside.lock().extend(tasks.into_iter().map(Beside));
+        self
     }
 
     /// Starts the work that has not started, if there is a runtime to run it.
@@ -46,6 +69,9 @@ impl Keepers {
     }
 
     fn start_on(&self, runtime: &Handle) {
+        for Beside(task) in std::mem::take(&mut *self.beside.lock()) {
+            self.lasting.lock().push(AbortOnDropHandle::new(runtime.spawn(task)));
+        }
         let mut kept = self.kept.lock();
         for Kept { upstream, task } in &mut *kept {
             if task.is_none() {

@@ -15,6 +15,7 @@ mod control;
 pub mod demo;
 mod disk;
 mod embed;
+mod fleet;
 mod follow;
 mod generation;
 mod keepers;
@@ -87,6 +88,8 @@ struct Common {
     budget: Budget,
     /// What is stored of responses.
     cache: Cache,
+    #[cfg(feature = "redis")]
+    redis: Option<crate::redis::Redis>,
     in_flight: InFlightLayer,
     tickets: Tickets,
     drain: drain::Watcher,
@@ -165,7 +168,21 @@ impl Proxy {
         let drain = trigger.watcher();
         let cache = Cache::new(settings.cache.memory);
         metrics.watch_cache(Arc::new(cache.clone()));
-        let common = Common { metrics, budget, cache, in_flight, tickets, drain, log: None };
+        #[cfg(feature = "redis")]
+        let redis = fleet::redis(&settings, &cache, &metrics)?;
+        #[cfg(not(feature = "redis"))]
+        fleet::none(&settings)?;
+        let common = Common {
+            metrics,
+            budget,
+            cache,
+            #[cfg(feature = "redis")]
+            redis,
+            in_flight,
+            tickets,
+            drain,
+            log: None,
+        };
         let first = Generation::build(settings, &common, None)?;
         Ok(Self { first, common, trigger, source: None })
     }

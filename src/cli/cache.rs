@@ -85,10 +85,11 @@ pub(super) fn run(command: CacheCommand) -> Result<(), Failure> {
 }
 
 fn figures(told: &Value) -> String {
+    let fleet = if told["fleet"].is_object() { fleet(&told["fleet"]) } else { String::new() };
     let number = |name: &str| told[name].as_u64().unwrap_or_default();
     let mut text = format!(
         "{} of {} bytes, {} URLs, {} had to make room; {} requests under way that others may \
-         share",
+         share{fleet}",
         number("stored_bytes"),
         number("memory_bytes"),
         number("objects"),
@@ -110,4 +111,24 @@ fn figures(told: &Value) -> String {
         );
     }
     text
+}
+
+/// How it stands with the others, in a line of its own.
+fn fleet(told: &Value) -> String {
+    let text = |name: &str| told[name].as_str().unwrap_or("none").to_owned();
+    let state = if told["connected"] == true {
+        "connected".to_owned()
+    } else {
+        let seconds = told["lag_seconds"].as_f64().unwrap_or_default();
+        format!("NOT CONNECTED for {seconds:.0} s ({})", text("trouble"))
+    };
+    format!(
+        "\nfleet: {state}; stream {}, last entry {}; purges: {} sent, {} waiting to be sent, {} of \
+         others carried out",
+        text("stream"),
+        text("last_id"),
+        told["sent"],
+        told["waiting"],
+        told["received"],
+    )
 }

@@ -5,10 +5,15 @@ use std::path::Path;
 use super::CacheStoreSettings;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{duration, header_name, pause, size};
-use crate::layers::{CacheDiskSettings, CacheSettings};
+use crate::layers::{CacheDiskSettings, CacheFleetSettings, CacheSettings};
 
 /// With less not even one object of some length has room.
 const LEAST_MEMORY: u64 = 1 << 20;
+
+/// With less a stream keeps hardly anything for those who were away for a moment.
+const LEAST_LENGTH: u64 = 100;
+
+const LONGEST_STREAM: usize = 256;
 
 pub(super) fn store(root: &mut Table<'_>, base: &Path) -> CacheStoreSettings {
     let mut cache = CacheStoreSettings::default();
@@ -18,6 +23,7 @@ pub(super) fn store(root: &mut Table<'_>, base: &Path) -> CacheStoreSettings {
         _ => Err(Misfit::new("expected a size of at least 1MiB")
             .hint("a route without `[route.cache]` stores nothing")),
     });
+    cache.fleet = table.table("fleet").map(fleet);
     cache.disk = table.table("disk").and_then(|table| disk(table, base));
     table.finish(&[
         ("size", "memory"),
@@ -50,6 +56,30 @@ fn disk(mut table: Table<'_>, base: &Path) -> Option<CacheDiskSettings> {
         ("capacity", "size"),
     ]);
     Some(CacheDiskSettings { path: path?, size: size? })
+}
+
+fn fleet(mut table: Table<'_>) -> CacheFleetSettings {
+    let mut fleet = CacheFleetSettings::default();
+    table.set("stream", &mut fleet.stream, |v| {
+        let name = v.string("the key of a stream, such as \"tollgate:purges\"")?;
+        let sound = (1..=LONGEST_STREAM).contains(&name.len()) && !name.contains(char::is_control);
+        let wrong = || {
+            Misfit::new(format!("expected the key of a stream, of up to {LONGEST_STREAM} bytes"))
+        };
+        if sound { Ok(name.to_owned()) } else { Err(wrong()) }
+    });
+    table.set("max_length", &mut fleet.max_length, |v| {
+        let number = v.integer("a number", LEAST_LENGTH, u64::from(u32::MAX))?;
+        u32::try_from(number).map_err(|_| Misfit::new("the number is too large"))
+    });
+    table.set("unsafe_methods", &mut fleet.unsafe_methods, Value::boolean);
+    table.finish(&[
+        ("key", "stream"),
+        ("channel", "stream"),
+        ("maxlen", "max_length"),
+        ("url", "[redis] url"),
+    ]);
+    fleet
 }
 
 pub(super) fn of_route(mut table: Table<'_>) -> CacheSettings {

@@ -12,6 +12,7 @@ mod listeners;
 mod plan;
 mod problem;
 mod reader;
+mod redis;
 mod routes;
 mod server;
 mod settings;
@@ -80,6 +81,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let admin = admin::read(&mut root, base);
     let dns = dns::read(&mut root);
     let cache = cache::store(&mut root, base);
+    let redis = redis::read(&mut root, base, cache.fleet.is_some());
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
@@ -91,6 +93,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         ("routes", "[[route]]"),
         ("logging", "[log]"),
         ("resolver", "[dns]"),
+        ("valkey", "[redis]"),
     ]);
     let sources = Vec::new();
     Settings {
@@ -100,6 +103,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         server,
         dns,
         cache,
+        redis,
         trust,
         access_log,
         log,
@@ -115,9 +119,10 @@ fn says_where(text: &str) -> bool {
 }
 
 /// Keeps what may be a secret out of the report on a text that is no TOML, and so has
-/// no values yet: whatever is quoted behind `key =` or `token =`.
+/// no values yet: whatever is quoted behind `key =` and the like. A URL may have a password
+/// in it, though it should not.
 fn conceal_secrets(text: &str, problems: &Problems<'_>) {
-    let named = ["key", "token"]
+    let named = ["key", "token", "password", "url"]
         .into_iter()
         .flat_map(|word| text.match_indices(word).map(|(at, word)| at + word.len()));
     for behind in named {

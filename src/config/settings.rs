@@ -8,12 +8,13 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, CacheDiskSettings, CacheSettings, CompressionSettings, GrpcSettings,
-    HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings,
-    TrustSettings,
+    ApiKeySettings, CacheDiskSettings, CacheFleetSettings, CacheSettings, CompressionSettings,
+    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
+    RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
+use crate::redis::RedisSettings;
 use crate::route::{Action, Match};
 use crate::upstream::{DnsSettings, UpstreamSettings};
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// What may be stored of responses, all routes together.
     pub cache: CacheStoreSettings,
+    /// The Redis, or Valkey, that several instances share; `None`: there is none.
+    pub redis: Option<RedisSettings>,
     /// Who is believed about where requests come from.
     pub trust: TrustSettings,
     /// The access log.
@@ -104,11 +107,14 @@ pub struct CacheStoreSettings {
     pub memory: u64,
     /// A folder behind it. Default `None`: what is stored ends with the process.
     pub disk: Option<CacheDiskSettings>,
+    /// Purges that go by way of [`Settings::redis`] to the caches of other instances, and
+    /// come from them; `None`: each instance is purged by itself.
+    pub fleet: Option<CacheFleetSettings>,
 }
 
 impl Default for CacheStoreSettings {
     fn default() -> Self {
-        Self { memory: 256 << 20, disk: None }
+        Self { memory: 256 << 20, disk: None, fleet: None }
     }
 }
 
@@ -176,6 +182,7 @@ impl Default for Settings {
             server: ServerSettings::default(),
             dns: DnsSettings::default(),
             cache: CacheStoreSettings::default(),
+            redis: None,
             trust: TrustSettings::default(),
             access_log: AccessLogSettings::default(),
             log: LogSettings::default(),
@@ -194,6 +201,7 @@ impl Settings {
         let certificates = certificates.flat_map(|tls| &tls.certificates);
         let pairs = certificates.flat_map(|one| [&one.certificate, &one.key]);
         let trusted = self.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
+        let trusted = trusted.chain(self.redis.as_ref().and_then(|redis| redis.ca.as_ref()));
         let mut files: Vec<_> = self.sources.iter().chain(pairs).chain(trusted).cloned().collect();
         files.sort();
         files.dedup();

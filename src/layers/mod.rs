@@ -58,9 +58,9 @@ pub use body_limit::{BodyLimit, BodyLimitLayer};
 pub(crate) use cache::fuzz as cache_fuzz;
 use cache::list_members;
 pub use cache::{
-    Cache, CacheDiskError, CacheDiskSettings, CacheEntry, CacheFigures, CacheFuture,
-    CacheKeySettings, CacheLayer, CacheRouteFigures, CacheSettings, CacheShown, CacheVariant,
-    Cached, Purge,
+    Cache, CacheDiskError, CacheDiskSettings, CacheEntry, CacheFigures, CacheFleetSettings,
+    CacheFuture, CacheKeySettings, CacheLayer, CacheRouteFigures, CacheSettings, CacheShown,
+    CacheVariant, Cached, Fleet, FleetFigures, FleetPosition, Purge, Purged, Told,
 };
 pub use client_address::{ClientAddress, ClientAddressLayer};
 pub use compress::{

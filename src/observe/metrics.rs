@@ -17,6 +17,7 @@ use super::cache::Caches;
 use super::certificates::Certificates;
 use super::compression::Compressions;
 use super::dry_runs::DryRuns;
+use super::fleet::Shared;
 use super::memory::Memory;
 use super::origins::Origins;
 use super::reloads::Reloads;
@@ -105,6 +106,7 @@ pub(super) struct Families {
     routes: RouteCounts,
     memory: Memory,
     caches: Caches,
+    shared: Shared,
     compressions: Compressions,
     tasks: Tasks,
     certificates: Certificates,
@@ -130,6 +132,7 @@ impl Default for Families {
             routes: RouteCounts::default(),
             memory: Memory::default(),
             caches: Caches::default(),
+            shared: Shared::default(),
             compressions: Compressions::default(),
             tasks: Tasks::default(),
             certificates: Certificates::default(),
@@ -167,6 +170,7 @@ impl Families {
         registry.register_collector(Box::new(self.routes.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
         registry.register_collector(Box::new(self.caches.clone()));
+        registry.register_collector(Box::new(self.shared.clone()));
         registry.register_collector(Box::new(self.compressions.clone()));
         registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
@@ -199,6 +203,10 @@ impl Metrics {
 
     pub(super) fn caches(&self) -> &Caches {
         &self.0.caches
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
     }
 
     pub(super) fn compressions(&self) -> &Compressions {

@@ -5,6 +5,7 @@ mod cache;
 mod certificates;
 mod compression;
 mod dry_runs;
+mod fleet;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod line;
@@ -23,6 +24,7 @@ pub use cache::{CacheCounts, CacheDiskFigures, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use compression::{CompressionCounts, CompressionOutcome};
 pub use dry_runs::DryRunCount;
+pub use fleet::{Connected, FleetCounts, FleetLevel};
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};
 pub use origins::NameCounts;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 33] = [
+const FLOORS: [(&str, u32); 34] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
@@ -26,6 +26,7 @@ const FLOORS: [(&str, u32); 33] = [
     ("upstream", 2),
     ("balance", 2),
     ("forward", 2),
+    ("redis", 2),
     ("layers", 3),
     ("route", 3),
     ("serve", 4),

@@ -149,6 +149,7 @@ fn every_key_is_documented() {
         "compression.rs",
         "dns.rs",
         "listeners.rs",
+        "redis.rs",
         "routes.rs",
         "server.rs",
         "upstreams.rs",

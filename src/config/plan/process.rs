@@ -1,29 +1,40 @@
 //! The keys of the tables that are there once.
 
 use super::keys::{Hidden, Keys};
-use super::spell::{budget, duration, path, size};
+use super::spell::{budget, duration, or_none, path, size};
 use crate::accept::ConnectionLimits;
 use crate::config::{AdminSettings, CacheStoreSettings, LogSettings, ServerSettings, Settings};
-use crate::layers::{CacheDiskSettings, TrustSettings};
+use crate::layers::{CacheDiskSettings, CacheFleetSettings, KeyDigest, TrustSettings};
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
+use crate::redis::{RedisPassword, RedisSettings};
 use crate::upstream::{AddressFamily, DnsSettings};
 
 /// What only a new process can have: its threads, what they count against, the
 /// log that was opened before all else, and the listener by which it is asked.
-pub(super) const OF_THE_PROCESS: [&str; 9] = [
+pub(super) const OF_THE_PROCESS: [&str; 19] = [
     "server.workers",
     "server.memory_budget",
     "cache.memory",
     "cache.disk",
     "cache.disk.path",
     "cache.disk.size",
+    "cache.fleet",
+    "cache.fleet.stream",
+    "cache.fleet.max_length",
+    "cache.fleet.unsafe_methods",
+    "redis.url",
+    "redis.username",
+    "redis.password",
+    "redis.ca",
+    "redis.connect_timeout",
+    "redis.timeout",
     "log.format",
     "admin.enabled",
     "admin.address",
 ];
 
 /// Each table with its keys.
-pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 6] {
+pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 7] {
     let Settings {
         listeners: _,
         upstreams: _,
@@ -32,6 +43,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 6] {
         server,
         dns,
         cache,
+        redis,
         trust,
         access_log,
         log,
@@ -41,6 +53,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 6] {
         ("server", server_keys(server, trust)),
         ("dns", dns_keys(dns)),
         ("cache", cache_keys(cache)),
+        ("redis", redis_keys(redis.as_ref())),
         ("log", log_keys(log)),
         ("access_log", access_log_keys(access_log)),
         ("admin", admin_keys(*admin)),
@@ -53,6 +66,7 @@ pub(super) fn leave(settings: &mut Settings, running: &Settings) {
     settings.server.workers = running.server.workers;
     settings.server.memory_budget = running.server.memory_budget;
     settings.cache = running.cache.clone();
+    settings.redis = running.redis.clone();
     settings.log.json = running.log.json;
     // Of the admin listener its token follows; one that is to go keeps it until then.
     settings.admin = match (settings.admin, running.admin) {
@@ -119,7 +133,7 @@ fn dns_keys(settings: &DnsSettings) -> Keys {
 }
 
 fn cache_keys(settings: &CacheStoreSettings) -> Keys {
-    let CacheStoreSettings { memory, disk } = settings;
+    let CacheStoreSettings { memory, disk, fleet } = settings;
     let mut keys = Keys::default();
     keys.one("memory", size(*memory));
     if let Some(CacheDiskSettings { path: folder, size: bytes }) = disk {
@@ -128,6 +142,28 @@ fn cache_keys(settings: &CacheStoreSettings) -> Keys {
         of_disk.one("size", size(*bytes));
         keys.table("disk", of_disk);
     }
+    if let Some(CacheFleetSettings { stream, max_length, unsafe_methods }) = fleet {
+        let mut of_fleet = Keys::default();
+        of_fleet.one("stream", stream);
+        of_fleet.one("max_length", max_length);
+        of_fleet.one("unsafe_methods", unsafe_methods);
+        keys.table("fleet", of_fleet);
+    }
+    keys
+}
+
+fn redis_keys(settings: Option<&RedisSettings>) -> Keys {
+    let mut keys = Keys::default();
+    let Some(settings) = settings else { return keys };
+    let RedisSettings { url, username, password, ca, connect_timeout, timeout } = settings;
+    keys.one("url", url);
+    keys.one("username", or_none(username.as_ref(), Clone::clone));
+    let digest =
+        |password: &RedisPassword| Hidden::Digest(KeyDigest::of(password.reveal().as_bytes()));
+    keys.pairs("password", password.iter().map(|password| ("password", digest(password))));
+    keys.one("ca", or_none(ca.as_deref(), path));
+    keys.one("connect_timeout", duration(*connect_timeout));
+    keys.one("timeout", duration(*timeout));
     keys
 }
 

@@ -32,7 +32,8 @@ fn every_key(other: Option<usize>) -> (String, Vec<Other>) {
             let name = name.trim_end_matches(']');
             let below = name.split_once('.').map(|(_, below)| format!("{below}."));
             let first = name.split('.').next().unwrap_or(name);
-            let once = ["server", "dns", "cache", "log", "access_log", "admin"].contains(&first);
+            let once = ["server", "dns", "cache", "redis", "log", "access_log", "admin"];
+            let once = once.contains(&first);
             table = if once { format!("{name}.") } else { below.unwrap_or_default() };
         }
         let (first, second) = line.split_once(" | ").unwrap_or((line, ""));

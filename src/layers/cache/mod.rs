@@ -21,6 +21,7 @@
 //! | `plan` | what is looked for, what is passed by, what a change invalidates |
 //! | `wait` | waits for the origin, or for another who asks |
 //! | `service` | the layer |
+//! | `fleet` | purges of many machines |
 //! | `operate` | purge, figures, and what is stored |
 //! | `says` | why something is stored or not, and until when, in words |
 //!
@@ -36,6 +37,8 @@ mod directives;
 mod disk;
 mod fetch;
 mod fill;
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "nobody tells or hears"))]
+mod fleet;
 mod flight;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -57,7 +60,7 @@ mod wait;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use http::HeaderName;
 use parking_lot::{Mutex, RwLock};
@@ -66,7 +69,10 @@ use tower::Layer;
 
 use crate::observe::{CacheCounts, CacheDiskFigures, CacheLevel};
 pub(in crate::layers) use directives::members as list_members;
-pub use operate::{CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge};
+pub use fleet::{CacheFleetSettings, Fleet, FleetFigures, FleetPosition, Told};
+pub use operate::{
+    CacheEntry, CacheFigures, CacheRouteFigures, CacheShown, CacheVariant, Purge, Purged,
+};
 pub use service::{CacheFuture, Cached};
 pub use settings::{CacheDiskSettings, CacheKeySettings, CacheSettings};
 pub use tier::CacheDiskError;
@@ -92,6 +98,8 @@ struct Shared {
     /// What routes have been known by since the process began, and how their requests
     /// are told apart: one may come back with what is stored for it.
     spaces: Mutex<HashMap<Arc<str>, CacheKeySettings>>,
+    /// Others that are told of purges.
+    fleet: OnceLock<Fleet>,
 }
 
 impl Cache {
@@ -106,6 +114,7 @@ impl Cache {
             filling: AtomicUsize::new(0),
             routes: RwLock::default(),
             spaces: Mutex::default(),
+            fleet: OnceLock::new(),
         }))
     }
 
@@ -175,6 +184,17 @@ impl Cache {
 
     fn claim(&self, space: &Arc<str>, key: &CacheKeySettings) -> bool {
         self.0.spaces.lock().insert(space.clone(), key.clone()).is_none()
+    }
+
+    /// Has others told of what it is purged of. The first has it: a cache is of one fleet.
+    pub fn join(&self, fleet: &Fleet) {
+        self.0.fleet.get_or_init(|| fleet.clone());
+    }
+
+    /// The others that are told of purges.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.0.fleet.get()
     }
 
     fn shared(&self) -> &Shared {

@@ -11,7 +11,7 @@ use super::disk::Wiped;
 use super::key::Key;
 use super::says::{self, Clocks};
 use super::store::{Had, Stored};
-use super::{Cache, Route};
+use super::{Cache, Route, Told};
 use crate::observe::{CacheCounts, CacheDiskFigures, CacheOutcome};
 
 /// What is to be forgotten.
@@ -25,6 +25,16 @@ pub enum Purge {
     Tag(String),
     /// Everything.
     All,
+}
+
+/// What came of a purge.
+#[derive(Clone, Debug, Serialize)]
+pub struct Purged {
+    /// How many responses it was about here.
+    pub purged: u64,
+    /// Whether the others have been told; `None` where there are none.
+    #[serde(flatten)]
+    pub others: Option<Told>,
 }
 
 /// How full a cache is, and what it was good for.
@@ -172,6 +182,16 @@ impl Cache {
         let cache = self.clone();
         // It can only fail by panicking, or because the runtime is gone.
         tokio::task::spawn_blocking(move || cache.purge(&what, soft)).await.unwrap_or_default()
+    }
+
+    /// The same here, and in the caches of all others of its [fleet](Self::join).
+    pub async fn purge_everywhere(&self, what: Purge, soft: bool) -> Purged {
+        let purged = self.purge_aside(what.clone(), soft).await;
+        let others = match self.fleet() {
+            Some(fleet) => Some(fleet.tell(what, soft).await),
+            None => None,
+        };
+        Purged { purged, others }
     }
 
     /// How full it is, and what it was good for.

@@ -131,7 +131,11 @@ impl Route {
             beside(&changed, text)
         });
         for url in named.chain([changed.clone()]) {
-            self.cache.purge(&Purge::Url(url), false);
+            let what = Purge::Url(url);
+            self.cache.purge(&what, false);
+            if let Some(fleet) = self.cache.fleet() {
+                fleet.changed(what);
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 mod collapsing;
 mod disk;
 mod failing;
+#[cfg(feature = "redis")]
+mod fleet;
 #[cfg(target_os = "linux")]
 mod killed;
 mod operating;

@@ -11,7 +11,7 @@ use crate::support::within;
 
 const FRESH: &str = "Cache-Control: max-age=60\r\n";
 
-async fn post(proxy: &Running, path: &str, body: &Value) -> (u16, Value) {
+pub(super) async fn post(proxy: &Running, path: &str, body: &Value) -> (u16, Value) {
     let body = body.to_string();
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -22,7 +22,7 @@ async fn post(proxy: &Running, path: &str, body: &Value) -> (u16, Value) {
     (answer.status, serde_json::from_str(&answer.text()).unwrap())
 }
 
-async fn told(proxy: &Running, path: &str) -> Value {
+pub(super) async fn told(proxy: &Running, path: &str) -> Value {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     serde_json::from_str(&ask(proxy.admin, request).await.text()).unwrap()
 }

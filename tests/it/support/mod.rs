@@ -10,6 +10,7 @@ pub mod h2;
 pub mod origin;
 pub mod proxy;
 pub mod recorder;
+pub mod redis;
 pub mod strict;
 pub mod websocket;
 

@@ -1,0 +1,74 @@
+//! What several instances share, and what goes on for it beside the requests.
+
+use super::BuildError;
+#[cfg(feature = "redis")]
+use super::Common;
+use super::keepers::Task;
+use crate::config::Settings;
+
+/// Without Redis there is nothing to share.
+#[cfg(not(feature = "redis"))]
+pub(super) fn none(settings: &Settings) -> Result<(), BuildError> {
+    if settings.redis.is_none() && settings.cache.fleet.is_none() {
+        return Ok(());
+    }
+    let why = "this Tollgate was built without Redis (the feature `redis`)".to_owned();
+    Err(BuildError::new(vec![why]))
+}
+
+#[cfg(not(feature = "redis"))]
+impl super::Common {
+    pub(super) fn beside(&self) -> Vec<Task> {
+        Vec::new()
+    }
+}
+
+#[cfg(feature = "redis")]
+pub(super) use shared::redis;
+
+#[cfg(feature = "redis")]
+mod shared {
+    use std::sync::Arc;
+
+    use super::{BuildError, Common, Settings, Task};
+    use crate::layers::{Cache, Fleet};
+    use crate::observe::Metrics;
+    use crate::redis::Redis;
+
+    /// The Redis that the settings name, and the fleet that the cache is of.
+    pub(in crate::app) fn redis(
+        settings: &Settings,
+        cache: &Cache,
+        metrics: &Metrics,
+    ) -> Result<Option<Redis>, BuildError> {
+        let wrong = |why: String| BuildError::new(vec![why]);
+        let Some(redis) = &settings.redis else {
+            return match settings.cache.fleet {
+                None => Ok(None),
+                Some(_) => Err(wrong(
+                    "the fleet of the cache goes by way of Redis, and there is none".to_owned(),
+                )),
+            };
+        };
+        let redis = Redis::new(redis).map_err(|error| wrong(error.to_string()))?;
+        metrics.watch_redis(Arc::new(redis.clone()));
+        if let Some(settings) = &settings.cache.fleet {
+            let fleet = Fleet::new(settings);
+            metrics.watch_fleet(Arc::new(fleet.clone()));
+            cache.join(&fleet);
+        }
+        Ok(Some(redis))
+    }
+
+    impl Common {
+        /// What goes on for all that, for as long as the proxy is there.
+        pub(in crate::app) fn beside(&self) -> Vec<Task> {
+            let Some(redis) = &self.redis else { return Vec::new() };
+            let mut beside: Vec<Task> = vec![Box::pin(redis.clone().run())];
+            if let Some(fleet) = self.cache.fleet() {
+                beside.push(Box::pin(fleet.clone().run(self.cache.clone(), redis.clone(), None)));
+            }
+            beside
+        }
+    }
+}

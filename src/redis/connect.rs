@@ -1,0 +1,251 @@
+//! One connection: TCP, TLS where the URL has it, and authentication.
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::RedisSettings;
+
+/// Settings that no connection can be made by.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisSetupError {
+    /// The `ca` bundle cannot be used.
+    #[error("redis: cannot trust the certificates in {}: {reason}", path.display())]
+    Ca {
+        /// The bundle.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system has no trusted certificates.
+    #[error(
+        "redis: no trusted certificates were found on this system; install `ca-certificates` \
+         or name a bundle with `ca`"
+    )]
+    NoSystemRoots,
+    /// The host cannot stand in a certificate.
+    #[error("redis: `{0}` is no name that a certificate can be for")]
+    Name(String),
+    /// The library refused the settings.
+    #[error("redis: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// Why Redis did not do as it was told.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RedisError {
+    /// There is no connection to it.
+    #[error("Redis cannot be reached")]
+    Unreachable,
+    /// It has not answered in time. It may have done it all the same.
+    #[error("Redis did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// It answered with an error.
+    #[error("Redis refused: {0}")]
+    Refused(String),
+    /// It answered at more length than there is room for.
+    #[error("Redis answered at more length than {0} bytes")]
+    TooLong(u64),
+    /// The connection failed. It may have done it all the same.
+    #[error("the connection to Redis failed: {0}")]
+    Broken(String),
+}
+
+impl RedisError {
+    pub(super) fn of(error: &::redis::RedisError, timeout: Duration) -> Self {
+        if error.is_timeout() {
+            return Self::TimedOut(timeout);
+        }
+        match error.code() {
+            Some(_) => Self::Refused(error.to_string()),
+            None => Self::Broken(error.to_string()),
+        }
+    }
+
+    /// Whether it was Redis that answered, if not as hoped.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+/// Makes connections.
+pub(super) struct Connector {
+    settings: RedisSettings,
+    info: RedisConnectionInfo,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// A connection whose answers come one at a time, for commands that block.
+#[derive(Debug)]
+pub struct Dedicated {
+    connection: MultiplexedConnection,
+    _driver: AbortOnDropHandle<()>,
+    read: Arc<AtomicU64>,
+    limit: u64,
+}
+
+/// What came in is counted, and is not to be more than a limit.
+struct Limited<S> {
+    inner: S,
+    read: Arc<AtomicU64>,
+    limit: u64,
+}
+
+impl Connector {
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, RedisSetupError> {
+        let mut info = RedisConnectionInfo::default()
+            .set_db(settings.url.database.into())
+            .set_skip_set_lib_name();
+        if let Some(username) = &settings.username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = &settings.password {
+            info = info.set_password(password.reveal());
+        }
+        let tls = if settings.url.tls { Some(tls(settings)?) } else { None };
+        Ok(Self { settings: settings.clone(), info, tls })
+    }
+
+    pub(super) fn settings(&self) -> &RedisSettings {
+        &self.settings
+    }
+
+    /// A connection of which no answer is longer than `limit` bytes.
+    pub(super) async fn open(&self, limit: u64) -> Result<Dedicated, RedisError> {
+        let timeout = self.settings.connect_timeout;
+        match tokio::time::timeout(timeout, self.connect(limit)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(RedisError::TimedOut(timeout)),
+        }
+    }
+
+    async fn connect(&self, limit: u64) -> Result<Dedicated, RedisError> {
+        let broken = |error: io::Error| RedisError::Broken(error.to_string());
+        let (host, port) = (self.settings.url.host.as_str(), self.settings.url.port);
+        let stream = TcpStream::connect((host, port)).await.map_err(broken)?;
+        // A command is one write: there is nothing to wait for.
+        stream.set_nodelay(true).map_err(broken)?;
+        match &self.tls {
+            None => self.greet(stream, limit).await,
+            Some((tls, name)) => {
+                let stream = tls.connect(name.clone(), stream).await.map_err(broken)?;
+                self.greet(stream, limit).await
+            }
+        }
+    }
+
+    async fn greet<S>(&self, inner: S, limit: u64) -> Result<Dedicated, RedisError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let read = Arc::new(AtomicU64::new(0));
+        let stream = Limited { inner, read: read.clone(), limit };
+        let timeout = self.settings.timeout;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(timeout));
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&self.info, stream, config)
+                .await
+                .map_err(|error| RedisError::of(&error, timeout))?;
+        let driver = AbortOnDropHandle::new(tokio::spawn(driver));
+        Ok(Dedicated { connection, _driver: driver, read, limit })
+    }
+}
+
+impl Dedicated {
+    /// Has a command carried out.
+    ///
+    /// # Errors
+    ///
+    /// See [`RedisError`]. After any but [`RedisError::Refused`] the connection is of no
+    /// more use.
+    pub async fn ask(&mut self, command: &Cmd, timeout: Duration) -> Result<Value, RedisError> {
+        self.read.store(0, Ordering::Relaxed);
+        self.connection.set_response_timeout(timeout);
+        command.query_async(&mut self.connection).await.map_err(|error| {
+            if self.read.load(Ordering::Relaxed) > self.limit {
+                return RedisError::TooLong(self.limit);
+            }
+            RedisError::of(&error, timeout)
+        })
+    }
+
+    /// The connection, for many at once, and what it ends with.
+    pub(super) fn shared(self) -> (MultiplexedConnection, AbortOnDropHandle<()>) {
+        (self.connection, self._driver)
+    }
+}
+
+fn tls(settings: &RedisSettings) -> Result<(TlsConnector, ServerName<'static>), RedisSetupError> {
+    let host = &settings.url.host;
+    let name =
+        ServerName::try_from(host.clone()).map_err(|_| RedisSetupError::Name(host.clone()))?;
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = &settings.ca {
+        let wrong = |reason: String| RedisSetupError::Ca { path: path.clone(), reason };
+        let certificates =
+            crate::pem::read_certificates(path).map_err(|error| wrong(error.to_string()))?;
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+        }
+    } else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(RedisSetupError::NoSystemRoots);
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok((TlsConnector::from(Arc::new(config)), name))
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let came = (buffer.filled().len() - before) as u64;
+        if this.read.fetch_add(came, Ordering::Relaxed) + came > this.limit {
+            return Poll::Ready(Err(io::Error::other("the answer is too long")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
