@@ -139,7 +139,12 @@ impl<'a> Runner<'a> {
 
     fn measure(&self, rate: usize, duration: Duration) -> Result<Sample> {
         match self.scenario.kind {
-            Kind::TwoWorkers => self.multiple(|peer| wrk(&peer.url(false), 64, duration, &[])),
+            Kind::TwoWorkers => {
+                let cached = self.scenario.features == Features::Cached;
+                let path = if cached { Transfer::Hit.path() } else { "/1k" };
+                let url = |peer: &Peer| peer.url(false).replace("/1k", path);
+                self.multiple(|peer| wrk(&url(peer), 64, duration, &[]))
+            }
             Kind::Thousands => {
                 let script = self.script(&format!(
                     "local n, next = 0, {{}}\n\

@@ -174,6 +174,11 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     Scenario { in_smoke: true, ..hit("hit", "cache hit, h1, 1 KiB", false, Transfer::Hit) },
     hit("hit-100k", "cache hit, h1, 100 KiB", false, Transfer::LargeHit),
     hit("hit-tls", "cache hit, TLS 1.3 h1, 1 KiB", true, Transfer::Hit),
+    Scenario {
+        field: &CACHES,
+        features: Features::Cached,
+        ..of("hit-workers", "cache hit, of two workers", Target::Cost(1.08), Kind::TwoWorkers)
+    },
     hit("hit-100k-tls", "cache hit, TLS 1.3 h1, 100 KiB", true, Transfer::LargeHit),
 ];
 

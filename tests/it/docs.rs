@@ -154,7 +154,7 @@ async fn every_metric_that_is_named_is_told() {
             let plain = name.trim_end_matches("_seconds").trim_end_matches("_bytes");
             [name, plain].iter().any(|name| sources.contains(&format!("\"{name}\"")))
         };
-        for document in ["docs/operations.md", "docs/configuration.md"] {
+        for document in ["docs/operations.md", "docs/configuration.md", "docs/compression.md"] {
             let text = read(document);
             let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
             let named: BTreeSet<&str> =
@@ -173,7 +173,7 @@ async fn every_metric_that_is_named_is_told() {
 fn every_configuration_is_one() {
     const LISTENER: &str = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n";
     const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"/else\"\nrespond = {}\n";
-    for document in ["docs/operations.md", "docs/caching.md"] {
+    for document in ["docs/operations.md", "docs/caching.md", "docs/compression.md"] {
         let mut parsed = 0;
         for (info, block) in blocks(&read(document)) {
             let needs = |table: &str| info == "toml fragment" && !block.contains(table);

@@ -21,11 +21,16 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let names =
-            [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE];
         let mut fields = HeaderMap::new();
-        for name in names {
-            for value in request.headers().get_all(&name) {
+        // One walk past all fields, of which most requests have none of these.
+        for (name, value) in request.headers() {
+            if matches!(
+                *name,
+                header::IF_NONE_MATCH
+                    | header::IF_MODIFIED_SINCE
+                    | header::RANGE
+                    | header::IF_RANGE
+            ) {
                 fields.append(name.clone(), value.clone());
             }
         }
@@ -65,12 +70,22 @@ pub(super) fn answer(
     client: &Client,
     head: &Head,
     content: &Content,
-    mut status: Status,
+    status: Status,
 ) -> Option<Response<Body>> {
-    let now = Instant::now();
+    answer_at(client, head, content, status, Instant::now())
+}
+
+/// The same, at a moment that is known.
+pub(super) fn answer_at(
+    client: &Client,
+    head: &Head,
+    content: &Content,
+    mut status: Status,
+    now: Instant,
+) -> Option<Response<Body>> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers.clone();
+    *response.headers_mut() = copied(&head.headers);
     let age = head.freshness.age(now).as_secs();
     // RFC 9111 §5.1: who has it says that the origin was not asked for this request.
     if age > 0 || status.forwarded.is_none() || status.collapsed {
@@ -97,6 +112,18 @@ pub(super) fn answer(
         _ => *response.body_mut() = content.body()?,
     }
     Some(response)
+}
+
+/// So many fields more have room: age, status, the request's id, one of the operator's.
+const MORE_FIELDS: usize = 4;
+
+/// The same fields with room for more: a clone has none, and would be laid out anew.
+fn copied(headers: &HeaderMap) -> HeaderMap {
+    let mut copied = HeaderMap::with_capacity(headers.len() + MORE_FIELDS);
+    for (name, value) in headers {
+        copied.append(name.clone(), value.clone());
+    }
+    copied
 }
 
 /// RFC 9110 §14: the part that the client wants, if it can be had.

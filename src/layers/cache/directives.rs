@@ -97,11 +97,12 @@ impl Directives {
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache.add(argument),
             b"private" => self.private.add(argument),
-            b"public" => self.public = true,
+            // What opens something has to be said as it is meant.
+            b"public" if argument.is_none() => self.public = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
             b"immutable" => self.immutable = true,
-            b"must-understand" => self.must_understand = true,
+            b"must-understand" if argument.is_none() => self.must_understand = true,
             b"stale-while-revalidate" => {
                 shorten(&mut self.stale_while_revalidate, allowance().unwrap_or_default());
             }
@@ -307,6 +308,13 @@ mod tests {
     fn s5_2_3_what_is_not_known_says_nothing() {
         let said = directives(&["community=\"UCI, no-store\", x, immutable, max-age=3"]);
         assert_eq!((said.no_store, said.max_age, said.immutable), (false, secs(3), true));
+    }
+
+    #[test]
+    fn what_opens_something_has_no_argument_and_what_forbids_may_have() {
+        let said = directives(&["public=1, must-understand=x, no-store=1, must-revalidate=0"]);
+        assert!(!said.public && !said.must_understand);
+        assert!(said.no_store && said.must_revalidate);
     }
 
     #[test]

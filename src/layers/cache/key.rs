@@ -156,7 +156,19 @@ impl Selecting {
 
     /// RFC 9111 §4.1: whether another request selects the same.
     pub(super) fn matches(&self, request: &HeaderMap) -> bool {
-        self.0.iter().all(|(name, value)| normalised(request, name).as_deref() == value.as_deref())
+        // One walk past the request's fields: most of those that are asked about it has
+        // not.
+        let mut met = 0;
+        for name in request.keys() {
+            match self.0.iter().find(|(known, _)| known == name) {
+                None => {}
+                Some((_, Some(value))) if normalised(request, name).as_deref() == Some(value) => {
+                    met += 1;
+                }
+                Some(_) => return false,
+            }
+        }
+        met == self.0.iter().filter(|(_, value)| value.is_some()).count()
     }
 
     /// The fields, each with its value if it had one.
@@ -184,7 +196,10 @@ impl Selecting {
 
     /// How much memory it takes.
     pub(super) fn weight(&self) -> usize {
-        self.0.iter().map(|(_, value)| 64 + value.as_ref().map_or(0, |value| value.len())).sum()
+        self.0
+            .iter()
+            .map(|(_, value)| 48 + value.as_ref().map_or(0, |value| 16 + value.len()))
+            .sum()
     }
 
     /// The fields that have a value.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `directives` | `Cache-Control` and `CDN-Cache-Control`, read |
 //! | `policy` | what may be stored, for how long it is fresh, how it is validated |
+//! | `compact` | fields without the buffer that they came in |
 //! | `key` | what a stored response is found by |
 //! | `store` | where it lies |
 //! | `disk` | a store of bodies on disk, which knows nothing of HTTP |
@@ -29,6 +30,7 @@
 
 mod answer;
 mod codec;
+mod compact;
 mod content;
 mod directives;
 mod disk;

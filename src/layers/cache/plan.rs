@@ -52,10 +52,16 @@ impl Route {
             let name = name.as_str();
             name.starts_with('x') && OVERRIDES.iter().any(|known| are_twins(name, known))
         };
-        if headers.keys().any(is_override) {
+        // One walk past their names.
+        let (mut overrides, mut connection) = (false, false);
+        for name in headers.keys() {
+            overrides |= is_override(name);
+            connection |= *name == header::CONNECTION;
+        }
+        if overrides {
             return bypass("method-override");
         }
-        if names_fields(headers) {
+        if connection && names_fields(headers) {
             return bypass("connection");
         }
         Plan::Look(key)

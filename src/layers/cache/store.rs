@@ -20,6 +20,7 @@ use moka::ops::compute::Op;
 use moka::sync::Cache as Moka;
 use tokio::time::Instant;
 
+use super::compact;
 use super::content::Content;
 use super::key::{Key, Selecting};
 use super::policy::{Freshness, Why};
@@ -30,8 +31,10 @@ const MOST_VARIANTS: usize = 32;
 /// How long it is remembered that a resource's responses are not stored.
 const REMEMBERED: Duration = Duration::from_secs(120);
 
-/// What a resource, and each variant, takes beside its fields and its body.
-const OVERHEAD: usize = 256;
+/// What a resource takes beside its variants, in the table as well, and what each of
+/// these takes beside its fields and its body (`benches/stored.rs`).
+const OF_RESOURCE: usize = 512;
+const OF_VARIANT: usize = 384;
 
 /// What has been invalidated is counted apart for so many parts of all keys: a change
 /// keeps what is on its way for others of its part from being stored.
@@ -118,19 +121,23 @@ impl From<&Stored> for Had {
 }
 
 impl Stored {
+    /// The same in memory of its own: what came with it may be a part of a much longer
+    /// buffer.
+    fn compact(self) -> Self {
+        let head = Head { headers: compact::compact(&self.head.headers), ..(*self.head).clone() };
+        Self { head: Arc::new(head), body: self.body }
+    }
+
     pub(super) fn weight(&self) -> usize {
-        let fields = self.head.headers.iter().map(|(name, value)| {
-            // Names and values lie in a table with room to spare.
-            name.as_str().len() + value.len() + 96
-        });
-        let tags: usize = self.head.tags.iter().map(|tag| tag.len() + 16).sum();
-        OVERHEAD + fields.sum::<usize>() + tags + self.head.selecting.weight() + self.body.len()
+        let tags: usize = self.head.tags.iter().map(|tag| tag.len() + 32).sum();
+        let head = compact::weight(&self.head.headers) + tags + self.head.selecting.weight();
+        OF_VARIANT + head + self.body.len()
     }
 }
 
 fn weigh(key: &Key, resource: &Arc<Resource>) -> u32 {
     let variants: usize = resource.variants.iter().map(Stored::weight).sum();
-    u32::try_from(OVERHEAD + key.as_str().len() + variants).unwrap_or(u32::MAX)
+    u32::try_from(OF_RESOURCE + key.as_str().len() + variants).unwrap_or(u32::MAX)
 }
 
 impl Memory {
@@ -183,9 +190,11 @@ impl Memory {
             return false;
         }
         let bytes = stored.weight() as u64;
+        let stored = stored.compact();
         self.objects.entry(key.clone()).and_upsert_with(|old| {
             let old = old.map(moka::Entry::into_value);
             let mut resource = Resource::default();
+            resource.variants.reserve_exact(1 + old.as_ref().map_or(0, |old| old.variants.len()));
             resource.variants.extend(old.iter().flat_map(|old| &old.variants).cloned());
             resource.variants.retain(|other| other.head.selecting != stored.head.selecting);
             if resource.variants.len() >= MOST_VARIANTS {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::Route;
-use super::answer::{Client, answer};
+use super::answer::{Client, answer, answer_at};
 use super::content::Content;
 use super::directives::Directives;
 use super::fetch::{Fetch, Fetched, Heading};
@@ -334,8 +334,10 @@ impl Route {
         exchange: Option<&Exchange>,
     ) -> Response<Body> {
         let content = Content::Whole(stored.body.clone());
-        let response = answer(client, &stored.head, &content, Status::hit()).unwrap_or_default();
-        let stale = !stored.head.freshness.is_fresh(Instant::now());
+        let now = Instant::now();
+        let response = answer_at(client, &stored.head, &content, Status::hit(), now);
+        let response = response.unwrap_or_default();
+        let stale = !stored.head.freshness.is_fresh(now);
         let status = Status { ttl: stale.then_some(0), ..Status::hit() };
         self.tell(exchange, status.outcome());
         response

@@ -54,9 +54,13 @@ pub(super) fn another_form(headers: &mut HeaderMap) {
 }
 
 /// RFC 9110 §15.4.5: a 304 says what the 200 would have said. Its tag is the one that the
-/// client asked by; `known` are the lines of its `If-None-Match`.
+/// client asked by; `known` are the lines of its `If-None-Match`. Without a tag nobody can
+/// tell which form it is about, and nothing is said that holds of one only.
 pub(super) fn not_modified(headers: &mut HeaderMap, known: &[HeaderValue]) {
-    let Some(tag) = headers.get(header::ETAG).map(HeaderValue::as_bytes) else { return };
+    let Some(tag) = headers.get(header::ETAG).map(HeaderValue::as_bytes) else {
+        another_form(headers);
+        return;
+    };
     let opaque = tag.strip_prefix(b"W/").unwrap_or(tag);
     let mut tags = known.iter().flat_map(|line| list_members(line.as_bytes()));
     if tags.any(|known| known.strip_prefix(b"W/") == Some(opaque)) {
@@ -140,6 +144,9 @@ mod tests {
         let weak = ["etag: W/\"a,b\"", "vary: Accept-Encoding"];
         assert_eq!(after("\"a,b\"", "\"x\", W/\"a,b\""), weak);
         assert_eq!(after("W/\"a,b\"", "W/\"a,b\""), weak);
+        let mut untagged = headers(&[("accept-ranges", "bytes"), ("date", "x")]);
+        not_modified(&mut untagged, &[]);
+        assert_eq!(shown(&untagged), ["date: x"]);
         let strong = ["accept-ranges: bytes", "etag: \"a\""];
         assert_eq!(after("\"a\"", "\"a\", W/\"b\""), strong);
     }

@@ -1,6 +1,6 @@
 //! What has to go: the oldest segment as a whole. What has been asked for since it was
-//! written is written again, up to a share of a segment: with each new segment at most half of
-//! it.
+//! written is written again, up to a share of a segment: with each new segment at most a
+//! quarter of it.
 
 use std::collections::BTreeSet;
 use std::io;

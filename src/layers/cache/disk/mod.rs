@@ -168,7 +168,9 @@ impl Layout {
         // can tell.
         let segment = (capacity / 256).clamp(64 * MIB, 3072 * MIB).min(left / 16);
         let noted = (segment / 8).max(64 * MIB);
-        let rescued = segment / 2;
+        // Under Zipf's law, with room for a quarter of all that is asked for, half of it
+        // would find one in a hundred more, and write a fifth more.
+        let rescued = segment / 4;
         let chunk = CHUNK.min(usize::try_from(segment / 4).unwrap_or(CHUNK));
         let segments = left - rescued;
         Self { capacity, segments, segment, noted, rescued, chunk, longest: left / 4, purges }

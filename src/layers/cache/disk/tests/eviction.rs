@@ -50,6 +50,8 @@ async fn what_is_asked_for_stays_and_what_is_not_goes() {
         disk.keep(100 + number, 5000).await;
         disk.keep(200 + number, 5000).await;
         disk.keep(300 + number, 5000).await;
+        disk.keep(400 + number, 5000).await;
+        disk.keep(500 + number, 5000).await;
     }
     for number in 1000..4000 {
         disk.put(&key(number), 0, meta(number), content(number, 5000));

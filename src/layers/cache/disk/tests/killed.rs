@@ -140,6 +140,15 @@ async fn may_write_little(folder: &Path) {
     for number in 0..there {
         assert!(disk.has(number, 5000).await);
     }
+    // Nor can a purge be written at last: it holds, and without it nothing is believed.
+    for number in 0..5000_u32 {
+        disk.purge(&Wiped::Tag(&number.to_string()), true);
+    }
+    disk.purge(&Wiped::Key(&key(3)), false);
+    assert!(!disk.has(3, 5000).await && disk.has(2, 5000).await);
+    assert!(disk.figures().failed > 0);
+    disk.close().await;
+    assert_eq!(open(folder, CAPACITY).figures().objects, 0);
     println!("so far {there}");
 }
 

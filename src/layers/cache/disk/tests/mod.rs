@@ -6,6 +6,7 @@ mod killed;
 mod measured;
 mod purging;
 mod storing;
+mod together;
 
 use std::fs;
 use std::ops::Range;

@@ -73,6 +73,18 @@ async fn a_variant_is_replaced_and_others_stay_and_the_newest_is_last() {
 }
 
 #[tokio::test]
+async fn many_variants_are_found_though_they_are_not_read_at_once() {
+    let (_folder, disk) = fresh(64 * MIB);
+    for number in 0..10 {
+        disk.put("k\n", number, meta(number), content(number, 1000));
+    }
+    disk.settled().await;
+    let expected: Vec<_> = (0..10).map(|number| (meta(number), content(number, 1000))).collect();
+    assert!(reading::find(&disk.shared, "k\n", segment::From::Memory).is_none());
+    assert!(disk.all("k\n").await == expected);
+}
+
+#[tokio::test]
 async fn renewing_changes_meta_and_writes_no_body() {
     let (folder, mut disk) = fresh(64 * MIB);
     for (number, length) in [(1, 20_000), (2, 1_000_000)] {
@@ -98,6 +110,21 @@ async fn renewing_changes_meta_and_writes_no_body() {
         disk = open(folder.path(), 64 * MIB);
         assert!(disk.has(number, 10).await);
     }
+}
+
+#[tokio::test]
+async fn renewing_an_empty_body_is_about_that_response_alone() {
+    let (_folder, disk) = fresh(64 * MIB);
+    disk.keep(1, 0).await;
+    let found = disk.find(&key(1)).await.remove(0);
+    disk.renew(&found.body, &key(1), 0, &[], meta(2));
+    disk.settled().await;
+    assert!(disk.all(&key(1)).await == [(meta(2), Bytes::new())]);
+    let found = disk.find(&key(1)).await.remove(0);
+    disk.put(&key(1), 0, meta(3), Bytes::new());
+    disk.renew(&found.body, &key(1), 0, &[], meta(4));
+    disk.settled().await;
+    assert!(disk.all(&key(1)).await == [(meta(3), Bytes::new())]);
 }
 
 #[tokio::test]
