@@ -6,7 +6,7 @@
 //! before it is used.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant as Steady, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
@@ -46,9 +46,9 @@ impl Wall {
 /// The time by the clock that was read first and what has passed since, and by the clock
 /// as it is now. They differ once it has been set.
 fn clocks() -> (u64, u64) {
-    static START: OnceLock<(Steady, SystemTime)> = OnceLock::new();
+    static START: OnceLock<(Instant, SystemTime)> = OnceLock::new();
     let now = SystemTime::now();
-    let (began, at) = *START.get_or_init(|| (Steady::now(), now));
+    let (began, at) = *START.get_or_init(|| (Instant::now(), now));
     let by_start = at.checked_add(began.elapsed()).unwrap_or(now);
     (since_1970(by_start), since_1970(now))
 }

@@ -94,7 +94,7 @@ impl World {
 }
 
 fn paths(round: usize) -> Vec<String> {
-    let length = |at: usize| if at % 40 == 0 { 2_500_000 } else { 500 + at * 331 };
+    let length = |at: usize| if at.is_multiple_of(40) { 2_500_000 } else { 500 + at * 331 };
     (0..160).map(|at| format!("/{round}/{at}/{}", length(at))).collect()
 }
 
