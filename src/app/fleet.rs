@@ -24,25 +24,33 @@ impl super::Common {
 }
 
 #[cfg(feature = "redis")]
-pub(super) use shared::redis;
+pub(super) use shared::{Shared, redis};
 
 #[cfg(feature = "redis")]
 mod shared {
     use std::sync::Arc;
 
     use super::{BuildError, Common, Settings, Task};
-    use crate::layers::{Cache, Fleet};
+    use crate::layers::{Cache, Fleet, FleetPosition};
     use crate::observe::Metrics;
     use crate::redis::Redis;
+
+    /// What a process shares with others.
+    #[derive(Clone, Debug)]
+    pub(in crate::app) struct Shared {
+        redis: Redis,
+        /// How far the cache's disk has heard of purges.
+        position: Option<FleetPosition>,
+    }
 
     /// The Redis that the settings name, and the fleet that the cache is of.
     pub(in crate::app) fn redis(
         settings: &Settings,
         cache: &Cache,
         metrics: &Metrics,
-    ) -> Result<Option<Redis>, BuildError> {
+    ) -> Result<Option<Shared>, BuildError> {
         let wrong = |why: String| BuildError::new(vec![why]);
-        let Some(redis) = &settings.redis else {
+        let Some(of_redis) = &settings.redis else {
             return match settings.cache.fleet {
                 None => Ok(None),
                 Some(_) => Err(wrong(
@@ -50,23 +58,30 @@ mod shared {
                 )),
             };
         };
-        let redis = Redis::new(redis).map_err(|error| wrong(error.to_string()))?;
+        let redis = Redis::new(of_redis).map_err(|error| wrong(error.to_string()))?;
         metrics.watch_redis(Arc::new(redis.clone()));
-        if let Some(settings) = &settings.cache.fleet {
-            let fleet = Fleet::new(settings);
+        let mut position = None;
+        if let Some(of_fleet) = &settings.cache.fleet {
+            let url = of_redis.url.to_string();
+            position = settings.cache.disk.as_ref().map(|disk| {
+                FleetPosition::new(disk.path.join("fleet-position"), &url, &of_fleet.stream)
+            });
+            let fleet = Fleet::new(of_fleet);
             metrics.watch_fleet(Arc::new(fleet.clone()));
             cache.join(&fleet);
         }
-        Ok(Some(redis))
+        Ok(Some(Shared { redis, position }))
     }
 
     impl Common {
         /// What goes on for all that, for as long as the proxy is there.
         pub(in crate::app) fn beside(&self) -> Vec<Task> {
-            let Some(redis) = &self.redis else { return Vec::new() };
+            let Some(Shared { redis, position }) = &self.redis else { return Vec::new() };
             let mut beside: Vec<Task> = vec![Box::pin(redis.clone().run())];
             if let Some(fleet) = self.cache.fleet() {
-                beside.push(Box::pin(fleet.clone().run(self.cache.clone(), redis.clone(), None)));
+                let fleet = fleet.clone();
+                let run = fleet.run(self.cache.clone(), redis.clone(), position.clone());
+                beside.push(Box::pin(run));
             }
             beside
         }

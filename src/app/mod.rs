@@ -89,7 +89,7 @@ struct Common {
     /// What is stored of responses.
     cache: Cache,
     #[cfg(feature = "redis")]
-    redis: Option<crate::redis::Redis>,
+    redis: Option<fleet::Shared>,
     in_flight: InFlightLayer,
     tickets: Tickets,
     drain: drain::Watcher,

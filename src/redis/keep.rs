@@ -46,8 +46,8 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// The next.
-    pub fn next(&mut self) -> Duration {
+    /// For how long, now that another attempt has failed.
+    pub fn after_failure(&mut self) -> Duration {
         let (least, most) = PAUSES;
         let whole = least.saturating_mul(1 << self.attempts.min(16)).min(most);
         self.attempts = self.attempts.saturating_add(1);
@@ -153,7 +153,7 @@ impl Redis {
             }
             outage.get_or_insert_with(Instant::now);
             *self.0.trouble.lock() = Some(why.to_string());
-            tokio::time::sleep(pause.next()).await;
+            tokio::time::sleep(pause.after_failure()).await;
         }
     }
 
@@ -200,13 +200,13 @@ mod tests {
     #[test]
     fn pauses_grow_up_to_a_bound_and_are_left_to_chance() {
         let mut pause = Pause::default();
-        let pauses: Vec<Duration> = (0..12).map(|_| pause.next()).collect();
+        let pauses: Vec<Duration> = (0..12).map(|_| pause.after_failure()).collect();
         for (attempt, waited) in pauses.iter().enumerate() {
             let whole = PAUSES.0.saturating_mul(1 << attempt).min(PAUSES.1);
             assert!((whole / 2..=whole).contains(waited), "{attempt}: {waited:?}");
         }
         assert_ne!(pauses[10], pauses[11]);
         pause.reset();
-        assert!(pause.next() <= PAUSES.0);
+        assert!(pause.after_failure() <= PAUSES.0);
     }
 }

@@ -14,7 +14,7 @@ impl Told<'_> {
         let (http, policy) = match self.setup.features {
             Features::Bare => ("access_log off;".to_owned(), ""),
             // Files in memory, handles kept open. Small ones are read, which costs it
-            // less than `sendfile`; see `locations`.
+            // less than `sendfile`; see `nginx_locations`.
             Features::Cached => (
                 format!(
                     "access_log off;\n\
@@ -38,20 +38,7 @@ impl Told<'_> {
                  proxy_hide_header X-Powered-By;\nadd_header X-Frame-Options DENY;",
             ),
         };
-        let mut locations = String::new();
-        for (prefix, upstream) in self.routes() {
-            let _ =
-                writeln!(locations, "location {prefix} {{ proxy_pass http://origin-{upstream}; }}");
-        }
-        if self.setup.features == Features::Cached {
-            // Without `tcp_nopush`, which on loopback holds the end of each back.
-            let _ = writeln!(
-                locations,
-                "location {} {{ sendfile on; proxy_pass http://origin-0; }}",
-                Transfer::LargeHit.path()
-            );
-        }
-        let upstreams = self.nginx_upstreams();
+        let (locations, upstreams) = (self.nginx_locations(), self.nginx_upstreams());
         // A queue of its own for each worker, as Tollgate's have.
         let listen = if workers > 1 { "backlog=4096 reuseport" } else { "backlog=4096" };
         let temporary = self.file("");
@@ -74,6 +61,23 @@ impl Told<'_> {
              proxy_set_header X-Forwarded-Proto $scheme;\n\
              {policy}\n{locations} }} }}\n"
         )
+    }
+
+    fn nginx_locations(&self) -> String {
+        let mut locations = String::new();
+        for (prefix, upstream) in self.routes() {
+            let _ =
+                writeln!(locations, "location {prefix} {{ proxy_pass http://origin-{upstream}; }}");
+        }
+        if self.setup.features == Features::Cached {
+            // Without `tcp_nopush`, which on loopback holds the end of each back.
+            let _ = writeln!(
+                locations,
+                "location {} {{ sendfile on; proxy_pass http://origin-0; }}",
+                Transfer::LargeHit.path()
+            );
+        }
+        locations
     }
 
     fn nginx_upstreams(&self) -> String {

@@ -158,6 +158,12 @@ impl Cache {
         self.0.tier.close().await;
     }
 
+    /// Whether there is a disk behind the memory, which has not been let go of.
+    #[must_use]
+    pub fn has_disk(&self) -> bool {
+        self.0.tier.is_open()
+    }
+
     /// What stored responses of a layer are found by, and whether none was known by it.
     fn space(&self, name: &str, meaning: &[u8], settings: &CacheSettings) -> (Arc<str>, bool) {
         let CacheKeySettings { ignore_query, headers } = &settings.key;

@@ -239,6 +239,11 @@ impl Tier {
         })
     }
 
+    /// Whether there is a disk, and it has not been let go of.
+    pub(super) fn is_open(&self) -> bool {
+        self.disk.get().is_some_and(|disk| !disk.0.is_closed())
+    }
+
     pub(super) fn objects(&self) -> u64 {
         self.disk.get().map_or(0, |(disk, _)| disk.figures().objects)
     }

@@ -20,17 +20,21 @@ fn on_disk(origin: &Origin, lines: &str) -> Setup {
 }
 
 /// Ends, and begins again in the same folder.
-async fn again(mut proxy: Running, setup: Setup) -> Running {
+async fn again(proxy: Running, setup: Setup) -> Running {
+    setup.start_in(ended(proxy).await)
+}
+
+/// Ends, and leaves its disk.
+pub async fn ended(mut proxy: Running) -> TempDir {
     let kept = TempDir::new().unwrap();
     proxy.begin_stop();
     proxy.ended().await;
     std::fs::rename(proxy.dir.path().join("cache"), kept.path().join("cache")).unwrap();
-    drop(proxy);
-    setup.start_in(kept)
+    kept
 }
 
 /// Waits until so many responses are on disk.
-async fn stored(proxy: &Running, count: u64) {
+pub async fn stored(proxy: &Running, count: u64) {
     eventually("responses are on disk", async || {
         told(proxy).await["disk"]["objects"].as_u64() == Some(count)
     })

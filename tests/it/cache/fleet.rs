@@ -1,10 +1,12 @@
 //! Purges of several instances, by way of a real Redis.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use super::disk::{self, ended};
 use super::operating::{post, told};
 use super::{cached, counting, get, metrics, ok, origin, said, send};
 use crate::support::certs::Authority;
@@ -113,6 +115,32 @@ async fn a_purge_at_one_is_carried_out_by_all() {
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_purged_while_one_was_down_is_gone_from_its_disk_and_nothing_else() {
+    within(async {
+        let redis = Redis::start();
+        let origin = counting(FRESH).await;
+        let on_disk = || {
+            member(&origin, &redis.url()).and("[cache.disk]\npath = \"cache\"\nsize = \"256MiB\"")
+        };
+        let (here, away) = (member(&origin, &redis.url()).start(), on_disk().start());
+        connected(&[&here, &away]).await;
+        for path in ["/a", "/b"] {
+            get(&away, path, "").await;
+        }
+        disk::stored(&away, 2).await;
+        let kept = ended(away).await;
+        assert_eq!(purge(&here, &json!({ "url": "http://a.test/a" })).await.0, 200);
+        let away = on_disk().start_in(kept);
+        eventually("it is caught up with", async || fleet(&away).await["received"] == 1).await;
+        assert_eq!(stored(&away, "/a").await, None);
+        assert_eq!(stored(&away, "/b").await, Some(true));
+        assert!(hits(&away, "/b").await && !hits(&away, "/a").await);
+        assert_eq!(fleet(&away).await["lost"], 0);
     })
     .await;
 }
@@ -322,7 +350,7 @@ async fn what_is_not_understood_in_the_stream_is_passed_over() {
         get(&proxy, "/", "").await;
         let add = |fields: &[&[u8]]| {
             let head: [&[u8]; 3] = [b"XADD", b"tollgate:purges", b"*"];
-            redis.ask(head.iter().chain(fields).copied().collect::<Vec<_>>());
+            redis.ask(head.iter().chain(fields).copied());
         };
         add(&[b"v", b"2", b"from", b"x", b"kind", b"all", b"soft", b"0"]);
         add(&[b"\xff\xfe", b"\0"]);

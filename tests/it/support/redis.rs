@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::task::AbortHandle;
 
@@ -188,7 +189,7 @@ impl Way {
                     let mut far = tokio::net::TcpStream::connect(address).await?;
                     tokio::io::copy_bidirectional(&mut near, &mut far).await
                 });
-                cut.lock().unwrap().push(going.abort_handle());
+                cut.lock().push(going.abort_handle());
             }
         });
         way
@@ -197,7 +198,7 @@ impl Way {
     /// Ends every connection, and takes no more.
     pub fn cut(&self) {
         self.open.send_replace(false);
-        self.cut.lock().unwrap().drain(..).for_each(|going| going.abort());
+        self.cut.lock().drain(..).for_each(|going| going.abort());
     }
 
     pub fn mend(&self) {

@@ -239,7 +239,7 @@ impl Disk {
         Ok(Self { shared, jobs })
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.shared.closed.load(Ordering::SeqCst)
     }
 

@@ -41,6 +41,8 @@ struct Reader<'a> {
     position: Option<FleetPosition>,
     /// The last entry that was carried out, or where reading began.
     known: Option<Id>,
+    /// Whether the cache had its disk when it was last looked: the position is the disk's.
+    has_disk: bool,
 }
 
 impl Fleet {
@@ -50,8 +52,8 @@ impl Fleet {
         redis: &Redis,
         position: Option<FleetPosition>,
     ) {
-        let mut reader = Reader { fleet: self, cache, redis, position, known: None };
-        reader.remember().await;
+        let mut reader =
+            Reader { fleet: self, cache, redis, position, known: None, has_disk: false };
         let (mut pause, mut said) = (Pause::default(), false);
         loop {
             self.waits_for(redis).await;
@@ -75,7 +77,7 @@ impl Fleet {
             if began.elapsed() > LASTS {
                 pause.reset();
             }
-            tokio::time::sleep(pause.next()).await;
+            tokio::time::sleep(pause.after_failure()).await;
         }
     }
 }
@@ -97,12 +99,18 @@ impl Fleet {
 }
 
 impl Reader<'_> {
-    /// Goes on where the process before ended, if that is known.
-    async fn remember(&mut self) {
-        let Some(position) = self.position.clone() else { return };
+    /// Begins again where the disk's last process ended, if that is known, and if the disk
+    /// has come since this was last asked: it may have heard less than the memory has.
+    async fn remember(&mut self) -> bool {
+        let Some(position) = self.position.clone() else { return false };
+        let has_disk = self.cache.has_disk();
+        if !has_disk || std::mem::replace(&mut self.has_disk, has_disk) {
+            return false;
+        }
         let loaded = tokio::task::spawn_blocking(move || position.load()).await;
         self.known = loaded.unwrap_or_default();
         self.fleet.0.heard.lock().id = self.known.map(|id| id.to_string());
+        true
     }
 
     /// Reads for as long as it goes well.
@@ -110,6 +118,9 @@ impl Reader<'_> {
         // Whether what was not read yet is known to stand in the stream.
         let mut covered = false;
         loop {
+            if self.remember().await {
+                covered = false;
+            }
             let step = async {
                 if !covered {
                     self.settle(connection).await?;
@@ -281,6 +292,10 @@ impl Reader<'_> {
         let Some(id) = self.known else { return };
         self.fleet.0.heard.lock().id = Some(id.to_string());
         let Some(position) = self.position.clone() else { return };
+        // What was heard without the disk, or while it was let go of, was not heard by it.
+        if !self.has_disk || !self.cache.has_disk() {
+            return;
+        }
         match tokio::task::spawn_blocking(move || position.save(id)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

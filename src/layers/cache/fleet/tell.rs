@@ -33,7 +33,7 @@ impl Fleet {
                     tracing::debug!(%error, waiting, "cache fleet: a purge is not told yet");
                     self.0.heard.lock().trouble =
                         Some(redis.trouble().unwrap_or_else(|| error.to_string()));
-                    tokio::time::sleep(pause.next()).await;
+                    tokio::time::sleep(pause.after_failure()).await;
                     redis.connected().await;
                 }
             }
