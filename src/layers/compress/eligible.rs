@@ -106,8 +106,9 @@ impl Asked {
             }
             _ => {}
         }
-        let for_all =
+        let said =
             control.public || (control.s_maxage && !headers.contains_key(header::SET_COOKIE));
+        let for_all = said && !control.closed;
         let secret = self.credentials || headers.contains_key(header::SET_COOKIE);
         if secret && !for_all && !settings.with_credentials {
             return Verdict::Varies(Outcome::Credentials);
@@ -166,6 +167,8 @@ struct Control {
     no_transform: bool,
     public: bool,
     s_maxage: bool,
+    /// It is for one client, or for none to keep, whatever else is said.
+    closed: bool,
 }
 
 impl Control {
@@ -179,6 +182,7 @@ impl Control {
                 // What opens something means it without an argument only.
                 control.public |= member.eq_ignore_ascii_case(b"public");
                 control.s_maxage |= is("s-maxage");
+                control.closed |= is("private") || is("no-store");
             }
         }
         control

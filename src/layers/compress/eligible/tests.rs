@@ -125,6 +125,8 @@ fn what_may_hold_a_secret_is_compressed_only_if_it_is_for_all() {
         assert_eq!(response("public=1"), secret);
         assert_eq!(response("public"), Verdict::Compress);
         assert_eq!(response("s-maxage=5"), Verdict::Compress);
+        assert_eq!(response("private, s-maxage=0"), secret);
+        assert_eq!(response("public, no-store"), secret);
     }
     let with_cookie =
         |said| judge(&[GZIP], &[TEXT, ("set-cookie", "a=b"), ("cache-control", said)]);
