@@ -47,6 +47,7 @@ impl Control {
                 }
                 Ok(Err(error)) => {
                     tracing::error!(%error, "the cache is in memory only");
+                    self.0.common.cache.expect_no_disk();
                     return;
                 }
                 // The runtime ends.

@@ -167,6 +167,9 @@ impl Proxy {
         let in_flight = InFlightLayer::new(settings.server.max_in_flight).within(budget.clone());
         let drain = trigger.watcher();
         let cache = Cache::new(settings.cache.memory);
+        if settings.cache.disk.is_some() {
+            cache.expect_disk();
+        }
         metrics.watch_cache(Arc::new(cache.clone()));
         #[cfg(feature = "redis")]
         let redis = fleet::redis(&settings, &cache, &metrics)?;

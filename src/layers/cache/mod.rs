@@ -9,6 +9,7 @@
 //! | `store` | where it lies |
 //! | `disk` | a store of bodies on disk, which knows nothing of HTTP |
 //! | `tier` | that store behind the memory |
+//! | `late` | what it is purged of before it is there |
 //! | `codec` | a response's head as bytes |
 //! | `content` | a body that several read while it comes |
 //! | `streamed` | a body that is read from disk while it is sent |
@@ -43,6 +44,7 @@ mod flight;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod key;
+mod late;
 mod lookup;
 mod operate;
 mod place;
@@ -150,6 +152,16 @@ impl Cache {
     /// The folder cannot be used, or another process uses it.
     pub fn open_disk(&self, disk: &CacheDiskSettings) -> Result<(), CacheDiskError> {
         self.0.tier.open(disk)
+    }
+
+    /// Has it keep what it is purged of for a disk that will be there later.
+    pub(crate) fn expect_disk(&self) {
+        self.0.tier.expect();
+    }
+
+    /// The disk will not be there.
+    pub(crate) fn expect_no_disk(&self) {
+        self.0.tier.expect_none();
     }
 
     /// Writes to the disk what is on its way there, and lets go of its folder, so that

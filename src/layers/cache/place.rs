@@ -159,8 +159,9 @@ impl Route {
     /// Forgets what is stored of a key.
     pub(super) fn forget(&self, key: &Key) {
         self.cache.memory().invalidate(key, false);
-        if let Some(tier) = self.tier() {
-            tier.purge_key(key, false);
+        if self.lasts {
+            // Also where the disk is still to come.
+            self.cache.shared().tier.purge_key(key, false);
         }
     }
 
@@ -188,8 +189,8 @@ impl Route {
             let stored = Stored { head: Arc::new(head), body: body.clone() };
             self.cache.memory().put(key, stored, epoch);
         }
-        if let Some(tier) = self.tier() {
-            tier.purge_key(key, true);
+        if self.lasts {
+            self.cache.shared().tier.purge_key(key, true);
         }
     }
 

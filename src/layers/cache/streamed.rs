@@ -16,14 +16,15 @@ type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// So many bytes, or an error: whoever is sent less does not take it for the end.
 pub(super) struct Streamed {
-    pieces: Pieces,
+    /// None after an error: what has ended must not be asked again.
+    pieces: Option<Pieces>,
     left: u64,
 }
 
 impl Streamed {
     pub(super) fn of(body: &OnDisk, range: Range<u64>) -> Self {
         let left = range.end.saturating_sub(range.start);
-        Self { pieces: Box::pin(body.read(range)), left }
+        Self { pieces: Some(Box::pin(body.read(range))), left }
     }
 }
 
@@ -38,21 +39,21 @@ impl http_body::Body for Streamed {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let failed = |why: BoxError| {
-            let error = Error::new(Kind::Internal).detail("what is stored cannot be read");
-            Poll::Ready(Some(Err(error.because(why).into())))
-        };
-        match ready!(self.pieces.as_mut().poll_next(cx)) {
+        let Some(pieces) = &mut self.pieces else { return Poll::Ready(None) };
+        let why: BoxError = match ready!(pieces.as_mut().poll_next(cx)) {
             Some(Ok(piece)) => match self.left.checked_sub(piece.len() as u64) {
                 Some(left) => {
                     self.left = left;
-                    Poll::Ready(Some(Ok(Frame::data(piece))))
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
-                None => failed("it is longer than it was".into()),
+                None => "it is longer than it was".into(),
             },
-            Some(Err(error)) => failed(error.into()),
-            None => failed("it is shorter than it was".into()),
-        }
+            Some(Err(error)) => error.into(),
+            None => "it is shorter than it was".into(),
+        };
+        self.pieces = None;
+        let error = Error::new(Kind::Internal).detail("what is stored cannot be read");
+        Poll::Ready(Some(Err(error.because(why).into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -61,5 +62,25 @@ impl http_body::Body for Streamed {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::stream;
+    use http_body::Body as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn after_an_error_it_has_ended() {
+        let pieces = stream::once(async { Err(io::Error::other("gone")) });
+        let mut body = Streamed { pieces: Some(Box::pin(pieces)), left: 5 };
+        let mut next = async || poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        assert!(next().await.is_some_and(|frame| frame.is_err()));
+        assert!(next().await.is_none());
+        assert!(next().await.is_none());
     }
 }

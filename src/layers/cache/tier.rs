@@ -17,12 +17,19 @@ use super::codec;
 use super::content::Content;
 use super::disk::{Disk, DiskFigures, DiskSettings, OnDisk, OpenError, Wiped, Writing};
 use super::key::Key;
+use super::late::Late;
 use super::settings::CacheDiskSettings;
 use super::store::{Had, Head};
 use crate::observe::CacheDiskFigures;
 
 /// What is not on disk so long after it was given has not been written at all.
 const FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// The most keys that are on their way to the disk; what else comes is not stored there.
+const MOST_COMING: usize = 65_536;
+
+/// With so many on their way it is not looked more often than this which have come.
+const LOOKED: Duration = Duration::from_secs(1);
 
 /// Why a folder cannot be the disk of a cache.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +58,8 @@ impl CacheDiskError {
 #[derive(Debug, Default)]
 pub(super) struct Tier {
     disk: OnceLock<(Disk, CacheDiskSettings)>,
+    /// What the disk is to be purged of once it is there; None if none is to come.
+    late: Mutex<Option<Late>>,
     coming: Arc<Mutex<Coming>>,
     /// Responses that were served from there.
     hits: AtomicU64,
@@ -64,12 +73,15 @@ struct Coming {
     keys: HashMap<Key, OnTheWay>,
     /// With so many it is looked which of them have come.
     look_at: usize,
+    looked: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct OnTheWay {
     /// What is being stored: nobody else stores the same at the same time.
     variants: Vec<u64>,
+    /// Whether the writer has something whole of it.
+    given: bool,
     since: Instant,
 }
 
@@ -77,9 +89,9 @@ struct OnTheWay {
 #[derive(Debug)]
 pub(super) struct Storing {
     writing: Writing,
-    #[allow(dead_code, reason = "held for its drop")]
     claim: Claim,
     replaces: bool,
+    disk: Disk,
 }
 
 #[derive(Debug)]
@@ -87,44 +99,88 @@ struct Claim {
     coming: Arc<Mutex<Coming>>,
     key: Key,
     variant: u64,
+    /// Whether it went to the writer.
+    given: bool,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(way) = self.coming.lock().keys.get_mut(self.key.as_str()) {
-            way.variants.retain(|variant| *variant != self.variant);
-            way.since = Instant::now();
+        let mut coming = self.coming.lock();
+        let Some(way) = coming.keys.get_mut(self.key.as_str()) else { return };
+        way.variants.retain(|variant| *variant != self.variant);
+        way.given |= self.given;
+        way.since = Instant::now();
+        if way.variants.is_empty() && !way.given {
+            coming.keys.remove(self.key.as_str());
         }
     }
 }
 
+/// What became of the wish to store something.
+enum Claimed {
+    Free,
+    /// Somebody else stores it.
+    Taken,
+    /// Too much is on its way.
+    Full,
+}
+
 impl Coming {
-    /// Whether nobody stores the same.
-    fn claim(&mut self, key: &Key, variant: u64, disk: &Disk) -> bool {
-        if self.keys.len() >= self.look_at {
-            self.keys.retain(|key, way| {
-                let waits = || !disk.may_have(key.as_str()) && way.since.elapsed() < FORGOTTEN;
-                !way.variants.is_empty() || waits()
-            });
-            self.look_at = 64.max(self.keys.len() * 2);
+    fn claim(&mut self, key: &Key, variant: u64, disk: &Disk) -> Claimed {
+        self.look(disk);
+        if self.keys.len() >= MOST_COMING && !self.keys.contains_key(key.as_str()) {
+            return Claimed::Full;
         }
-        let way = self.keys.entry(key.clone());
-        let way = way.or_insert_with(|| OnTheWay { variants: Vec::new(), since: Instant::now() });
-        let is_free = !way.variants.contains(&variant);
-        if is_free {
-            way.variants.push(variant);
+        let new = || OnTheWay { variants: Vec::new(), given: false, since: Instant::now() };
+        let way = self.keys.entry(key.clone()).or_insert_with(new);
+        if way.variants.contains(&variant) {
+            return Claimed::Taken;
         }
-        is_free
+        way.variants.push(variant);
+        Claimed::Free
+    }
+
+    /// Forgets what has come, if there is much.
+    fn look(&mut self, disk: &Disk) {
+        let is_full = self.keys.len() >= MOST_COMING;
+        let just_looked = || self.looked.is_some_and(|looked| looked.elapsed() < LOOKED);
+        if self.keys.len() < self.look_at.min(MOST_COMING) || (is_full && just_looked()) {
+            return;
+        }
+        self.keys.retain(|key, way| {
+            let waits = || !disk.may_have(key.as_str()) && way.since.elapsed() < FORGOTTEN;
+            !way.variants.is_empty() || waits()
+        });
+        self.look_at = 64.max(self.keys.len() * 2);
+        self.looked = Some(Instant::now());
     }
 }
 
 impl Tier {
+    /// Purges are kept for a disk that is to be opened later.
+    pub(super) fn expect(&self) {
+        if !self.is_there() {
+            self.late.lock().get_or_insert_default();
+        }
+    }
+
+    /// No disk is going to be opened.
+    pub(super) fn expect_none(&self) {
+        *self.late.lock() = None;
+    }
+
     /// Takes a folder. It blocks.
     pub(super) fn open(&self, settings: &CacheDiskSettings) -> Result<(), CacheDiskError> {
         let CacheDiskSettings { path, size } = settings.clone();
         let disk = Disk::open(&DiskSettings { folder: path, capacity: size });
         let disk = disk.map_err(CacheDiskError)?;
-        self.disk.get_or_init(|| (disk, settings.clone()));
+        let mut late = self.late.lock();
+        self.disk.get_or_init(|| {
+            for (what, soft) in &late.take().unwrap_or_default() {
+                disk.purge(&what.wiped(), *soft);
+            }
+            (disk, settings.clone())
+        });
         Ok(())
     }
 
@@ -177,18 +233,23 @@ impl Tier {
         let variant = head.selecting.digest();
         let mut coming = self.coming.lock();
         let replaces = disk.may_have(key.as_str()) || coming.keys.contains_key(key.as_str());
-        if !coming.claim(key, variant, disk) {
-            return None;
-        }
+        let claimed = coming.claim(key, variant, disk);
         drop(coming);
-        let claim = Claim { coming: self.coming.clone(), key: key.clone(), variant };
-        let fits = least <= self.longest();
-        let writing = disk.begin(key.as_str(), variant, &head.tags).filter(|_| fits);
+        let claim = match claimed {
+            Claimed::Free => {
+                let coming = self.coming.clone();
+                Some(Claim { coming, key: key.clone(), variant, given: false })
+            }
+            Claimed::Taken => return None,
+            Claimed::Full => None,
+        };
+        let takes = claim.is_some() && least <= self.longest();
+        let writing = takes.then(|| disk.begin(key.as_str(), variant, &head.tags)).flatten();
         if writing.is_none() && replaces {
             // What lies there is older than what others are sent now.
             self.purge_key(key, false);
         }
-        Some(Storing { writing: writing?, claim, replaces })
+        Some(Storing { writing: writing?, claim: claim?, replaces, disk: disk.clone() })
     }
 
     /// The same body under a head that is as good as new.
@@ -201,16 +262,26 @@ impl Tier {
 
     /// Forgets, or condemns, what is stored of a key, or is on its way there. Whether
     /// there may have been anything. Where there was not, nothing is written: what clients
-    /// change is told here as well.
+    /// change is told here as well. What a disk has that is to come is not known.
     pub(super) fn purge_key(&self, key: &Key, soft: bool) -> bool {
         let had = self.may_have(key);
-        if had || self.coming.lock().keys.contains_key(key.as_str()) {
+        if had || !self.is_there() || self.coming.lock().keys.contains_key(key.as_str()) {
             self.purge(&Wiped::Key(key.as_str()), soft);
         }
         had
     }
 
     pub(super) fn purge(&self, what: &Wiped<'_>, soft: bool) {
+        if !self.is_there() {
+            let mut late = self.late.lock();
+            // It may have come until now.
+            if !self.is_there() {
+                if let Some(late) = &mut *late {
+                    late.add(what, soft);
+                }
+                return;
+            }
+        }
         if let Some((disk, _)) = self.disk.get() {
             disk.purge(what, soft);
         }
@@ -261,7 +332,148 @@ impl Storing {
     }
 
     /// All of it has come.
-    pub(super) fn finish(self, head: &Head) {
-        self.writing.finish(codec::to_disk(head));
+    pub(super) fn finish(mut self, head: &Head) {
+        self.claim.given = self.writing.finish(codec::to_disk(head));
+        if !self.claim.given && self.replaces {
+            // What lies there is older than what others have been sent.
+            self.disk.purge(&Wiped::Key(self.claim.key.as_str()), false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use http::{HeaderValue, StatusCode, Uri};
+
+    use super::super::directives::Control;
+    use super::super::key::Selecting;
+    use super::super::policy::Freshness;
+    use super::super::{CacheKeySettings, CacheSettings};
+    use super::*;
+
+    fn key(path: &str) -> Key {
+        let url: Uri = format!("http://a.test{path}").parse().unwrap();
+        Key::of_url("r", &url, &CacheKeySettings::default()).unwrap()
+    }
+
+    fn head(id: u64) -> Head {
+        let (status, headers, settings) =
+            (StatusCode::OK, HeaderMap::new(), CacheSettings::default());
+        let freshness =
+            Freshness::of(status, &headers, &Control::default(), Duration::ZERO, &settings);
+        let selecting = Selecting::of(&headers, &headers, &settings.key);
+        Head { id, status, headers, selecting, freshness, tags: vec![] }
+    }
+
+    fn open(tier: Tier, folder: &Path) -> Tier {
+        let (path, size) = (folder.join("cache"), 64 << 20);
+        tier.open(&CacheDiskSettings { path, size }).unwrap();
+        tier
+    }
+
+    fn expecting() -> Tier {
+        let tier = Tier::default();
+        tier.expect();
+        tier
+    }
+
+    fn store(tier: &Tier, path: &str, id: u64) {
+        let mut storing = tier.begin(&key(path), &head(id), 0).unwrap();
+        assert!(storing.push(Bytes::from_static(b"body")));
+        storing.finish(&head(id));
+    }
+
+    /// Whether it is found, and then whether it has been condemned.
+    async fn found(tier: &Tier, path: &str) -> Option<bool> {
+        let found = tier.find(&key(path), &HeaderMap::new()).await;
+        found.map(|had| had.head.freshness.condemned)
+    }
+
+    fn coming(tier: &Tier) -> usize {
+        tier.coming.lock().keys.len()
+    }
+
+    #[tokio::test]
+    async fn what_is_purged_before_the_disk_is_there_is_purged_there_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let tier = open(Tier::default(), folder.path());
+        for path in ["/a", "/b", "/c", "/p/d"] {
+            store(&tier, path, 1);
+        }
+        tier.close().await;
+        let alone = Tier::default();
+        alone.purge(&Wiped::All, false);
+        assert!(alone.late.lock().is_none());
+        let tier = expecting();
+        assert!(!tier.purge_key(&key("/a"), false));
+        tier.purge_key(&key("/b"), true);
+        tier.purge(&Wiped::UrlPrefix("http://a.test/p/"), false);
+        let tier = open(tier, folder.path());
+        assert!(tier.late.lock().is_none());
+        assert_eq!(found(&tier, "/a").await, None);
+        assert_eq!(found(&tier, "/b").await, Some(true));
+        assert_eq!(found(&tier, "/c").await, Some(false));
+        assert_eq!(found(&tier, "/p/d").await, None);
+        tier.close().await;
+        let tier = expecting();
+        tier.purge(&Wiped::All, false);
+        let tier = open(tier, folder.path());
+        assert_eq!(found(&tier, "/c").await, None);
+    }
+
+    #[test]
+    fn without_a_disk_to_come_no_purge_is_kept() {
+        let tier = expecting();
+        tier.purge_key(&key("/x"), false);
+        tier.expect_none();
+        tier.purge_key(&key("/x"), false);
+        assert!(tier.late.lock().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_come_to_its_end_is_not_on_its_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let tier = open(Tier::default(), folder.path());
+        let first = tier.begin(&key("/a"), &head(1), 0).unwrap();
+        assert!(tier.begin(&key("/a"), &head(2), 0).is_none());
+        assert_eq!(coming(&tier), 1);
+        drop(first);
+        assert_eq!(coming(&tier), 0);
+        assert!(tier.begin(&key("/a"), &head(1), u64::MAX).is_none());
+        assert_eq!(coming(&tier), 0);
+        store(&tier, "/a", 1);
+        drop(tier.begin(&key("/a"), &head(1), 0).unwrap());
+        assert_eq!(coming(&tier), 1);
+        tier.close().await;
+        assert!(tier.begin(&key("/b"), &head(1), 0).is_none());
+        assert_eq!(coming(&tier), 1);
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_are_on_their_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let tier = open(Tier::default(), folder.path());
+        let way = || OnTheWay { variants: vec![], given: true, since: Instant::now() };
+        let many = (0..MOST_COMING).map(|number| (key(&format!("/{number}")), way()));
+        tier.coming.lock().keys.extend(many);
+        assert!(tier.begin(&key("/a"), &head(1), 0).is_none());
+        assert!(tier.begin(&key("/0"), &head(1), 0).is_some());
+        assert_eq!(coming(&tier), MOST_COMING);
+    }
+
+    #[tokio::test]
+    async fn where_a_newer_response_cannot_be_stored_the_older_one_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let tier = open(Tier::default(), folder.path());
+        store(&tier, "/a", 1);
+        let long = HeaderValue::from_bytes(&vec![b'x'; 2 << 20]).unwrap();
+        let mut newer = head(2);
+        newer.headers.insert("x-long", long);
+        tier.begin(&key("/a"), &head(2), 0).unwrap().finish(&newer);
+        tier.close().await;
+        let tier = open(Tier::default(), folder.path());
+        assert_eq!(found(&tier, "/a").await, None);
     }
 }

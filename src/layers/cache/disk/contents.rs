@@ -1,7 +1,7 @@
 //! What stands in a segment, in a file beside it: a restart reads that, and not the
 //! segment.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -63,7 +63,7 @@ fn decode(bytes: &[u8], segment: &Segment) -> Option<(Vec<Known>, u64)> {
 /// Writes what stands in a segment, in the order in which it stands there.
 pub(super) fn write(folder: &Path, segment: &Segment, entries: &[Known]) -> io::Result<()> {
     let bytes = encode(segment, entries);
-    replace(folder, Name::Contents(segment.number), &bytes)?;
+    replace(folder, Name::Contents(segment.number), &bytes, false)?;
     segment.beside.store(bytes.len() as u64, Ordering::Relaxed);
     Ok(())
 }
@@ -79,13 +79,23 @@ pub(super) fn read(folder: &Path, segment: &Segment) -> Option<(Vec<Known>, u64)
     decode(&bytes, segment)
 }
 
-/// Gives a file new contents, or leaves it as it is.
-pub(super) fn replace(folder: &Path, name: Name, bytes: &[u8]) -> io::Result<()> {
+/// Gives a file new contents, or leaves it as it is. `synced`, it is whole and in its place
+/// also after the machine has crashed.
+pub(super) fn replace(folder: &Path, name: Name, bytes: &[u8], synced: bool) -> io::Result<File> {
     let unfinished = Name::Unfinished.path(folder);
     let _left = fs::remove_file(&unfinished);
-    let written = folder::create(&unfinished)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&unfinished, name.path(folder)));
+    let written = folder::create(&unfinished).and_then(|mut file| {
+        file.write_all(bytes)?;
+        if synced {
+            file.sync_all()?;
+        }
+        fs::rename(&unfinished, name.path(folder))?;
+        if synced {
+            // It is in its place by now. Not every file system synchronizes folders.
+            let _synced = File::open(folder).and_then(|folder| folder.sync_all());
+        }
+        Ok(file)
+    });
     if written.is_err() {
         let _left = fs::remove_file(&unfinished);
     }

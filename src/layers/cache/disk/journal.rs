@@ -116,8 +116,8 @@ impl Journal {
     pub(super) fn create(folder: &Path, count: u64, purges: &[Purge]) -> io::Result<Self> {
         let mut bytes = Purge::count(count).encode().to_vec();
         purges.iter().for_each(|purge| bytes.extend(purge.encode()));
-        replace(folder, Name::Purges, &bytes)?;
-        let file = File::options().write(true).open(Name::Purges.path(folder))?;
+        // One from before would not know what has been purged since.
+        let file = replace(folder, Name::Purges, &bytes, true)?;
         let (folder, file, size) = (folder.to_owned(), Some(Arc::new(file)), bytes.len() as u64);
         Ok(Self { folder, file, size })
     }

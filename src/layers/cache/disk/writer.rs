@@ -154,6 +154,9 @@ impl Writer {
             }
             Job::Commit { progress, pieces, mut commit, begun, queued } => {
                 let stored = self.commit(&progress, &pieces, &mut commit);
+                if stored.is_err() {
+                    self.outdated(self.shared.hash(&commit.key), commit.variant);
+                }
                 self.count_failed(stored.is_err());
                 drop((begun, queued));
             }
@@ -178,6 +181,17 @@ impl Writer {
 
     fn count_failed(&self, failed: bool) {
         self.shared.failed.fetch_add(failed.into(), Ordering::Relaxed);
+    }
+
+    /// What came after it could not be stored: others have been sent that by now.
+    fn outdated(&mut self, hash: u64, variant: u64) {
+        let same = |known: &Known| known.hash == hash && known.variant == variant;
+        if self.waiting.iter().any(|(known, _)| same(known)) {
+            self.flush();
+        }
+        if let Some(known) = self.shared.index.get(hash, variant) {
+            self.shared.index.forget(&known);
+        }
     }
 
     fn purged(&mut self) {
@@ -225,6 +239,11 @@ impl Writer {
         self.shared.failed.fetch_add(self.waiting.len() as u64, Ordering::Relaxed);
         for progress in &self.parts {
             progress.lock().broken = true;
+        }
+        for (Known { hash, variant, .. }, _) in &self.waiting {
+            if let Some(older) = self.shared.index.get(*hash, *variant) {
+                self.shared.index.forget(&older);
+            }
         }
         // What stands behind its end might be found after a crash.
         if let Some(active) = self.active.take_if(|active| !active.segment.is_sound()) {

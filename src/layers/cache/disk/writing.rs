@@ -139,7 +139,8 @@ impl Writing {
             }
         }
         self.gather(bytes);
-        if self.shared.gathered.load(Ordering::Relaxed) > GATHERED && !self.hand_over() {
+        let crowded = self.shared.gathered.load(Ordering::Relaxed) > GATHERED;
+        if crowded && self.gathered > 0 && !self.hand_over() {
             return self.give_up(true);
         }
         true
@@ -173,25 +174,28 @@ impl Writing {
         false
     }
 
-    /// The response is whole.
-    pub(in crate::layers::cache) fn finish(mut self, meta: Bytes) {
+    /// The response is whole. False if it is not going to be stored: what was stored
+    /// before it is still there.
+    pub(in crate::layers::cache) fn finish(mut self, meta: Bytes) -> bool {
         let (Some(mut commit), Some(begun)) = (self.commit.take(), self.begun.take()) else {
-            return;
+            return false;
         };
         if self.given_up || self.shared.closed.load(Ordering::SeqCst) {
-            return;
+            return false;
         }
         commit.meta = meta;
         // Without extents, of which the writer knows.
         let size = commit.size(0);
         if size > MOST_META {
-            return count(&self.shared.failed);
+            count(&self.shared.failed);
+            return false;
         }
         let Some(queued) = Queued::take(&self.shared, self.gathered + size) else {
-            return count(&self.shared.too_busy);
+            count(&self.shared.too_busy);
+            return false;
         };
         let (progress, pieces) = (self.progress.clone(), self.taken());
-        let _sent = self.jobs.send(Job::Commit { progress, pieces, commit, begun, queued });
+        self.jobs.send(Job::Commit { progress, pieces, commit, begun, queued }).is_ok()
     }
 }
 
