@@ -34,6 +34,10 @@ pub struct Downstream {
     pub proxy: Option<SocketAddr>,
     /// The listener's name, for logs and metrics. Empty in an embedded proxy.
     pub listener: Arc<str>,
+    /// The address that the listener was asked to bind, as it is configured: it says
+    /// whose the connection is once the listener has another name, or another address.
+    /// Empty in an embedded proxy.
+    pub address: Arc<str>,
     /// What the TLS handshake agreed on; `None` on a plain connection.
     pub tls: Option<TlsFacts>,
     /// What a request's head is held to on this connection.

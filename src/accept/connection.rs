@@ -22,6 +22,8 @@ use crate::tls::Alpn;
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) acceptor: Acceptor,
+    /// The address as it stands in the settings.
+    asked: Arc<str>,
     /// Where its connections arrive, as far as that is one address.
     local: Option<SocketAddr>,
     /// What ends the connections of its address.
@@ -31,6 +33,7 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(
         acceptor: &Acceptor,
+        asked: &str,
         local: Option<SocketAddr>,
         drain: drain::Watcher,
     ) -> Self {
@@ -45,12 +48,12 @@ impl Door {
             metrics: metrics.clone(),
             connections: connections.clone(),
         };
-        Self { acceptor, local, drain }
+        Self { acceptor, asked: asked.into(), local, drain }
     }
 
     /// Another one at the same place.
     pub(super) fn with(&self, acceptor: &Acceptor) -> Self {
-        Self::new(acceptor, self.local, self.drain.clone())
+        Self::new(acceptor, &self.asked, self.local, self.drain.clone())
     }
 
     /// Notes that the system did not let a connection be polled.
@@ -107,6 +110,7 @@ impl Admitted {
             over_unix: matches!(stream, Stream::Unix(_)),
             proxy: None,
             listener: door.acceptor.name.clone(),
+            address: door.asked.clone(),
             tls: None,
             limits: door.acceptor.serve.head,
             open: Some(open),

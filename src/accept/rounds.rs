@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Door;
 use super::sockets::ListenSocket;
-use super::{Acceptor, Worker, is_exhaustion};
+use super::{Acceptor, ListenAddress, Worker, is_exhaustion};
 use crate::drain::{self, Busy, Work};
 use crate::serve::Answers;
 
@@ -47,14 +47,15 @@ struct Entrance {
 impl Rounds {
     /// `None` if nothing is to be done with what comes to this address.
     pub(super) fn new(
-        address: u64,
+        (address, asked): (u64, &ListenAddress),
         socket: Arc<ListenSocket>,
         table: Arc<ArcSwap<Acceptors>>,
         drain: drain::Watcher,
         released: CancellationToken,
     ) -> Option<Self> {
         let seen = table.load_full();
-        let door = Arc::new(Door::new(seen.get(&address)?, socket.local_addr(), drain.clone()));
+        let (asked, local) = (asked.to_string(), socket.local_addr());
+        let door = Arc::new(Door::new(seen.get(&address)?, &asked, local, drain.clone()));
         let door = Entrance { address, table, seen, door };
         let _accepting = drain.busy(Work::Accepting);
         Some(Self { socket, door, drain, released, _accepting })

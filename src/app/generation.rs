@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
-use super::router::{Entry, Router, Tables, Terminus};
+use super::router::{Entry, Place, Router, Tables, Terminus};
 use super::{BuildError, Common};
+use crate::accept::ListenAddress;
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
 use crate::layers::{CacheLayer, CompressionLayer, ContentCoding, RateLimitLayer};
@@ -222,7 +223,18 @@ fn tables(
     let others = table(None);
     let of = |name: &String| Some((name.clone(), table(Some(name))?));
     let named = named.into_iter().map(of).collect::<Option<Vec<_>>>()?;
-    Some(Tables { named, others: others? })
+    let with_routes = settings.listeners.iter().filter(|_| !named.is_empty());
+    let places = with_routes.flat_map(|listener| {
+        let named = named.iter().position(|(name, _)| *name == listener.name);
+        let place = move |address: &ListenAddress| Place {
+            listener: listener.name.clone(),
+            address: address.to_string(),
+            named,
+        };
+        listener.addresses.iter().map(place)
+    });
+    let places = places.collect();
+    Some(Tables { named, others: others?, places })
 }
 
 /// What a generation is built from.

@@ -35,6 +35,18 @@ pub(super) struct Tables<S> {
     pub(super) named: Vec<(String, Table<Entry<S>>)>,
     /// Of all others.
     pub(super) others: Table<Entry<S>>,
+    /// Each address of each listener; none where no route names a listener.
+    pub(super) places: Vec<Place>,
+}
+
+/// Where connections come in.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) listener: String,
+    /// As it is configured.
+    pub(super) address: String,
+    /// Which of the named tables it has.
+    pub(super) named: Option<usize>,
 }
 
 impl<S> Clone for Router<S> {
@@ -48,11 +60,25 @@ impl<S> Router<S> {
         Self(Arc::new(tables))
     }
 
-    /// The routes of a connection's listener.
-    fn table(&self, downstream: Option<&Downstream>) -> &Table<Entry<S>> {
-        let Tables { named, others } = &*self.0;
-        let listener = downstream.map_or("", |downstream| &*downstream.listener);
-        named.iter().find(|(name, _)| name == listener).map_or(others, |(_, table)| table)
+    /// The routes of the listener that has the address now by which a connection came
+    /// in: it may be older than the listener's name. None if nobody has it any more, or
+    /// it cannot be told who has.
+    fn table(&self, downstream: Option<&Downstream>) -> Option<&Table<Entry<S>>> {
+        let Tables { named, others, places } = &*self.0;
+        if places.is_empty() {
+            return Some(others);
+        }
+        let Some(downstream) = downstream.filter(|downstream| !downstream.address.is_empty())
+        else {
+            return Some(others);
+        };
+        let mut here = places.iter().filter(|place| *place.address == *downstream.address);
+        let same = here.clone().find(|place| *place.listener == *downstream.listener);
+        let place = same.or_else(|| here.next().filter(|_| here.next().is_none()))?;
+        match place.named {
+            Some(index) => named.get(index).map(|(_, table)| table),
+            None => Some(others),
+        }
     }
 }
 
@@ -74,10 +100,15 @@ fn find<'t, S>(
 
 /// Why a request is nobody's: the host is not ours to answer for on this connection
 /// (RFC 9110 §15.5.20), or nothing is here.
-fn nobody<T>(table: &Table<T>, host: Option<&str>, downstream: Option<&Downstream>) -> Answer {
+fn nobody<T>(
+    table: Option<&Table<T>>,
+    host: Option<&str>,
+    downstream: Option<&Downstream>,
+) -> Answer {
+    let knows = |host: &str| table.is_some_and(|table| table.knows_host(host));
     let server_name = downstream.and_then(|d| d.tls.as_ref()?.server_name.as_deref());
     let misdirected = match (host, server_name) {
-        (Some(host), Some(name)) => !host.eq_ignore_ascii_case(name) && !table.knows_host(host),
+        (Some(host), Some(name)) => !host.eq_ignore_ascii_case(name) && !knows(host),
         _ => false,
     };
     if misdirected {
@@ -105,7 +136,8 @@ where
         let host = host_of(&request);
         let downstream = exchange.map(|exchange| &**exchange.downstream());
         let table = self.table(downstream);
-        let answer = match find(table, host, request.uri().path()) {
+        let found = table.map_or(Ok(None), |table| find(table, host, request.uri().path()));
+        let answer = match found {
             Ok(Some(entry)) => {
                 if let Some(exchange) = exchange {
                     let route = entry.route.clone();

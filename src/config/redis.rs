@@ -19,6 +19,7 @@ pub(super) fn read(root: &mut Table<'_>, base: &Path, needed: bool) -> Option<Re
     if !cfg!(feature = "redis") {
         table.complain("this Tollgate was built without Redis (the feature `redis`)", None);
     }
+    conceal_secrets(&table);
     let url = table.require("url", "where Redis is, such as \"redis://10.0.0.5:6379\"", url);
     let username = table.read("username", name);
     let password = table.read("password", |value| password(value, base));
@@ -48,13 +49,31 @@ pub(super) fn read(root: &mut Table<'_>, base: &Path, needed: bool) -> Option<Re
     Some(redis)
 }
 
+/// Keeps what may be a password out of every report: whatever its key is called, and
+/// whatever it is. A URL may have one in it, though it should not.
+fn conceal_secrets(table: &Table<'_>) {
+    for (key, _, value) in table.entries() {
+        let text = value.string("").ok();
+        let shown = match key.as_str() {
+            "username" | "ca" | "connect_timeout" | "timeout" => true,
+            "url" => text.is_some_and(|text| !text.contains(['@', '?'])),
+            _ => text.is_some_and(says_where_to_read),
+        };
+        if !shown {
+            value.conceal();
+        }
+    }
+}
+
+/// A digest is no place: whoever has one may try passwords on it.
+fn says_where_to_read(text: &str) -> bool {
+    says_where(text) && !text.starts_with("sha256:")
+}
+
 fn url(value: &Value<'_>) -> Fits<RedisUrl> {
     const WHAT: &str = "a URL such as \"redis://10.0.0.5:6379\"";
     let text = value.string(WHAT)?;
     text.parse().map_err(|error: RedisUrlError| {
-        if text.contains('@') {
-            value.conceal();
-        }
         let misfit = Misfit::new(error.to_string());
         match error {
             RedisUrlError::Userinfo => misfit.hint("see `username` and `password`"),
@@ -73,7 +92,6 @@ fn password(value: &Value<'_>, base: &Path) -> Fits<RedisPassword> {
     const WAYS: &str = "write \"env:NAME\" or \"file:PATH\"";
     let text = value.string("where the password stands")?;
     if !says_where(text) {
-        value.conceal();
         let message = "a password does not stand in the configuration itself";
         return Err(Misfit::new(message).hint(WAYS));
     }

@@ -103,7 +103,12 @@ fn route(
     names: &[String],
 ) -> Option<RouteSettings> {
     let name = table.require("name", "a word for logs and metrics", |v| unique(v, names));
-    let listeners = table.list("listeners", |v| listener(v, known.listeners));
+    let mut named = BTreeSet::new();
+    let listeners = table.list("listeners", |v| {
+        let name = listener(v, known.listeners)?;
+        let twice = || Misfit::new(format!("the listener `{name}` is named twice"));
+        if named.insert(name.clone()) { Ok(name) } else { Err(twice()) }
+    });
     let matches = matches(&mut table);
     let prefix = match &matches.path {
         PathPattern::Prefix(prefix) => Some(prefix.clone()),

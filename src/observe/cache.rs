@@ -128,6 +128,13 @@ struct ByOutcome {
     outcome: &'static str,
 }
 
+impl Caches {
+    /// Forgets all routes but these.
+    pub(super) fn retain(&self, known: impl Fn(&str) -> bool) {
+        self.0.routes.write().retain(|name, _| known(name));
+    }
+}
+
 impl Collector for Caches {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         const ALL: [CacheOutcome; 6] = [

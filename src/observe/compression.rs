@@ -121,6 +121,13 @@ struct ByOutcome {
     outcome: &'static str,
 }
 
+impl Compressions {
+    /// Forgets all routes but these.
+    pub(super) fn retain(&self, known: impl Fn(&str) -> bool) {
+        self.0.write().retain(|name, _| known(name));
+    }
+}
+
 impl Collector for Compressions {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let routes = self.0.read();

@@ -273,7 +273,9 @@ impl Metrics {
     /// There are no routes but those that are `known`: what was counted of others is
     /// not told any more.
     pub fn routes_are(&self, known: impl Fn(&str) -> bool) {
-        self.0.routes.retain(known);
+        self.0.routes.retain(&known);
+        self.0.caches.retain(&known);
+        self.0.compressions.retain(&known);
     }
 
     /// An exchange is over.

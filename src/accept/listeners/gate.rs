@@ -94,7 +94,8 @@ impl Gate {
                     self.take_file_over();
                     let drain = self.branch.watcher();
                     let (table, released) = (table.clone(), released.clone());
-                    if let Some(rounds) = Rounds::new(self.id, socket, table, drain, released) {
+                    let place = (self.id, &self.asked);
+                    if let Some(rounds) = Rounds::new(place, socket, table, drain, released) {
                         post.accept(rounds);
                     }
                     open

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use http::Request;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -90,29 +90,55 @@ async fn an_address_goes_to_another_listener_with_its_connections() {
     within(async {
         let origin = Origin::named("one").await;
         let (one, two) = (free_address(), free_address());
-        let with = |listeners: &[String]| to(&origin).and(&listeners.concat());
-        let proxy = with(&[listener("first", one, ""), listener("second", two, "")]).start();
+        // What is for one listener only goes with its address, not with a connection's name.
+        let with = |listeners: &[String], inner: &str| {
+            let route = format!(
+                "[[route]]\nname = \"inner\"\nlisteners = [\"{inner}\"]\npath = \"/inner\"\n\
+                 respond = {{ body = \"inner\" }}\n"
+            );
+            to(&origin).and(&(listeners.concat() + &route))
+        };
+        let before = [listener("first", one, ""), listener("second", two, "")];
+        let proxy = with(&before, "second").start();
         let mut clients = [Raw::connect(one).await, Raw::connect(two).await];
-        for client in &mut clients {
+        let mut over = [h2_to(one).await, h2_to(two).await];
+        for (client, body) in clients.iter_mut().zip(["one", "inner"]) {
             assert_eq!(ask(client, "/").await.status, 200);
+            assert_eq!(ask(client, "/inner").await.text(), body);
         }
         // Swapped, then both in one, then each under a name that is new.
         let both = format!("[[listener]]\nname = \"both\"\naddress = [\"{one}\", \"{two}\"]\n");
-        for (number, listeners) in [
-            vec![listener("first", two, ""), listener("second", one, "")],
-            vec![both],
-            vec![listener("third", one, ""), listener("fourth", two, "backlog = 77")],
+        let renamed = vec![listener("third", one, ""), listener("fourth", two, "backlog = 77")];
+        for (number, (listeners, inner, bodies)) in [
+            (
+                vec![listener("first", two, ""), listener("second", one, "")],
+                "second",
+                ["inner", "one"],
+            ),
+            (vec![both], "both", ["inner", "inner"]),
+            (renamed.clone(), "fourth", ["one", "inner"]),
+            (renamed, "public", ["one", "one"]),
         ]
         .iter()
         .enumerate()
         {
-            assert_eq!(reload(&proxy, &with(listeners)).await, Ok(number as u64 + 2));
+            assert_eq!(reload(&proxy, &with(listeners, inner)).await, Ok(number as u64 + 2));
             for (client, address) in clients.iter_mut().zip([one, two]) {
                 let answer = ask(client, "/").await;
                 assert_eq!((answer.status, answer.field("connection")), (200, None), "{number}");
                 assert_eq!(get(address, "/", "").await.status, 200, "{number}");
             }
+            for (client, body) in clients.iter_mut().zip(bodies) {
+                assert_eq!(ask(client, "/inner").await.text(), *body, "{number}");
+            }
+            for (h2, body) in over.iter_mut().zip(bodies) {
+                let request = Request::get("http://a.test/inner").body(Empty::new()).unwrap();
+                let answer = h2.send_request(request).await.unwrap();
+                let content = answer.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(content, body.as_bytes(), "{number}");
+            }
         }
+        drop(over);
         assert_eq!(proxy.stop().await.cut, 0);
     })
     .await;
