@@ -44,8 +44,12 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the command line, the demo and what they need. An embedding
-//! application does without: `default-features = false`.
+//! All are on by default; an embedding application takes those that it needs, with
+//! `default-features = false`.
+//!
+//! - `cli`: the command line, the demo and what they need.
+//! - `compression`: compression of responses; it builds zstd, which is in C.
+//! - `redis`: what several instances share by way of Redis or Valkey.
 //!
 //! `compression` (default): the encoders of [`layers::CompressionLayer`], of which zstd is
 //! in C. Without it nothing is compressed, and routes that ask for it are an error.
