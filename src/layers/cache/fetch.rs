@@ -320,7 +320,7 @@ impl Heading {
             let (head, content) = (Arc::new(head), &self.stale.content);
             route.store_renewed(&self.key, &head, content, self.epoch);
         } else {
-            route.condemn(&self.key, &self.stale, self.epoch);
+            route.condemn(&self.key, &self.stale);
         }
     }
 }
