@@ -44,6 +44,8 @@ struct State {
     bytes: usize,
     /// Nothing is kept any more for those who come later.
     passing: bool,
+    /// Nobody read it any more: no more of it comes to whoever would come now.
+    left: bool,
     readers: Vec<Option<Place>>,
     end: Option<Result<(), Kind>>,
     filler: Option<Waker>,
@@ -104,7 +106,7 @@ impl Growing {
 
     fn reader(self: &Arc<Self>) -> Option<Reader> {
         let mut state = self.state.lock();
-        if state.gone > 0 {
+        if state.gone > 0 || state.left {
             return None;
         }
         let free = state.readers.iter().position(Option::is_none);
@@ -143,10 +145,13 @@ impl Growing {
         state.let_go();
     }
 
-    /// Waits until those who share it have room for more; `false` if there are none.
+    /// Waits until those who share it have room for more; `false` if there are none, and
+    /// then, of what is passed on, none come.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.state.lock();
         if state.readers.iter().all(Option::is_none) {
+            // Under the lock that readers come under: whoever fills it may go away.
+            state.left |= state.passing;
             return Poll::Ready(false);
         }
         if state.bytes <= WINDOW {
@@ -295,6 +300,21 @@ mod tests {
         growing.end(Err(Kind::ResponseIncomplete));
         assert!(body.frame().await.unwrap().is_ok());
         assert!(body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn nobody_comes_to_a_body_that_everybody_has_left() {
+        let growing = Growing::new(None);
+        let content = Content::Growing(growing.clone());
+        let room = || std::future::poll_fn(|cx| growing.poll_room(cx));
+        assert!(!room().await);
+        assert!(content.body().is_some(), "what is kept is for those who come later");
+        growing.pass_on();
+        let reader = content.body();
+        assert!(reader.is_some() && room().await, "it goes on for whoever came in time");
+        drop(reader);
+        assert!(!room().await);
+        assert!(content.body().is_none(), "nobody fills it");
     }
 
     #[tokio::test]

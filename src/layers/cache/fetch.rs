@@ -117,6 +117,7 @@ impl Fetch {
         };
         let status =
             Status { answered: Some(response.status().as_u16()), ..Status::forwarded(self.why) };
+        let mut instead = false;
         if let Some(stale) = self.stale.take() {
             if validates && response.status() == StatusCode::NOT_MODIFIED {
                 return Ok(self.renew(&stale, &response, began, epoch, status));
@@ -124,8 +125,16 @@ impl Fetch {
             if is_failure(response.status()) && stale.head.freshness.outlives(Instant::now()) {
                 return Ok(self.stand_in(stale, status));
             }
+            instead = self.says_anew(response.status());
         }
-        Ok(self.receive(response, &original, began, epoch, status))
+        Ok(self.receive(response, &original, began, epoch, status, instead))
+    }
+
+    /// Whether an answer of this status says what has become of what was stored, and not
+    /// just how the origin fares, or what it has for one client only.
+    fn says_anew(&self, status: StatusCode) -> bool {
+        let fares = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        !fares && !self.asked.is_personal()
     }
 
     /// The origin could not be asked.
@@ -176,7 +185,7 @@ impl Fetch {
         Fetched::of(head, content, Status { stored, ..status }, own)
     }
 
-    /// A new response: is it stored?
+    /// A new response: is it stored? If it is not, it may still be `instead` of what is.
     fn receive(
         self,
         response: Response<Body>,
@@ -184,6 +193,7 @@ impl Fetch {
         began: Instant,
         epoch: u64,
         status: Status,
+        instead: bool,
     ) -> Fetched {
         let settings = &self.route.settings;
         let control = Control::of(response.headers());
@@ -195,6 +205,9 @@ impl Fetch {
             may => may,
         };
         if let Err(why) = may {
+            if instead && why != "partial" {
+                self.route.forget(&self.key);
+            }
             return self.alone(response, why, status);
         }
         let (parts, body) = response.into_parts();
@@ -283,6 +296,7 @@ fn renewed(
         own.extend(s7_3_take_personal(&mut fields));
     }
     s3_2_merge(&mut head.headers, &fields);
+    head.tags = tags(&head.headers);
     let control = Control::of(&head.headers);
     // Its age is that of what came, of which nothing is stored.
     let mut for_age = head.headers.clone();
@@ -320,7 +334,7 @@ impl Heading {
             let (head, content) = (Arc::new(head), &self.stale.content);
             route.store_renewed(&self.key, &head, content, self.epoch);
         } else {
-            route.condemn(&self.key, &self.stale, self.epoch);
+            route.condemn(&self.key, &self.stale);
         }
     }
 }
@@ -332,4 +346,36 @@ fn tags(headers: &HeaderMap) -> Vec<Box<str>> {
     let words = lines.filter_map(|line| line.to_str().ok());
     let words = words.flat_map(|line| line.split([' ', ',', '\t']));
     words.filter(|tag| !tag.is_empty()).map(Into::into).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CacheKeySettings;
+    use super::*;
+    use std::time::Duration;
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let lines = lines.iter().map(|(name, value)| {
+            (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn s3_2_what_is_renewed_is_called_by_the_tags_that_came() {
+        let settings = CacheSettings::default();
+        let headers = fields(&[("cache-control", "max-age=9"), ("surrogate-key", "a b")]);
+        let (status, control) = (StatusCode::OK, Control::of(&headers));
+        let freshness = Freshness::of(status, &headers, &control, Duration::ZERO, &settings);
+        let selecting = Selecting::of(&headers, &headers, &CacheKeySettings::default());
+        let tags = tags(&headers);
+        let stored = Head { id: 1, status, headers, selecting, freshness, tags };
+        let renewed = |newer| {
+            let (asked, now) = (Asked::default(), Instant::now());
+            renewed(&stored, &newer, asked, now, &settings).0.tags.join(" ")
+        };
+        assert_eq!(renewed(fields(&[])), "a b");
+        assert_eq!(renewed(fields(&[("surrogate-key", "c")])), "c");
+        assert_eq!(renewed(fields(&[("cache-tag", "c")])), "a b c");
+    }
 }

@@ -242,7 +242,7 @@ fn codings<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
         if coding == b"x-gzip" {
             coding = b"gzip".to_vec();
         }
-        let quality = parts.find_map(|part| part.strip_prefix(b"q=").map(thousandths));
+        let quality = parts.find_map(quality);
         accepted.retain(|(_, other)| *other != coding);
         accepted.push((quality.unwrap_or(1000), coding));
     }
@@ -273,7 +273,7 @@ fn languages<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
     let members = lines.flat_map(super::directives::members).map(|member| {
         let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let language = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix(b"q=").map(thousandths));
+        let quality = parts.find_map(quality);
         (quality.unwrap_or(1000), language)
     });
     let mut accepted: Vec<_> = members.collect();
@@ -282,6 +282,12 @@ fn languages<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
         .iter()
         .map(|(quality, language)| [language, &b";"[..], quality.to_string().as_bytes()].concat());
     each.collect::<Vec<_>>().join(&b","[..])
+}
+
+/// The weight that a parameter is, whatever the case of its name.
+fn quality(parameter: &[u8]) -> Option<u16> {
+    let weight = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="));
+    weight.map(thousandths)
 }
 
 /// A weight, in thousandths.
@@ -380,7 +386,7 @@ mod tests {
     fn rfc9110_s12_5_4_accept_language_is_compared_by_weight_whatever_its_case() {
         let of = |value: &str| languages([value.as_bytes()].into_iter());
         assert_eq!(of("en-GB, de"), of("EN-gb , De"));
-        assert_eq!(of("fr;q=0.5, de;q=1.0"), of("de, fr; q=0.50"));
+        assert_eq!(of("fr;q=0.5, de;q=1.0"), of("de, fr; Q=0.50"));
         assert_ne!(of("en, de"), of("de, en"), "their order may mean something");
         assert_ne!(of("en;q=0.1, de"), of("en;q=0.2, de"));
     }
@@ -392,6 +398,7 @@ mod tests {
         assert_eq!(of("br;q=1.0, gzip;q=0.8"), "br>gzip");
         assert_eq!(of("gzip;q=0.5, BR"), "br>gzip");
         assert_eq!(of("x-gzip, br;q=0"), "gzip");
+        assert_eq!(of("gzip, br;Q=0"), "gzip");
         assert_eq!(of("*, br;q=0"), "*>!br");
         assert_eq!(of("identity;q=0, gzip"), "gzip>!identity");
     }

@@ -71,7 +71,7 @@ impl Route {
     fn promote(&self, key: &Key, had: &Had, epoch: u64) {
         if let Content::Whole(body) = &had.content {
             let stored = Stored { head: had.head.clone(), body: body.clone() };
-            self.cache.memory().put(key, stored, epoch);
+            self.cache.memory().put_again(key, stored, epoch);
         }
     }
 

@@ -135,28 +135,29 @@ impl Cache {
     /// Forgets what is meant, or (`soft`) has it validated before it is used again. How
     /// many responses that were. What is under way from an origin is not stored.
     pub fn purge(&self, what: &Purge, soft: bool) -> u64 {
-        // In this order: what is on its way to the disk counts on it.
+        // The epochs first, for what is on its way to the disk; memory last, for what comes
+        // from there.
         let (memory, disk) = (self.memory(), &self.shared().tier);
         match what {
             Purge::Url(url) => self.invalidate(url, soft),
             Purge::Prefix(prefix) => {
                 let prefix = with_lower_host(prefix);
-                let count = memory.invalidate_all(soft, |key, _| key.url().starts_with(&prefix));
+                memory.count_up_all();
                 disk.purge(&Wiped::UrlPrefix(&prefix), soft);
-                count
+                memory.invalidate_all(soft, |key, _| key.url().starts_with(&prefix))
             }
             Purge::Tag(tag) => {
-                let count = memory.invalidate_all(soft, |_, stored| {
-                    stored.head.tags.iter().any(|known| **known == **tag)
-                });
+                memory.count_up_all();
                 disk.purge(&Wiped::Tag(tag), soft);
-                count
+                memory.invalidate_all(soft, |_, stored| {
+                    stored.head.tags.iter().any(|known| **known == **tag)
+                })
             }
             Purge::All => {
-                let count = memory.invalidate_all(soft, |_, _| true);
                 let on_disk = disk.objects();
+                memory.count_up_all();
                 disk.purge(&Wiped::All, soft);
-                count.max(on_disk)
+                memory.invalidate_all(soft, |_, _| true).max(on_disk)
             }
         }
     }
@@ -167,8 +168,9 @@ impl Cache {
         let spaces = self.shared().spaces.lock().clone();
         let keys = spaces.iter().filter_map(|(space, key)| Key::of_url(space, url, key));
         let each = keys.map(|key| {
-            let count = memory.invalidate(&key, soft);
-            count.max(u64::from(disk.purge_key(&key, soft)))
+            memory.count_up(&key);
+            let on_disk = u64::from(disk.purge_key(&key, soft));
+            memory.invalidate(&key, soft).max(on_disk)
         });
         each.sum()
     }

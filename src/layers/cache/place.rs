@@ -158,11 +158,13 @@ impl Route {
 
     /// Forgets what is stored of a key.
     pub(super) fn forget(&self, key: &Key) {
-        self.cache.memory().invalidate(key, false);
+        let memory = self.cache.memory();
         if self.lasts {
+            memory.count_up(key);
             // Also where the disk is still to come.
             self.cache.shared().tier.purge_key(key, false);
         }
+        memory.invalidate(key, false);
     }
 
     /// Puts something on disk that was asked for in this epoch. A purge first counts up
@@ -182,16 +184,17 @@ impl Route {
     }
 
     /// What is stored is stale from now on, whatever its age says.
-    pub(super) fn condemn(&self, key: &Key, had: &Had, epoch: u64) {
-        if let Content::Whole(body) = &had.content {
-            let mut head = (*had.head).clone();
-            head.freshness.condemned = true;
-            let stored = Stored { head: Arc::new(head), body: body.clone() };
-            self.cache.memory().put(key, stored, epoch);
+    pub(super) fn condemn(&self, key: &Key, had: &Had) {
+        if had.head.freshness.condemned {
+            // Or each that asks would keep from being stored what others are fetching.
+            return;
         }
+        let memory = self.cache.memory();
         if self.lasts {
+            memory.count_up(key);
             self.cache.shared().tier.purge_key(key, true);
         }
+        memory.condemn(key, had.head.id);
     }
 
     /// What is stored is as good as new. Whether it is stored still.
@@ -205,13 +208,14 @@ impl Route {
         match content {
             Content::Whole(body) => {
                 let stored = Stored { head: head.clone(), body: body.clone() };
-                let stored = self.cache.memory().put(key, stored, epoch);
+                let stored = self.cache.memory().put_again(key, stored, epoch);
                 if stored && self.tier().is_some_and(|tier| tier.may_have(key)) {
                     let (route, key, head) = (self.clone(), key.clone(), head.clone());
                     tokio::spawn(async move { route.renew_on_disk(&key, &head, epoch).await });
                 }
                 stored
             }
+            Content::Disk(_) if self.cache.memory().has_another(key, head) => false,
             Content::Disk(body) => self.tier().is_some_and(|tier| {
                 self.unless_purged(key, epoch, tier, || tier.renew(body, key, head))
             }),

@@ -55,8 +55,8 @@ pub(super) fn of_stored(freshness: &Freshness, clocks: Clocks) -> String {
         }
         return text;
     }
-    // Since it was purged its age says nothing.
-    let stale = if freshness.condemned { 0 } else { ttl.saturating_neg() };
+    // What was purged softly may have been fresh.
+    let stale = ttl.saturating_neg().max(0);
     if freshness.condemned {
         text.push_str("purged softly");
     } else {
@@ -64,12 +64,10 @@ pub(super) fn of_stored(freshness: &Freshness, clocks: Clocks) -> String {
     }
     let left = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX) - stale;
     let (revalidating, error) = (left(freshness.while_revalidate), left(freshness.if_error));
-    if !freshness.never_stale && revalidating > 0 {
-        text.push_str("; served while one request revalidates it");
-        if !freshness.condemned {
-            let until = clocks.after(revalidating);
-            let _infallible = write!(text, ", until {until}, for {revalidating} s");
-        }
+    if !freshness.never_stale && !freshness.condemned && revalidating > 0 {
+        let until = clocks.after(revalidating);
+        let how = "served while one request revalidates it";
+        let _infallible = write!(text, "; {how}, until {until}, for {revalidating} s");
         return text;
     }
     text.push_str("; validated before it is used");
@@ -187,6 +185,11 @@ mod tests {
         assert_eq!(said(&over), said(&stale));
         let condemned = Freshness { condemned: true, ..freshness(60, 0) };
         assert_eq!(said(&condemned), "purged softly; validated before it is used");
+        let condemned = Freshness { while_revalidate: ten, if_error: ten, ..condemned };
+        assert_eq!(
+            said(&condemned),
+            "purged softly; validated before it is used, and served if the origin fails"
+        );
     }
 
     #[test]

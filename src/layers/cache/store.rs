@@ -186,13 +186,46 @@ impl Memory {
     /// Stores a response that was asked for in this epoch, in the place of the one that
     /// the same requests select. Whether it is stored; it may not fit.
     pub(super) fn put(&self, key: &Key, stored: Stored, epoch: u64) -> bool {
+        self.put_unless(key, stored, epoch, |_| false)
+    }
+
+    /// The same for one that was stored before, here or on disk: what has taken its place
+    /// since then stays.
+    pub(super) fn put_again(&self, key: &Key, stored: Stored, epoch: u64) -> bool {
+        let (id, received) = (stored.head.id, stored.head.freshness.received);
+        self.put_unless(key, stored, epoch, |other| {
+            other.head.id != id || other.head.freshness.received > received
+        })
+    }
+
+    /// Whether what selects the same has another body.
+    pub(super) fn has_another(&self, key: &Key, head: &Head) -> bool {
+        let another =
+            |other: &Stored| other.head.selecting == head.selecting && other.head.id != head.id;
+        self.get(key).is_some_and(|resource| resource.variants.iter().any(another))
+    }
+
+    fn put_unless(
+        &self,
+        key: &Key,
+        stored: Stored,
+        epoch: u64,
+        stays: impl Fn(&Stored) -> bool,
+    ) -> bool {
         if self.epoch(key) != epoch || stored.weight() as u64 > self.capacity {
             return false;
         }
         let bytes = stored.weight() as u64;
         let stored = stored.compact();
-        self.objects.entry(key.clone()).and_upsert_with(|old| {
+        let mut put = false;
+        let _done = self.objects.entry(key.clone()).and_compute_with(|old| {
             let old = old.map(moka::Entry::into_value);
+            let same = |other: &&Stored| other.head.selecting == stored.head.selecting;
+            let before = old.as_ref().and_then(|old| old.variants.iter().find(same));
+            if before.is_some_and(&stays) {
+                return Op::Nop;
+            }
+            put = true;
             let mut resource = Resource::default();
             resource.variants.reserve_exact(1 + old.as_ref().map_or(0, |old| old.variants.len()));
             resource.variants.extend(old.iter().flat_map(|old| &old.variants).cloned());
@@ -201,8 +234,11 @@ impl Memory {
                 resource.variants.remove(0);
             }
             resource.variants.push(stored);
-            Arc::new(resource)
+            Op::Put(Arc::new(resource))
         });
+        if !put {
+            return false;
+        }
         if self.epoch(key) != epoch {
             self.objects.invalidate(key.as_str());
             return false;
@@ -230,11 +266,31 @@ impl Memory {
         });
     }
 
+    /// Begins an invalidation, before it goes to the disk: what was asked for until now is
+    /// not stored there. Whoever reads there what is still to go sees it counted up once
+    /// more, when it is forgotten here.
+    pub(super) fn count_up(&self, key: &Key) {
+        self.epoch_of(key).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The same for all keys.
+    pub(super) fn count_up_all(&self) {
+        for epoch in &self.epochs {
+            epoch.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// Forgets what is stored of a key (RFC 9111 §4.4), or has it validated before it is
     /// used again. How many responses that were.
     pub(super) fn invalidate(&self, key: &Key, soft: bool) -> u64 {
-        self.epoch_of(key).fetch_add(1, Ordering::SeqCst);
+        self.count_up(key);
         self.forget(key, soft, |_| true)
+    }
+
+    /// Has one response validated before it is used again.
+    pub(super) fn condemn(&self, key: &Key, id: u64) {
+        self.count_up(key);
+        self.forget(key, true, |stored| stored.head.id == id);
     }
 
     fn forget(&self, key: &Key, soft: bool, which: impl Fn(&Stored) -> bool) -> u64 {
@@ -265,9 +321,7 @@ impl Memory {
 
     /// The same for whatever is meant, among all.
     pub(super) fn invalidate_all(&self, soft: bool, which: impl Fn(&Key, &Stored) -> bool) -> u64 {
-        for epoch in &self.epochs {
-            epoch.fetch_add(1, Ordering::SeqCst);
-        }
+        self.count_up_all();
         let meant = |key: &Key, resource: &Resource| {
             resource.variants.iter().any(|stored| which(key, stored))
         };
@@ -333,6 +387,27 @@ mod tests {
         let length = |language| resource.select(&asking(language)).map(|found| found.body.len());
         assert_eq!((length("de"), length("en"), length("fr")), (Some(3), Some(2), None));
         assert_eq!(resource.variants.len(), 2);
+    }
+
+    #[test]
+    fn what_was_stored_before_does_not_take_the_place_of_what_came_after_it() {
+        let memory = Memory::new(1 << 20);
+        let of = |id, bytes| {
+            let stored = stored("de", bytes);
+            Stored { head: Arc::new(Head { id, ..(*stored.head).clone() }), body: stored.body }
+        };
+        let length = || memory.get(&key("/")).unwrap().variants[0].body.len();
+        let early = of(1, 1);
+        let renewed = of(1, 2);
+        assert!(memory.put_again(&key("/"), renewed, 0), "there is nothing yet");
+        assert!(!memory.put_again(&key("/"), early, 0), "it has been renewed");
+        assert!(memory.put_again(&key("/"), of(1, 3), 0));
+        assert!(memory.put(&key("/"), of(2, 4), 0));
+        assert!(!memory.put_again(&key("/"), of(1, 5), 0), "there is another");
+        assert!(memory.has_another(&key("/"), &of(1, 0).head));
+        assert!(!memory.has_another(&key("/"), &of(2, 0).head));
+        assert_eq!(length(), 4);
+        assert!(memory.put_again(&key("/"), stored("en", 1), 0), "it selects something else");
     }
 
     #[test]

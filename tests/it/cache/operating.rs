@@ -166,7 +166,7 @@ async fn it_says_in_words_until_when_something_is_used() {
         post(&proxy, "/api/cache/purge", &what).await;
         let shown = told(&proxy, "/api/cache?url=http://a.test/fresh").await;
         let says = shown["routes"][0]["variants"][0]["says"].to_string();
-        assert!(says.contains("purged softly; served while one request revalidates it"), "{says}");
+        assert!(says.contains("purged softly; validated before it is used, and served"), "{says}");
     })
     .await;
 }

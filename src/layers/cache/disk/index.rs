@@ -5,13 +5,15 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Slot;
 use parking_lot::RwLock;
 
 use super::format::Place;
 
 /// Tables, among which keys are shared out.
 const SHARDS: usize = 256;
+
+/// The most variants of one key: each of them is read when the key is looked for.
+const MOST_VARIANTS: usize = 32;
 
 /// The bit of a length that tells that the response was asked for.
 const ASKED: u32 = 1 << 31;
@@ -104,15 +106,26 @@ impl Index {
         table.find(hash, |entry| entry.is(hash, variant)).map(Entry::known)
     }
 
-    /// Puts a response in the place of the one with the same hash and variant.
+    /// Puts a response in the place of the one with the same hash and variant. Of too many
+    /// variants the one that was written first goes.
     pub(super) fn put(&self, known: &Known, asked: bool) {
         let Known { hash, variant, .. } = *known;
         let mut table = self.shard(hash).write();
         let new = Entry::new(known, asked);
-        match table.entry(hash, |entry| entry.is(hash, variant), |entry| entry.hash) {
-            Slot::Occupied(mut old) => *old.get_mut() = new,
-            Slot::Vacant(slot) => {
-                slot.insert(new);
+        if let Some(old) = table.find_mut(hash, |entry| entry.is(hash, variant)) {
+            *old = new;
+            return;
+        }
+        table.insert_unique(hash, new, |entry| entry.hash);
+        let variants = table.iter_hash(hash).filter(|entry| entry.hash == hash);
+        let (count, first) = variants.fold((0, None), |(count, first), entry| {
+            let first = first.map_or(entry.place, |first| entry.place.min(first));
+            (count + 1, Some(first))
+        });
+        let is_first = |entry: &Entry| entry.hash == hash && Some(entry.place) == first;
+        match table.find_entry(hash, is_first) {
+            Ok(entry) if count > MOST_VARIANTS => drop(entry.remove()),
+            _ => {
                 self.count.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -203,6 +216,23 @@ mod tests {
         assert_eq!(index.ask(5), [known(5, 1, 1, 40)]);
         index.forget_key(5);
         assert!(!index.contains(5) && index.contains(5 << 40) && index.len() == 1);
+    }
+
+    #[test]
+    fn of_too_many_variants_the_one_written_first_goes() {
+        let index = Index::new();
+        let variant = |number: u32| known(5, u64::from(number), 1, 100 - number);
+        for number in 0..40 {
+            index.put(&variant(number), false);
+        }
+        let most = u32::try_from(MOST_VARIANTS).unwrap();
+        let left: Vec<_> = (0..most).rev().map(variant).collect();
+        assert_eq!((index.ask(5), index.len()), (left, u64::from(most)));
+        index.put(&known(5, 3, 2, 0), false);
+        index.put(&known(5, 40, 2, 1), false);
+        let gone = u64::from(most) - 1;
+        assert!(index.get(5, gone).is_none() && index.get(5, 3).is_some());
+        assert_eq!(index.len(), u64::from(most));
     }
 
     #[test]

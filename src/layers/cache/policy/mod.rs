@@ -274,18 +274,17 @@ impl Freshness {
         if self.is_fresh(now) {
             return Use::Fresh;
         }
-        if self.never_stale {
+        // What an operator has made stale is to be asked for, whatever is allowed of what
+        // has become so.
+        if self.never_stale || self.condemned {
             return Use::Validate;
         }
         let stale = self.staleness(now);
-        if !self.condemned
-            && let Some(max) = request.and_then(|said| said.max_stale)
+        if let Some(max) = request.and_then(|said| said.max_stale)
             && max.is_none_or(|max| stale <= max)
         {
             return Use::Stale;
         }
-        // An operator's word makes it stale now, not for as long as its age says.
-        let stale = if self.condemned { Duration::ZERO } else { stale };
         if stale < self.while_revalidate { Use::StaleWhileRevalidating } else { Use::Validate }
     }
 

@@ -267,6 +267,16 @@ fn s5_2_1_a_request_may_want_it_younger_fresher_or_take_it_stale() {
 }
 
 #[test]
+fn rfc5861_what_was_purged_softly_is_validated_and_stands_in_for_an_origin_that_fails() {
+    let stored = freshness("max-age=10, stale-while-revalidate=60, stale-if-error=60", 5);
+    let condemned = Freshness { condemned: true, ..stored };
+    let (now, later) = (condemned.received, condemned.received + Duration::from_secs(70));
+    assert_eq!(condemned.s4_reuse(None, now), Use::Validate);
+    assert!(condemned.may_stand_in(now) && condemned.outlives(now));
+    assert!(!condemned.may_stand_in(later) && !condemned.outlives(later));
+}
+
+#[test]
 fn rfc8246_s2_what_does_not_change_is_not_validated_because_a_page_is_loaded_again() {
     assert_eq!(reuse("max-age=10, immutable", 5, Some("max-age=0")), Use::Fresh);
     assert_eq!(reuse("max-age=10, immutable", 5, Some("no-cache")), Use::Validate);
