@@ -122,8 +122,10 @@ fn fleet(told: &Value) -> String {
         let seconds = told["lag_seconds"].as_f64().unwrap_or_default();
         format!("NOT CONNECTED for {seconds:.0} s ({})", text("trouble"))
     };
+    let untold = told["untold"].as_str().map(|why| format!("; PURGES ARE NOT TOLD ({why})"));
+    let untold = untold.unwrap_or_default();
     format!(
-        "\nfleet: {state}; stream {}, last entry {}; purges: {} sent, {} waiting to be sent, {} of \
+        "\nfleet: {state}{untold}; stream {}, last entry {}; purges: {} sent, {} waiting to be sent, {} of \
          others carried out",
         text("stream"),
         text("last_id"),

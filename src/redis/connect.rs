@@ -71,6 +71,9 @@ impl RedisError {
             return Self::TimedOut(timeout);
         }
         match error.code() {
+            // It is no longer the one that is written to, and will not be by itself: its
+            // name may lead to another by now.
+            Some("READONLY" | "MASTERDOWN") => Self::Broken(error.to_string()),
             Some(_) => Self::Refused(error.to_string()),
             None => Self::Broken(error.to_string()),
         }
@@ -183,9 +186,10 @@ impl Dedicated {
         })
     }
 
-    /// The connection, for many at once, and what it ends with.
-    pub(super) fn shared(self) -> (MultiplexedConnection, AbortOnDropHandle<()>) {
-        (self.connection, self._driver)
+    /// The connection, for many at once, what it ends with, and what came in since that
+    /// was last set to nothing.
+    pub(super) fn shared(self) -> (MultiplexedConnection, AbortOnDropHandle<()>, Arc<AtomicU64>) {
+        (self.connection, self._driver, self.read)
     }
 }
 

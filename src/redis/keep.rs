@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -17,6 +18,10 @@ use crate::observe::Connected;
 
 /// How often Redis is asked whether it is still there.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// The most that may come in between two of these looks, in bytes: answers to what is
+/// asked by all are short.
+const MOST_BETWEEN: u64 = 1 << 20;
 
 /// The first pause before another attempt, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -35,6 +40,8 @@ struct Shared {
     trouble: Mutex<Option<String>>,
     /// Somebody had no answer.
     doubt: Notify,
+    /// Why the connection that there is, is of no use.
+    useless: Mutex<Option<RedisError>>,
 }
 
 /// How long to wait before another attempt: from 100 ms to 5 s, twice as long each time,
@@ -70,8 +77,8 @@ impl Redis {
     pub fn new(settings: &RedisSettings) -> Result<Self, RedisSetupError> {
         let connector = Connector::new(settings)?;
         let (now, _) = watch::channel(None);
-        let (trouble, doubt) = (Mutex::default(), Notify::new());
-        Ok(Self(Arc::new(Shared { connector, now, trouble, doubt })))
+        let (trouble, doubt, useless) = (Mutex::default(), Notify::new(), Mutex::default());
+        Ok(Self(Arc::new(Shared { connector, now, trouble, doubt, useless })))
     }
 
     /// By which it is reached.
@@ -112,6 +119,10 @@ impl Redis {
         command.query_async(&mut connection).await.map_err(|error| {
             let error = RedisError::of(&error, timeout);
             if !error.is_an_answer() {
+                // One that answers is not there for writing all the same.
+                if matches!(error, RedisError::Broken(_)) {
+                    *self.0.useless.lock() = Some(error.clone());
+                }
                 self.0.doubt.notify_one();
             }
             error
@@ -133,15 +144,19 @@ impl Redis {
         let address = self.settings().url.address();
         let (mut pause, mut outage) = (Pause::default(), None::<Instant>);
         loop {
-            let why = match self.0.connector.open(u64::MAX).await {
+            let why = match self.0.connector.open(MOST_BETWEEN).await {
                 Err(error) => error,
                 Ok(opened) => {
                     let since = Instant::now();
-                    let lasted = outage.take().map(|began| since - began);
+                    let before = outage.take();
+                    let lasted = before.map(|began| since - began);
                     tracing::info!(address, outage = ?lasted.unwrap_or_default(), "redis: connected");
                     let why = self.hold(opened).await;
                     if since.elapsed() >= LOOK {
                         pause.reset();
+                    } else {
+                        // It was of no use: the outage goes on.
+                        outage = before;
                     }
                     why
                 }
@@ -159,8 +174,8 @@ impl Redis {
 
     /// Lets everybody have a connection until it is lost, and says why it was.
     async fn hold(&self, opened: Dedicated) -> RedisError {
-        let (mut connection, mut driver) = opened.shared();
-        *self.0.trouble.lock() = None;
+        let (mut connection, mut driver, read) = opened.shared();
+        (*self.0.trouble.lock(), *self.0.useless.lock()) = (None, None);
         self.0.now.send_replace(Some(connection.clone()));
         let timeout = self.settings().timeout;
         let why = loop {
@@ -169,6 +184,10 @@ impl Redis {
                 () = self.0.doubt.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
+            if let Some(why) = self.0.useless.lock().take() {
+                break why;
+            }
+            read.store(0, Ordering::Relaxed);
             let asked = cmd("PING").query_async::<Value>(&mut connection).await;
             match asked.map_err(|error| RedisError::of(&error, timeout)) {
                 Err(error) if !error.is_an_answer() => break error,

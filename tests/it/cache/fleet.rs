@@ -377,6 +377,12 @@ async fn what_is_not_understood_in_the_stream_is_passed_over() {
         eventually("all is validated", async || fleet(&proxy).await["lost"] == 1).await;
         eventually("it is read on", async || fleet(&proxy).await["connected"] == true).await;
         assert_eq!(stored(&proxy, "/").await, Some(false));
+        // Nor does it keep those out who find it as the first.
+        redis.ask(["DEL", "tollgate:purges"]);
+        add(&[b"v", &vec![b'1'; 8 << 20]]);
+        let later = member(&origin, &redis.url()).start();
+        connected(&[&later, &proxy]).await;
+        drop(later);
         // Nor is it of any use if the key is something else altogether.
         redis.ask(["DEL", "tollgate:purges"]);
         redis.ask(["SET", "tollgate:purges", "x"]);

@@ -192,10 +192,17 @@ impl Reader<'_> {
         connection.ask(command, self.redis.settings().timeout).await
     }
 
-    /// Passes over what is too long to be read: the next entry will be one of ours.
+    /// Passes over what is too long to be read: the next entry will be one of ours. What
+    /// is before that goes, or the first entry of the stream might never be read by anyone.
     async fn leap(&mut self) {
         match self.redis.ask(&self.fleet.append(None, false)).await.and_then(id) {
-            Ok(id) => self.begin_at(id).await,
+            Ok(id) => {
+                let trimmed = self.redis.ask(&self.fleet.append_and_trim(id)).await;
+                if let Err(error) = trimmed {
+                    tracing::debug!(%error, "cache fleet: what is too long stays in the stream");
+                }
+                self.begin_at(id).await;
+            }
             Err(error) => tracing::debug!(%error, "cache fleet: what is too long stays in the way"),
         }
     }

@@ -73,8 +73,10 @@ struct Heard {
     connected: bool,
     /// The last entry that was carried out, or the one where reading began.
     id: Option<String>,
-    /// Why it is not being read, or nothing is told.
+    /// Why it is not being read.
     trouble: Option<String>,
+    /// Why purges are not told.
+    untold: Option<String>,
 }
 
 /// Whether the others have been told of a purge.
@@ -100,6 +102,8 @@ pub struct FleetFigures {
     pub connected: bool,
     /// Why not.
     pub trouble: Option<String>,
+    /// Why purges are waiting to be told; `None` while they are told.
+    pub untold: Option<String>,
     /// The last entry that was carried out, or the one where reading began.
     pub last_id: Option<String>,
     /// For how long purges of others may have gone unheard; zero while the stream is read.
@@ -120,7 +124,8 @@ impl Fleet {
     /// One that neither tells nor hears anything yet.
     #[must_use]
     pub fn new(settings: &CacheFleetSettings) -> Self {
-        let heard = Heard { at: Instant::now(), connected: false, id: None, trouble: None };
+        let (id, trouble, untold) = Default::default();
+        let heard = Heard { at: Instant::now(), connected: false, id, trouble, untold };
         Self(Arc::new(Shared {
             settings: settings.clone(),
             instance: name(),
@@ -151,7 +156,13 @@ impl Fleet {
         match tokio::time::timeout(patience, &mut hears).await {
             Ok(Ok(id)) => Told::Sent(id),
             _ => {
-                let trouble = self.0.heard.lock().trouble.clone();
+                let heard = self.0.heard.lock();
+                // Without a connection the newest word is from whoever waits for one.
+                let (first, second) = match heard.connected {
+                    true => (&heard.untold, &heard.trouble),
+                    false => (&heard.trouble, &heard.untold),
+                };
+                let trouble = first.as_ref().or(second.as_ref()).cloned();
                 Told::Queued(trouble.unwrap_or_else(|| "Redis has not answered yet".to_owned()))
             }
         }
@@ -176,6 +187,7 @@ impl Fleet {
             stream: settings.stream.clone(),
             connected: heard.connected,
             trouble: heard.trouble.clone(),
+            untold: heard.untold.clone(),
             last_id: heard.id.clone(),
             lag_seconds: lag.as_secs_f64(),
             sent: of(sent),

@@ -19,7 +19,7 @@ impl Fleet {
     }
 
     async fn tells(&self, redis: &Redis) {
-        let mut pause = Pause::default();
+        let (mut pause, mut said) = (Pause::default(), false);
         loop {
             let (number, what, soft) = self.0.outbox.first().await;
             match redis.ask(&self.append(Some(what), soft)).await.and_then(id) {
@@ -27,12 +27,22 @@ impl Fleet {
                     self.0.sent.fetch_add(1, Ordering::Relaxed);
                     self.0.outbox.told(number, &id.to_string());
                     pause.reset();
+                    self.0.heard.lock().untold = None;
+                    if std::mem::take(&mut said) {
+                        tracing::info!("cache fleet: purges are told again");
+                    }
                 }
                 Err(error) => {
                     let waiting = self.0.outbox.len();
-                    tracing::debug!(%error, waiting, "cache fleet: a purge is not told yet");
-                    self.0.heard.lock().trouble =
-                        Some(redis.trouble().unwrap_or_else(|| error.to_string()));
+                    // That Redis is gone is said by whoever keeps the connection to it.
+                    if matches!(error, RedisError::Refused(_)) && !said {
+                        tracing::warn!(%error, waiting, "cache fleet: purges are not told");
+                        said = true;
+                    } else {
+                        tracing::debug!(%error, waiting, "cache fleet: a purge is not told yet");
+                    }
+                    let why = redis.trouble().unwrap_or_else(|| error.to_string());
+                    self.not_told(why, matches!(error, RedisError::Unreachable));
                     tokio::time::sleep(pause.after_failure()).await;
                     redis.connected().await;
                 }
@@ -40,11 +50,31 @@ impl Fleet {
         }
     }
 
+    /// That Redis is not there takes the place of no better reason.
+    fn not_told(&self, why: String, is_unreachable: bool) {
+        let mut heard = self.0.heard.lock();
+        if !is_unreachable || heard.untold.is_none() {
+            heard.untold = Some(why);
+        }
+    }
+
     /// Appends a purge, or, without one, only an entry that can be read from.
     pub(super) fn append(&self, what: Option<Purge>, soft: bool) -> Cmd {
-        let settings = &self.0.settings;
         let mut command = cmd("XADD");
-        command.arg(&settings.stream).arg("MAXLEN").arg("~").arg(settings.max_length).arg("*");
+        command.arg(&self.0.settings.stream).arg("MAXLEN").arg("~");
+        command.arg(self.0.settings.max_length);
+        self.entry(command, what, soft)
+    }
+
+    /// Appends an entry that can be read from, and takes away what is before this one.
+    pub(super) fn append_and_trim(&self, before: Id) -> Cmd {
+        let mut command = cmd("XADD");
+        command.arg(&self.0.settings.stream).arg("MINID").arg("=").arg(before.to_string());
+        self.entry(command, None, false)
+    }
+
+    fn entry(&self, mut command: Cmd, what: Option<Purge>, soft: bool) -> Cmd {
+        command.arg("*");
         for (name, value) in (Message { from: self.0.instance.clone(), what, soft }).fields() {
             command.arg(name).arg(value);
         }
