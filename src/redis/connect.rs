@@ -73,9 +73,8 @@ impl RedisError {
         match error.code() {
             // It is no longer the one that is written to, and will not be by itself: its
             // name may lead to another by now.
-            Some("READONLY" | "MASTERDOWN") => Self::Broken(error.to_string()),
+            None | Some("READONLY" | "MASTERDOWN") => Self::Broken(error.to_string()),
             Some(_) => Self::Refused(error.to_string()),
-            None => Self::Broken(error.to_string()),
         }
     }
 
