@@ -195,13 +195,13 @@ impl Control {
     /// Takes over from a process before this one.
     pub(super) fn succeed(&self, beginning: &Beginning) {
         let Beginning { program, notifier, carried, .. } = beginning;
-        // It is called once, before anybody else has a control.
+        // It is called once; whoever has a control already may have changed something.
         let _first = self.0.notifier.set(notifier.clone());
         if let Some(program) = program {
             let _first = self.0.program.set(program.clone());
         }
         let mut shown = self.0.shown.lock();
-        shown.number = carried.generation.max(1);
+        shown.number = carried.generation.max(shown.number);
         self.0.common.metrics.config_generation(shown.number);
         carried.lay_over(&shown.in_force, &self.0.common);
     }
