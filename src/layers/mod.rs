@@ -54,8 +54,6 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
-#[cfg(fuzzing)]
-pub(crate) use cache::fuzz as cache_fuzz;
 use cache::list_members;
 pub use cache::{
     Cache, CacheDiskError, CacheDiskSettings, CacheEntry, CacheFigures, CacheFleetSettings,

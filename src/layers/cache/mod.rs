@@ -41,8 +41,6 @@ mod fill;
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "nobody tells or hears"))]
 mod fleet;
 mod flight;
-#[cfg(fuzzing)]
-pub(crate) mod fuzz;
 mod key;
 mod late;
 mod lookup;

@@ -12,8 +12,6 @@ use tokio::time::Instant;
 
 use super::CacheSettings;
 use super::directives::{Control, Directives, seconds};
-#[cfg(fuzzing)]
-pub(super) use date::parse as parse_date;
 pub(super) use range::{Part, range};
 
 /// The longest that is guessed (RFC 9111 §4.2.2 leaves it to us).
