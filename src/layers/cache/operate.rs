@@ -165,14 +165,18 @@ impl Cache {
     /// Forgets a URL, on every route that there is or was.
     fn invalidate(&self, url: &Uri, soft: bool) -> u64 {
         let (memory, disk) = (self.memory(), &self.shared().tier);
-        let spaces = self.shared().spaces.lock().clone();
-        let keys = spaces.iter().filter_map(|(space, key)| Key::of_url(space, url, key));
-        let each = keys.map(|key| {
+        let each = self.every_key(url).into_iter().map(|key| {
             memory.count_up(&key);
             let on_disk = u64::from(disk.purge_key(&key, soft));
             memory.invalidate(&key, soft).max(on_disk)
         });
         each.sum()
+    }
+
+    /// What a URL is found by on every route that there is or was.
+    fn every_key(&self, url: &Uri) -> Vec<Key> {
+        let spaces = self.shared().spaces.lock();
+        spaces.iter().filter_map(|(space, key)| Key::of_url(space, url, key)).collect()
     }
 
     /// The same where other work must not wait: what has to look at everything that is
