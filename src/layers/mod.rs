@@ -72,7 +72,9 @@ pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
 pub use methods::{Methods, MethodsLayer};
-pub use rate_limit::{RateLimit, RateLimitLayer};
+#[cfg(feature = "redis")]
+pub use rate_limit::{Checked, DecidedBy, Deciding, Decision, SharedLimiter, SharedLimits};
+pub use rate_limit::{OnFailure, RateLimit, RateLimitLayer, SharedSettings};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{

@@ -22,6 +22,7 @@ use super::memory::Memory;
 use super::origins::Origins;
 use super::reloads::Reloads;
 use super::routes::RouteCounts;
+use super::shared_limits::SharedLimits;
 use super::tasks::Tasks;
 use super::workers::WorkerConnections;
 use crate::budget::Budget;
@@ -108,6 +109,7 @@ pub(super) struct Families {
     caches: Caches,
     shared: Shared,
     compressions: Compressions,
+    shared_limits: SharedLimits,
     tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
@@ -134,6 +136,7 @@ impl Default for Families {
             caches: Caches::default(),
             shared: Shared::default(),
             compressions: Compressions::default(),
+            shared_limits: SharedLimits::default(),
             tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
@@ -172,6 +175,7 @@ impl Families {
         registry.register_collector(Box::new(self.caches.clone()));
         registry.register_collector(Box::new(self.shared.clone()));
         registry.register_collector(Box::new(self.compressions.clone()));
+        registry.register_collector(Box::new(self.shared_limits.clone()));
         registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
@@ -197,6 +201,10 @@ impl Families {
 }
 
 impl Metrics {
+    pub(super) fn of_shared_limits(&self) -> &SharedLimits {
+        &self.0.shared_limits
+    }
+
     pub(super) fn certificates(&self) -> &Certificates {
         &self.0.certificates
     }
@@ -276,6 +284,7 @@ impl Metrics {
         self.0.routes.retain(&known);
         self.0.caches.retain(&known);
         self.0.compressions.retain(&known);
+        self.0.shared_limits.retain(&known);
     }
 
     /// An exchange is over.

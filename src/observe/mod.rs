@@ -16,6 +16,7 @@ mod origins;
 mod reloads;
 mod routes;
 mod settings;
+mod shared_limits;
 mod tasks;
 mod workers;
 
@@ -30,4 +31,5 @@ pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};
 pub use origins::NameCounts;
 pub use reloads::{ReloadResult, ReloadTrigger};
 pub use settings::{AccessLogFormat, AccessLogSettings, LogOutput};
+pub use shared_limits::{SharedLimitCounts, SharedLimitError, SharedLimitOutcome};
 pub use workers::{OpenOnWorker, WorkerConnections};

@@ -1,6 +1,7 @@
 //! How often one client address may ask.
 
 mod local;
+mod shared;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,6 +18,10 @@ use crate::layers::{RateLimitSettings, ShortCircuit};
 use crate::observe::DryRunCount;
 use crate::respond::{Answer, Format};
 use local::Limiter;
+
+#[cfg(feature = "redis")]
+pub use shared::{Checked, DecidedBy, Deciding, Decision, SharedLimiter, SharedLimits};
+pub use shared::{OnFailure, SharedSettings};
 
 /// Puts [`RateLimit`] before a service; all that come from one layer count
 /// together.
