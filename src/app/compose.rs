@@ -10,6 +10,7 @@ use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
 
 use super::Common;
+use super::limits::RateLimits;
 use super::router::{Router, Terminus};
 use crate::balance::{Balance, Hashed, RoundRobin};
 use crate::config::{RouteSettings, Settings};
@@ -34,8 +35,11 @@ pub type Gateway = Exchanges<
 /// What the exchanges of one route pass.
 pub type RouteStack = Optional<
     MethodsLayer,
-    Optional<RateLimitLayer, Optional<ApiKeyLayer, Optional<GrpcWebLayer, Grpc<Upwards>>>>,
+    Optional<RateLimitLayer, Optional<ApiKeyLayer, Optional<RateLimitLayer, Called>>>,
 >;
+
+/// What is left of a route's layers once it is known who asks, and how often.
+type Called = Optional<GrpcWebLayer, Grpc<Upwards>>;
 
 /// What is left of a route's layers once it is known what a request is.
 pub(super) type Upwards = BodyLimit<
@@ -78,7 +82,7 @@ pub(super) fn gateway(
 pub(super) fn route(
     settings: &RouteSettings,
     all: &Settings,
-    rate_limit: Option<&RateLimitLayer>,
+    rate_limits: &RateLimits,
     cache: Option<&CacheLayer>,
     compression: Option<&CompressionLayer>,
     end: Terminus,
@@ -88,10 +92,12 @@ pub(super) fn route(
     ServiceBuilder::new()
         // What is not served at all needs no look at who asks.
         .option_layer(methods)
-        // Before anything that costs more than a look at the address.
-        .option_layer(rate_limit.cloned())
+        // Before anything that costs more than a look at the head.
+        .option_layer(rate_limits.before.clone())
         // Who asks; a stranger's body is never read.
         .option_layer(api_key)
+        // How often that one may ask.
+        .option_layer(rate_limits.after.clone())
         // A browser's call becomes one that origins understand.
         .option_layer(settings.grpc.web.then_some(GrpcWebLayer))
         // A call that nobody waits for any more is ended.

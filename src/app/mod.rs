@@ -19,6 +19,7 @@ mod fleet;
 mod follow;
 mod generation;
 mod keepers;
+mod limits;
 mod live;
 mod operator;
 mod router;

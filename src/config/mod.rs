@@ -11,6 +11,7 @@ mod dns;
 mod listeners;
 mod plan;
 mod problem;
+mod rate_limits;
 mod reader;
 mod redis;
 mod routes;
@@ -85,7 +86,8 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let known = Known { upstreams: &names, listeners: &listeners };
+    let redis_there = root.has("redis");
+    let known = Known { upstreams: &names, listeners: &listeners, redis: redis_there };
     let routes = routes::read(&mut root, base, &known);
     root.finish(&[
         ("listeners", "[[listener]]"),

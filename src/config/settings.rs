@@ -151,8 +151,12 @@ pub struct RouteSettings {
     pub action: Action,
     /// The methods it takes; `None`: all but CONNECT and TRACE.
     pub methods: Option<MethodSettings>,
-    /// How often a client address may ask; `None`: as often as it likes.
-    pub rate_limit: Option<RateLimitSettings>,
+    /// How often one may ask: all of these hold, each under a name of its own. Those that
+    /// count by identity are asked once it is known, all others before.
+    pub rate_limits: Vec<RateLimitSettings>,
+    /// Whether clients are told of the limits also where they are let through, by the fields
+    /// `RateLimit` and `RateLimit-Policy`. Default false.
+    pub rate_limit_headers: bool,
     /// Who may ask; `None`: everyone.
     pub api_key: Option<ApiKeySettings>,
     /// What of its responses is stored; `None`: nothing.
@@ -245,7 +249,8 @@ impl RouteSettings {
             matches,
             action,
             methods: None,
-            rate_limit: None,
+            rate_limits: Vec::new(),
+            rate_limit_headers: false,
             api_key: None,
             cache: None,
             compression: None,

@@ -11,7 +11,7 @@
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
 //! | [`MethodsLayer`] | lets only a route's own methods in |
-//! | [`RateLimitLayer`] | bounds how often a client address asks |
+//! | [`RateLimitLayer`] | bounds how often a client, or whatever else one counts by, asks |
 //! | [`ApiKeyLayer`] | lets only known API keys in |
 //! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
 //! | [`GrpcLayer`] | ends gRPC calls at their deadline |
@@ -74,12 +74,15 @@ pub use in_flight::{Holding, InFlight, InFlightLayer};
 pub use methods::{Methods, MethodsLayer};
 #[cfg(feature = "redis")]
 pub use rate_limit::{Checked, DecidedBy, Deciding, Decision, SharedLimiter, SharedLimits};
-pub use rate_limit::{OnFailure, RateLimit, RateLimitLayer, SharedSettings};
+pub use rate_limit::{
+    CostSettings, Limit, LimitKey, LimitKeyPart, OnFailure, RateLimit, RateLimitFuture,
+    RateLimitLayer, RateLimitSettings, SharedSettings,
+};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
     ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    MethodSettings, RateLimitSettings, TrustSettings,
+    MethodSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
 pub(crate) use twins::are_twins;

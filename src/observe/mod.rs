@@ -4,7 +4,7 @@ mod access_log;
 mod cache;
 mod certificates;
 mod compression;
-mod dry_runs;
+mod rate_limits;
 mod fleet;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -24,7 +24,7 @@ pub use access_log::{AccessLog, Opened};
 pub use cache::{CacheCounts, CacheDiskFigures, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use compression::{CompressionCounts, CompressionOutcome};
-pub use dry_runs::DryRunCount;
+pub use rate_limits::RateLimitCounts;
 pub use fleet::{Connected, FleetCounts, FleetLevel};
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};

@@ -5,6 +5,7 @@
 //! one listener.
 
 mod keys;
+mod limits;
 mod listeners;
 mod process;
 mod routes;
