@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::config::{RouteSettings, Settings};
-use crate::layers::{ApiKeys, AuthLayer, AuthSettings, Authenticate};
+use crate::layers::{ApiKeys, AuthLayer, AuthMeans, AuthSettings, Authenticate};
 
 /// The schemes that routes ask by name.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ impl Authenticators {
     /// remembers.
     pub(super) fn build(
         settings: &Settings,
+        means: &AuthMeans,
         old: Option<(&Settings, &Self)>,
         problems: &mut Vec<String>,
     ) -> Self {
@@ -26,7 +27,7 @@ impl Authenticators {
                 before.authenticators.iter().find(|before| *before == one)?;
                 known.get(&one.name)
             });
-            let scheme = known.map_or_else(|| one.scheme.build(), |known| Ok(known.clone()));
+            let scheme = known.map_or_else(|| one.scheme.build(means), |known| Ok(known.clone()));
             match scheme {
                 Ok(scheme) => {
                     if built.insert(one.name.clone(), scheme).is_some() {

@@ -79,7 +79,8 @@ impl Generation {
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
         let trusted = Contents::of(bundles);
         let before = old.map(|old| (&old.settings, &old.authenticators));
-        let authenticators = Authenticators::build(&settings, before, &mut problems);
+        let authenticators =
+            Authenticators::build(&settings, &common.means(), before, &mut problems);
         let build = Build {
             settings: &settings,
             common,

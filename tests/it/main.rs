@@ -6,6 +6,7 @@
 
 mod admin_api;
 mod architecture;
+mod auth;
 mod axum_embed;
 mod balancing;
 mod cache;
@@ -16,6 +17,7 @@ mod defects;
 mod deploy;
 mod dns;
 mod docs;
+mod docs_checked;
 mod errors;
 mod forwarding;
 mod grpc;

@@ -20,5 +20,5 @@ pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 pub use identity::{StripIdentity, StripIdentityLayer};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
-    AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
+    AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };
