@@ -84,6 +84,7 @@ pub mod respond;
 pub mod route;
 pub mod seat;
 pub mod serve;
+pub mod signature;
 pub mod socket;
 pub mod switch;
 pub mod systemd;
