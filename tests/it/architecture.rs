@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 35] = [
+const FLOORS: [(&str, u32); 37] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u32); 35] = [
     ("pace", 0),
     ("pem", 0),
     ("proxy_protocol", 0),
+    ("roots", 0),
     ("seat", 0),
     ("socket", 0),
     ("switch", 0),
@@ -28,6 +29,7 @@ const FLOORS: [(&str, u32); 35] = [
     ("balance", 2),
     ("forward", 2),
     ("redis", 2),
+    ("fetch", 2),
     ("layers", 3),
     ("route", 3),
     ("serve", 4),
@@ -44,7 +46,7 @@ const FLOORS: [(&str, u32); 35] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 13] = [
+const BESIDE: [(&str, &str); 14] = [
     ("body", "error"),
     ("body", "pace"),
     ("budget", "seat"),
@@ -53,6 +55,7 @@ const BESIDE: [(&str, &str); 13] = [
     ("http1", "body"),
     ("http1", "budget"),
     ("http1", "error"),
+    ("roots", "pem"),
     ("balance", "upstream"),
     ("forward", "balance"),
     ("forward", "upstream"),
