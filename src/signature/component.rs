@@ -116,6 +116,12 @@ impl Component {
         }
     }
 
+    /// Whether there are requests without it.
+    #[must_use]
+    pub(super) fn is_optional(&self) -> bool {
+        self.field().is_some() || matches!(self, Self::QueryParam(_))
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::Method => "@method",

@@ -16,7 +16,7 @@ mod input;
 mod message;
 mod signer;
 
-pub use algorithm::{Algorithm, KeyRejected, SigningKey, VerifyingKey};
+pub use algorithm::{Algorithm, KeyRejected, SigningKey, UnknownAlgorithm, VerifyingKey};
 pub use component::{Component, Unsupported};
 pub use input::{Malformed, Received, read};
 pub use message::{Message, Missing, Scheme};

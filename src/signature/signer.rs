@@ -20,8 +20,8 @@ pub struct SignSettings {
     pub key: SigningKey,
     /// What the key is called (`keyid`): printable ASCII.
     pub key_id: String,
-    /// What is covered. A field that a request does not have is left out. Default
-    /// `@method`, `@authority`, `@path`, `@query`, `content-type` and `content-digest`.
+    /// What is covered. A field, or a parameter of the query, that a request does not
+    /// have is left out. Default `@method`, `@authority`, `@path`, `@query`, `content-type` and `content-digest`.
     pub components: Vec<Component>,
     /// How long a signature is valid (`expires`). Default 5 minutes; `None` leaves it to
     /// whoever verifies.
@@ -115,7 +115,7 @@ impl<'a> Signer<'a> {
         let covered: Vec<(Item, &Component)> = settings
             .components
             .iter()
-            .filter(|component| component.field().is_none() || message.has(component))
+            .filter(|component| !component.is_optional() || message.has(component))
             .map(|component| (component.item(), component))
             .collect();
         let input = self.input(covered.iter().map(|(item, _)| item.clone()).collect(), now)?;

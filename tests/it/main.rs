@@ -35,6 +35,7 @@ mod reload;
 mod renewal;
 mod retries;
 mod routing;
+mod signing;
 mod support;
 mod timeouts;
 mod tls;
