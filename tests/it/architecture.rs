@@ -52,6 +52,7 @@ const BESIDE: [(&str, &str); 14] = [
     ("budget", "seat"),
     ("context", "budget"),
     ("context", "error"),
+    ("context", "pace"),
     ("http1", "body"),
     ("http1", "budget"),
     ("http1", "error"),
