@@ -70,15 +70,16 @@ pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     key.ok_or_else(|| PemError::NoKey(path.to_owned()))
 }
 
-/// Reads the first public key of a file, as it stands in certificates (RFC 5280 §4.1.2.7).
+/// Reads the first public key of a file: a `SubjectPublicKeyInfo` (RFC 5280 §4.1).
 ///
 /// # Errors
 ///
 /// The file cannot be read, or has no public key.
 pub fn read_public_key(path: &Path) -> Result<SubjectPublicKeyInfoDer<'static>, PemError> {
-    let key = rustls_pemfile::public_keys(&mut open(path)?).next();
-    let key = key.ok_or_else(|| PemError::NoPublicKey(path.to_owned()))?;
-    key.map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })
+    let first = rustls_pemfile::public_keys(&mut open(path)?).next();
+    let key =
+        first.transpose().map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })?;
+    key.ok_or_else(|| PemError::NoPublicKey(path.to_owned()))
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, PemError> {

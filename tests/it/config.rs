@@ -155,6 +155,7 @@ fn every_key_is_documented() {
         "redis.rs",
         "routes.rs",
         "server.rs",
+        "signing.rs",
         "upstreams.rs",
     ] {
         let code = std::fs::read_to_string(root().join("src/config").join(file)).unwrap();

@@ -37,6 +37,7 @@ mod reload;
 mod renewal;
 mod retries;
 mod routing;
+mod signing;
 mod support;
 mod timeouts;
 mod tls;

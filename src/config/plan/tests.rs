@@ -7,7 +7,7 @@ use crate::config::parse;
 fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
-        std::fs::write(dir.path().join(name), format!("hunter2-{name}")).unwrap();
+        std::fs::write(dir.path().join(name), format!("hunter2-of-many-letters-{name}")).unwrap();
     }
     dir
 }
