@@ -6,6 +6,7 @@
 mod admin;
 mod alike;
 mod cache;
+mod client_auth;
 mod compression;
 mod dns;
 mod listeners;

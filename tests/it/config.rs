@@ -146,6 +146,7 @@ fn every_key_is_documented() {
     for file in [
         "admin.rs",
         "cache.rs",
+        "client_auth.rs",
         "compression.rs",
         "dns.rs",
         "listeners.rs",
