@@ -5,6 +5,7 @@
 
 mod admin;
 mod alike;
+mod auth;
 mod cache;
 mod client_auth;
 mod compression;
@@ -86,12 +87,14 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let known = Known { upstreams: &names, listeners: &listeners };
+    let authenticators = auth::read(&mut root, base);
+    let known = Known { upstreams: &names, listeners: &listeners, authenticators: &authenticators };
     let routes = routes::read(&mut root, base, &known);
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),
         ("routes", "[[route]]"),
+        ("authentication", "[[auth]]"),
         ("logging", "[log]"),
         ("resolver", "[dns]"),
         ("valkey", "[redis]"),
@@ -100,6 +103,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     Settings {
         listeners,
         upstreams,
+        authenticators,
         routes,
         server,
         dns,

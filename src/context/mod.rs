@@ -6,6 +6,7 @@
 //! are written from it once, when the exchange is over.
 
 mod client_certificate;
+mod identity;
 
 use std::any::Any;
 use std::fmt;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use client_certificate::{ClientCertificate, SubjectName};
+pub use identity::Identity;
 
 use crate::budget::{Budget, Charge};
 use crate::error::Kind;
@@ -252,8 +254,10 @@ pub struct Record {
     pub request_id: Option<HeaderValue>,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// The name of the API key that let the request in; never the key.
-    pub identity: Option<Arc<str>>,
+    /// Who the request is from, once that is known.
+    pub identity: Option<Arc<Identity>>,
+    /// The query parameter that credentials may stand in: its value is not logged.
+    pub secret_parameter: Option<Arc<str>>,
     /// What the cache did, in the words of its metric; `None` where none was asked.
     pub cache: Option<&'static str>,
     /// Why the cache had the request forwarded (RFC 9211 §2.2).
