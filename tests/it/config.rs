@@ -149,6 +149,7 @@ fn every_key_is_documented() {
         "auth/api_key.rs",
         "auth/mod.rs",
         "cache.rs",
+        "client_auth.rs",
         "compression.rs",
         "dns.rs",
         "listeners.rs",

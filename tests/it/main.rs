@@ -11,6 +11,7 @@ mod axum_embed;
 mod balancing;
 mod cache;
 mod cli;
+mod client_certificates;
 mod compression;
 mod config;
 mod defects;
