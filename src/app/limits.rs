@@ -41,7 +41,8 @@ impl RateLimits {
             limits.push(limit(settings)?);
         }
         let by_identity = |settings: &RateLimitSettings| settings.key.is_by_identity();
-        if route.api_key.is_some() && !route.rate_limits.iter().any(by_identity) {
+        let identified = route.api_key.is_some() || route.auth.is_some();
+        if identified && !route.rate_limits.iter().any(by_identity) {
             second.push(of_identities(route, common, before));
         }
         let layer = |limits: Vec<Limit>| {

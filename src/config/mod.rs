@@ -5,7 +5,9 @@
 
 mod admin;
 mod alike;
+mod auth;
 mod cache;
+mod client_auth;
 mod compression;
 mod dns;
 mod listeners;
@@ -17,6 +19,7 @@ mod redis;
 mod routes;
 mod server;
 mod settings;
+mod signing;
 mod units;
 mod upstreams;
 
@@ -86,13 +89,19 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let redis_there = root.has("redis");
-    let known = Known { upstreams: &names, listeners: &listeners, redis: redis_there };
+    let authenticators = auth::read(&mut root, base);
+    let known = Known {
+        upstreams: &names,
+        listeners: &listeners,
+        authenticators: &authenticators,
+        redis: redis.is_some(),
+    };
     let routes = routes::read(&mut root, base, &known);
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),
         ("routes", "[[route]]"),
+        ("authentication", "[[auth]]"),
         ("logging", "[log]"),
         ("resolver", "[dns]"),
         ("valkey", "[redis]"),
@@ -101,6 +110,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     Settings {
         listeners,
         upstreams,
+        authenticators,
         routes,
         server,
         dns,
@@ -124,7 +134,7 @@ fn says_where(text: &str) -> bool {
 /// no values yet: whatever is quoted behind `key =` and the like. A URL may have a password
 /// in it, though it should not.
 fn conceal_secrets(text: &str, problems: &Problems<'_>) {
-    let named = ["key", "token", "password", "url"]
+    let named = ["key", "token", "password", "secret", "url"]
         .into_iter()
         .flat_map(|word| text.match_indices(word).map(|(at, word)| at + word.len()));
     for behind in named {

@@ -12,7 +12,7 @@
 //! | [`InFlightLayer`] | bounds the exchanges under way |
 //! | [`MethodsLayer`] | lets only a route's own methods in |
 //! | [`RateLimitLayer`] | bounds how often a client, or whatever else one counts by, asks |
-//! | [`ApiKeyLayer`] | lets only known API keys in |
+//! | [`AuthLayer`] | lets only those in whom its schemes know |
 //! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
 //! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
@@ -52,7 +52,11 @@ mod short_circuit;
 mod twins;
 
 pub use ask::Ask;
-pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
+pub use auth::{
+    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthMeans,
+    AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging,
+    SchemeSettings, StripIdentity, StripIdentityLayer, Verdict,
+};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
 pub use cache::{

@@ -1,11 +1,12 @@
 //! The keys of `[[route]]`.
 
+use super::auth;
 use super::keys::{Hidden, Keys};
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
-    ApiKeySettings, CacheKeySettings, CacheSettings, CompressionSettings, GrpcSettings,
-    HeaderChanges, HeaderRewriteSettings,
+    CacheKeySettings, CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges,
+    HeaderRewriteSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, Match, OriginHost, PathPattern, Redirect, RedirectTo,
@@ -21,6 +22,7 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         rate_limits,
         rate_limit_headers,
         api_key,
+        auth,
         cache,
         compression,
         grpc,
@@ -48,7 +50,10 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
     keys.table("grpc", grpc_keys(*grpc));
     super::limits::rate_limits(&mut keys, rate_limits, *rate_limit_headers);
     if let Some(api_key) = api_key {
-        keys.table("api_key", api_key_keys(api_key));
+        keys.table("api_key", auth::api_key(api_key));
+    }
+    if let Some(auth) = auth {
+        keys.table("auth", auth::of_route(auth));
     }
     if let Some(cache) = cache {
         keys.table("cache", cache_keys(cache));
@@ -121,15 +126,6 @@ fn grpc_keys(settings: GrpcSettings) -> Keys {
     let mut keys = Keys::default();
     keys.one("web", web);
     keys.one("max_timeout", or_none(max_timeout, duration));
-    keys
-}
-
-fn api_key_keys(settings: &ApiKeySettings) -> Keys {
-    let ApiKeySettings { header, keys: secrets, identity_header } = settings;
-    let mut keys = Keys::default();
-    keys.one("header", header);
-    keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
-    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, Hidden::Digest(key.digest))));
     keys
 }
 

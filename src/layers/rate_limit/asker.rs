@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request};
+use serde_json::Value;
 
-use crate::context::{Downstream, Exchange};
+use crate::context::{Downstream, Exchange, Identity};
 use crate::pace::Quota;
 
 /// Who asks.
@@ -15,7 +16,7 @@ pub(in crate::layers) struct Asker<'a> {
     headers: &'a HeaderMap,
     exchange: Option<&'a Exchange>,
     client: Option<IpAddr>,
-    identity: OnceCell<Option<Arc<str>>>,
+    identity: OnceCell<Option<Arc<Identity>>>,
 }
 
 impl<'a> Asker<'a> {
@@ -46,23 +47,30 @@ impl<'a> Asker<'a> {
         self.exchange
     }
 
-    fn identity(&self) -> Option<&Arc<str>> {
+    fn identity(&self) -> Option<&Identity> {
         let read = || self.exchange?.read(|record| record.identity.clone());
-        self.identity.get_or_init(read).as_ref()
+        self.identity.get_or_init(read).as_deref()
     }
 
-    /// The name of the identity.
+    /// The name of the identity, with the scheme that vouches for it: of the same name there
+    /// may be strangers elsewhere.
     pub(super) fn identity_bytes(&self) -> Option<Vec<u8>> {
-        self.identity().map(|name| name.as_bytes().to_vec())
+        let Identity { name, scheme, .. } = self.identity()?;
+        Some([scheme.as_bytes(), b"\0", name.as_bytes()].concat())
     }
 
-    /// What a claim of the identity says.
-    pub(super) fn claim_bytes(&self, _name: &str) -> Option<Vec<u8>> {
-        None
+    /// What a claim of the identity says; a list or an object as JSON.
+    pub(super) fn claim_bytes(&self, name: &str) -> Option<Vec<u8>> {
+        match self.identity()?.claims.get(name)? {
+            Value::Null => None,
+            Value::String(text) if text.is_empty() => None,
+            Value::String(text) => Some(text.as_bytes().to_vec()),
+            other => Some(other.to_string().into_bytes()),
+        }
     }
 
-    /// How often the identity may ask, if it has a say in that.
+    /// How often the identity may ask, where that is its own affair.
     pub(super) fn own_quota(&self) -> Option<Quota> {
-        None
+        self.identity()?.quota
     }
 }

@@ -29,7 +29,7 @@ impl<C: Clock + Clone> Limiter<C> {
     fn with_clock(quota: Quota, max_keys: usize, clock: C) -> Self {
         let cells = Cells::new(max_keys, clock.clone());
         Self {
-            limiter: RateLimiter::new(governed(quota), cells, clock),
+            limiter: RateLimiter::new(governor_quota(quota), cells, clock),
             quota,
         }
     }
@@ -84,7 +84,7 @@ fn lacking(wait: Duration, each: Duration) -> u32 {
 }
 
 /// One cell back every `per / requests`, whole fractions kept, `burst` at most.
-fn governed(quota: Quota) -> governor::Quota {
+pub(in crate::layers) fn governor_quota(quota: Quota) -> governor::Quota {
     // The period is at least a nanosecond, the only thing that is refused.
     governor::Quota::with_period(quota.each())
         .unwrap_or_else(|| governor::Quota::per_second(quota.requests))
@@ -95,6 +95,7 @@ fn governed(quota: Quota) -> governor::Quota {
 mod tests {
     use super::*;
     use governor::clock::FakeRelativeClock;
+    use std::num::NonZeroU32;
 
     const ONE: NonZeroU32 = NonZeroU32::MIN;
 

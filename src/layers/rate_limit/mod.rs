@@ -25,10 +25,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::{Layer, Service};
 
+#[allow(unused_imports)]
 pub(super) use asker::Asker;
 pub use future::RateLimitFuture;
 pub use key::{LimitKey, LimitKeyPart};
 pub use limit::Limit;
+pub(super) use local::governor_quota;
 use progress::{Progress, Step};
 pub use settings::{CostSettings, RateLimitSettings};
 #[cfg(feature = "redis")]

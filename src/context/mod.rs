@@ -5,6 +5,9 @@
 //! [`Facts::update`]; later phases read it; the access log and the metrics
 //! are written from it once, when the exchange is over.
 
+mod client_certificate;
+mod identity;
+
 use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +19,9 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+pub use client_certificate::{ClientCertificate, SubjectName};
+pub use identity::Identity;
 
 use crate::budget::{Budget, Charge};
 use crate::error::Kind;
@@ -134,6 +140,9 @@ pub struct TlsFacts {
     /// Which hosts the connection may be asked for; `None` where the listener
     /// has one certificate for all.
     pub hosts: Option<Arc<dyn Hosts>>,
+    /// The certificate that the client has shown, and its listener's authorities vouch
+    /// for; `None` where it was asked for none, or showed none.
+    pub client: Option<Arc<ClientCertificate>>,
 }
 
 /// Tells which hosts a listener serves alike.
@@ -245,8 +254,10 @@ pub struct Record {
     pub request_id: Option<HeaderValue>,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// The name of the API key that let the request in; never the key.
-    pub identity: Option<Arc<str>>,
+    /// Who the request is from, once that is known.
+    pub identity: Option<Arc<Identity>>,
+    /// The query parameter that credentials may stand in: its value is not logged.
+    pub secret_parameter: Option<Arc<str>>,
     /// What the cache did, in the words of its metric; `None` where none was asked.
     pub cache: Option<&'static str>,
     /// Why the cache had the request forwarded (RFC 9211 §2.2).
