@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::admission::{self, Authenticators};
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
-use super::limits::RateLimits;
+use super::limits::Limits;
 use super::router::{Entry, Place, Router, Tables, Terminus};
 use super::{BuildError, Common};
 use crate::accept::ListenAddress;
@@ -45,7 +45,7 @@ pub(super) struct Generation {
 #[derive(Clone, Debug)]
 struct Built {
     entry: Entry<RouteStack>,
-    rate_limits: RateLimits,
+    limits: Limits,
     auth: Option<AuthLayer>,
     cache: Option<CacheLayer>,
 }
@@ -188,7 +188,7 @@ impl Generation {
     /// on a dry run.
     pub(super) fn dry_runs(&self) -> Vec<(String, String, bool)> {
         let limits = self.routes.iter().flat_map(|(route, built)| {
-            built.rate_limits.configured().map(move |limit| (route, limit))
+            built.limits.configured().map(move |limit| (route, limit))
         });
         let switched = limits.filter(|(_, limit)| limit.is_dry_run() != limit.settings().dry_run);
         let named = |(route, limit): (&String, &Limit)| {
@@ -199,7 +199,7 @@ impl Generation {
 
     /// The rate limits that a route is configured to have.
     pub(super) fn rate_limits(&self, route: &str) -> impl Iterator<Item = &Limit> {
-        self.routes.get(route).into_iter().flat_map(|built| built.rate_limits.configured())
+        self.routes.get(route).into_iter().flat_map(|built| built.limits.configured())
     }
 }
 
@@ -407,21 +407,21 @@ impl Build<'_> {
         let auth =
             self.authenticators.of_route(route, before.and_then(|before| before.auth.as_ref()))?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
-        let known = before.map(|before| &before.rate_limits);
-        let rate_limits = RateLimits::build(route, self.common, known)?;
+        let known = before.map(|before| &before.limits);
+        let limits = Limits::build(route, self.common, known)?;
         let cache = self.cache(route);
         let compression = self.compression(route)?;
         let stack = compose::route(
             route,
             self.settings,
-            &rate_limits,
+            &limits,
             auth.as_ref(),
             cache.as_ref(),
             compression.as_ref(),
             end,
         );
         let route = self.common.metrics.route(&route.name.as_str().into());
-        Ok(Built { entry: Entry { route, stack }, rate_limits, auth, cache })
+        Ok(Built { entry: Entry { route, stack }, limits, auth, cache })
     }
 
     /// What is stored goes on being used where the route does the same as before.

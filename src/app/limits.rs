@@ -1,24 +1,26 @@
-//! The rate limits of a route, in the places where they are asked.
+//! What bounds the requests of a route, in the places where it does.
 
 use std::sync::Arc;
 
 use super::Common;
 use crate::config::RouteSettings;
-use crate::layers::{Limit, RateLimitLayer, RateLimitSettings};
+use crate::layers::{ConcurrencyLayer, Limit, RateLimitLayer, RateLimitSettings};
 
-/// The rate limits of a route.
+/// What bounds the requests of a route.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RateLimits {
-    /// Those that are asked before anybody is identified.
+pub(super) struct Limits {
+    /// The rate limits that are asked before anybody is identified.
     pub(super) before: Option<RateLimitLayer>,
     /// Those that are asked of somebody who is, beside the quotas that identities have of
     /// their own.
     pub(super) after: Option<RateLimitLayer>,
+    /// What may be under way at once.
+    pub(super) concurrency: Option<ConcurrencyLayer>,
 }
 
-impl RateLimits {
-    /// The limits as they are configured; of those before, the counts go on where the keys
-    /// and the rate are the same.
+impl Limits {
+    /// The limits as they are configured; of those before, the counts go on where they mean
+    /// the same.
     pub(super) fn build(
         route: &RouteSettings,
         common: &Common,
@@ -49,21 +51,25 @@ impl RateLimits {
             let tells = route.rate_limit_headers;
             (!limits.is_empty()).then(|| RateLimitLayer::of(limits).telling(tells))
         };
-        Ok(Self { before: layer(first), after: layer(second) })
+        let concurrency = route.concurrency.as_ref().map(|settings| {
+            let known = before.and_then(|before| before.concurrency.as_ref());
+            known.map_or_else(|| ConcurrencyLayer::new(settings), |known| known.renewed(settings))
+        });
+        Ok(Self { before: layer(first), after: layer(second), concurrency })
     }
 
     fn all(&self) -> impl Iterator<Item = &Limit> {
         [&self.before, &self.after].into_iter().flatten().flat_map(RateLimitLayer::limits)
     }
 
-    /// Those that the configuration has.
+    /// The rate limits that the configuration has.
     pub(super) fn configured(&self) -> impl Iterator<Item = &Limit> {
         self.all().filter(|limit| !limit.is_of_identities())
     }
 }
 
 /// Has identities that have a quota of their own keep to it where no limit is by identity.
-fn of_identities(route: &RouteSettings, common: &Common, before: Option<&RateLimits>) -> Limit {
+fn of_identities(route: &RouteSettings, common: &Common, before: Option<&Limits>) -> Limit {
     let known = before.and_then(|before| before.all().find(|limit| limit.is_of_identities()));
     known.cloned().unwrap_or_else(|| {
         let limit = Limit::of_identities();

@@ -10,6 +10,7 @@ mod cache;
 mod client_auth;
 mod compression;
 mod dns;
+mod limits;
 mod listeners;
 mod plan;
 mod problem;

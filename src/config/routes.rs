@@ -126,6 +126,7 @@ fn route(
     route.methods = methods(&mut table);
     route.rate_limits = super::rate_limits::read(&mut table, known.redis);
     table.set("rate_limit_headers", &mut route.rate_limit_headers, Value::boolean);
+    super::limits::read(&mut table, &mut route);
     route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base));
     route.auth = auth::of_route(&mut table, known.authenticators);
     route.cache = table.table("cache").map(super::cache::of_route);

@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, AuthSettings, AuthenticatorSettings, CacheDiskSettings, CacheFleetSettings,
-    CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings,
-    KeyDigest, MethodSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, AuthSettings, AuthenticatorSettings, BandwidthSettings, CacheDiskSettings,
+    CacheFleetSettings, CacheSettings, CompressionSettings, ConcurrencySettings, GrpcSettings,
+    HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings,
+    TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -160,6 +161,10 @@ pub struct RouteSettings {
     /// Whether clients are told of the limits also where they are let through, by the fields
     /// `RateLimit` and `RateLimit-Policy`. Default false.
     pub rate_limit_headers: bool,
+    /// How many requests may be under way at once; `None`: as many as come.
+    pub concurrency: Option<ConcurrencySettings>,
+    /// How fast a response is sent; `None`: as fast as it can be.
+    pub bandwidth: Option<BandwidthSettings>,
     /// The keys that may ask, where that is all there is to it; `None`: it does not go by
     /// keys of its own.
     pub api_key: Option<ApiKeySettings>,
@@ -259,6 +264,8 @@ impl RouteSettings {
             methods: None,
             rate_limits: Vec::new(),
             rate_limit_headers: false,
+            concurrency: None,
+            bandwidth: None,
             api_key: None,
             auth: None,
             cache: None,

@@ -166,8 +166,12 @@ pub struct Facts {
     request: RequestLine,
     record: Mutex<Record>,
     permit: OnceLock<Permit>,
+    kept: OnceLock<Guard>,
     at_end: Option<Arc<dyn AtEnd>>,
 }
+
+/// Something that matters by its drop.
+pub type Guard = Box<dyn Any + Send + Sync>;
 
 /// Whoever is told of the end of each exchange.
 pub trait AtEnd: fmt::Debug + Send + Sync {
@@ -365,6 +369,7 @@ impl Exchange {
             request,
             record: Mutex::new(Record { client, ..Record::default() }),
             permit: OnceLock::new(),
+            kept: OnceLock::new(),
             at_end,
         }))
     }
@@ -427,6 +432,16 @@ impl Facts {
     /// The exchange has a permit already.
     pub fn hold(&self, permit: Permit) -> Result<(), Permit> {
         self.permit.set(permit)
+    }
+
+    /// Keeps whatever else is dropped when the exchange is over. There is one at the most: a
+    /// second is given back.
+    ///
+    /// # Errors
+    ///
+    /// The exchange keeps something already.
+    pub fn keep(&self, guard: Guard) -> Result<(), Guard> {
+        self.kept.set(guard)
     }
 }
 

@@ -13,6 +13,8 @@
 //! | [`MethodsLayer`] | lets only a route's own methods in |
 //! | [`RateLimitLayer`] | bounds how often a client, or whatever else one counts by, asks |
 //! | [`AuthLayer`] | lets only those in whom its schemes know |
+//! | [`ConcurrencyLayer`] | bounds the exchanges under way of one client |
+//! | [`BandwidthLayer`] | bounds how fast a response is sent |
 //! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
 //! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
@@ -33,10 +35,12 @@
 
 mod ask;
 mod auth;
+mod bandwidth;
 mod body_limit;
 mod cache;
 mod client_address;
 mod compress;
+mod concurrency;
 mod exchanges;
 mod forwarded;
 mod grpc;
@@ -57,6 +61,7 @@ pub use auth::{
     AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging,
     SchemeSettings, StripIdentity, StripIdentityLayer, Verdict,
 };
+pub use bandwidth::{Bandwidth, BandwidthFuture, BandwidthLayer, BandwidthSettings};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
 pub use cache::{
@@ -69,6 +74,7 @@ pub use compress::{
     AcceptEncoding, AcceptEncodingLayer, Compressed, CompressionFuture, CompressionLayer,
     CompressionLevel, CompressionSettings, ContentCoding, MediaPattern,
 };
+pub use concurrency::{Concurrency, ConcurrencyFuture, ConcurrencyLayer, ConcurrencySettings};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
 pub use grpc::{Grpc, GrpcFuture, GrpcLayer};

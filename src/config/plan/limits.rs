@@ -1,10 +1,10 @@
 //! The keys of what bounds a route's requests.
 
 use super::keys::Keys;
-use super::spell::{NONE, duration, or_none};
+use super::spell::{NONE, duration, or_none, size};
 use crate::context::Prefixes;
 use crate::layers::{
-    CostSettings, LimitKey, LimitKeyPart, OnFailure, RateLimitSettings, SharedSettings,
+    BandwidthSettings, ConcurrencySettings, CostSettings, LimitKey, LimitKeyPart, OnFailure, RateLimitSettings, SharedSettings,
 };
 
 /// The keys of all limits: the first as if it were the only one.
@@ -53,6 +53,22 @@ fn rate_limit(settings: &RateLimitSettings) -> Keys {
     if let Some(shared) = shared {
         shared_keys(&mut keys, shared);
     }
+    keys
+}
+
+pub(super) fn concurrency(settings: &ConcurrencySettings) -> Keys {
+    let ConcurrencySettings { max, key } = settings;
+    let mut keys = Keys::default();
+    keys.one("max", max);
+    limit_key(&mut keys, key);
+    keys
+}
+
+pub(super) fn bandwidth(settings: &BandwidthSettings) -> Keys {
+    let BandwidthSettings { response, burst } = settings;
+    let mut keys = Keys::default();
+    keys.one("response", format!("{}/s", size(response.get())));
+    keys.one("burst", size(*burst));
     keys
 }
 

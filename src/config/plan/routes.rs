@@ -2,6 +2,7 @@
 
 use super::auth;
 use super::keys::{Hidden, Keys};
+use super::limits;
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
@@ -21,6 +22,8 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         methods,
         rate_limits,
         rate_limit_headers,
+        concurrency,
+        bandwidth,
         api_key,
         auth,
         cache,
@@ -48,7 +51,13 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
     keys.one("request_body_timeout", duration(*request_body_timeout));
     min_rate(&mut keys, "min_request_rate", "request_rate_grace", *min_request_rate);
     keys.table("grpc", grpc_keys(*grpc));
-    super::limits::rate_limits(&mut keys, rate_limits, *rate_limit_headers);
+    limits::rate_limits(&mut keys, rate_limits, *rate_limit_headers);
+    if let Some(concurrency) = concurrency {
+        keys.table("concurrency", limits::concurrency(concurrency));
+    }
+    if let Some(bandwidth) = bandwidth {
+        keys.table("bandwidth", limits::bandwidth(bandwidth));
+    }
     if let Some(api_key) = api_key {
         keys.table("api_key", auth::api_key(api_key));
     }
@@ -181,7 +190,7 @@ fn header_keys(changes: &HeaderChanges) -> Keys {
 
 /// What becomes of the state of a route that changes.
 pub(super) fn effects(old: &RouteSettings, new: &RouteSettings) -> Vec<String> {
-    let mut effects = super::limits::effects(&old.rate_limits, &new.rate_limits);
+    let mut effects = limits::effects(&old.rate_limits, &new.rate_limits);
     if new.cache.is_some() && old.cache.is_some() && !old.stores_alike(new) {
         effects.push("what is stored of its responses is not used any more".to_owned());
     }

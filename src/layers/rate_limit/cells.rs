@@ -260,7 +260,7 @@ mod tests {
         assert!(cells.len() > 950_000, "{}", cells.len());
         let bytes = cells.memory() / cells.len();
         assert!(bytes <= RateLimitSettings::BYTES_PER_KEY, "{bytes} bytes a key");
-        for key in 1_000_000..3_000_000 {
+        for key in 1_000_000..1_500_000 {
             put(&cells, key, u64::MAX);
         }
         assert!(cells.len() <= cells.capacity(), "{}", cells.len());

@@ -25,7 +25,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::{Layer, Service};
 
-#[allow(unused_imports)]
 pub(super) use asker::Asker;
 pub use future::RateLimitFuture;
 pub use key::{LimitKey, LimitKeyPart};
