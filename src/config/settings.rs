@@ -209,7 +209,9 @@ impl Settings {
         let pairs = certificates.flat_map(|one| [&one.certificate, &one.key]);
         let trusted = self.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
         let trusted = trusted.chain(self.redis.as_ref().and_then(|redis| redis.ca.as_ref()));
+        let schemes = self.authenticators.iter().filter_map(|one| one.scheme.ca());
         let mut files: Vec<_> = self.sources.iter().chain(pairs).chain(trusted).cloned().collect();
+        files.extend(schemes.map(ToOwned::to_owned));
         files.sort();
         files.dedup();
         files
