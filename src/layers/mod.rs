@@ -57,6 +57,12 @@ pub use auth::{
     AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging,
     SchemeSettings, StripIdentity, StripIdentityLayer, Verdict,
 };
+#[cfg(feature = "jwt")]
+pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use auth::{
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
+    TokenPlace, UnknownAlgorithm,
+};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
 pub use cache::{

@@ -20,6 +20,12 @@ pub use address::Addresses;
 pub use api_key::ApiKeys;
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 pub use identity::{StripIdentity, StripIdentityLayer};
+#[cfg(feature = "jwt")]
+pub use jwt::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use jwt::{
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
+    TokenPlace, UnknownAlgorithm,
+};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use ipnet::IpNet;
 use super::address::Addresses;
 use super::api_key::ApiKeys;
 use super::authenticate::Authenticate;
+#[cfg(feature = "jwt")]
+use super::jwt::JsonWebTokens;
+use super::jwt::{JwtKeys, JwtSettings};
 use crate::layers::ApiKeySettings;
 use crate::observe::Metrics;
 use crate::pace::Quota;
@@ -32,6 +36,8 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
+    Jwt(Box<JwtSettings>),
     /// A scheme of the host application's.
     Custom(CustomScheme),
 }
@@ -75,6 +81,18 @@ pub struct AddressSettings {
 }
 
 impl SchemeSettings {
+    /// The bundle of certificates that it reads when it is made.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Jwt(settings) => match &settings.keys {
+                JwtKeys::Jwks(jwks) => jwks.ca.as_deref(),
+                JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
+            },
+            Self::Address(_) | Self::ApiKey(_) | Self::Custom(_) => None,
+        }
+    }
+
     /// Makes the scheme.
     ///
     /// # Errors
@@ -84,6 +102,12 @@ impl SchemeSettings {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
             Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
+            #[cfg(feature = "jwt")]
+            Self::Jwt(settings) => {
+                Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)
+            }
+            #[cfg(not(feature = "jwt"))]
+            Self::Jwt(_) => return Err("this Tollgate was built without `jwt`".to_owned()),
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })
     }
