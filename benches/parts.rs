@@ -28,7 +28,7 @@ use tollgate::context::Downstream;
 use tollgate::drain::Watcher;
 use tollgate::forward::{Forward, ForwardSettings, TargetSettings};
 use tollgate::layers::{
-    ApiKey, ApiKeyLayer, ApiKeySettings, BodyLimitLayer, ClientAddressLayer, ExchangesLayer,
+    ApiKey, ApiKeySettings, ApiKeys, AuthLayer, BodyLimitLayer, ClientAddressLayer, ExchangesLayer,
     ForwardedLayer, HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings, InFlightLayer,
     KeyDigest, RateLimitLayer, RateLimitSettings, RescueLayer, TrustSettings,
 };
@@ -171,13 +171,10 @@ mod layer {
         let key = |index: usize| {
             let secret =
                 if index == 0 { "a-key-of-some-length".to_owned() } else { format!("{index}") };
-            ApiKey {
-                name: format!("client-{index}").into(),
-                digest: KeyDigest::of(secret.as_bytes()),
-            }
+            ApiKey::new(format!("client-{index}"), KeyDigest::of(secret.as_bytes()))
         };
-        let keys = ApiKeySettings::new((0..keys).map(key).collect());
-        ask(bencher, ApiKeyLayer::new(&keys).layer(Nothing));
+        let keys = ApiKeySettings::new((0..keys).map(key));
+        ask(bencher, AuthLayer::by(ApiKeys::new(&keys)).layer(Nothing));
     }
 
     #[divan::bench]

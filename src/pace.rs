@@ -1,6 +1,6 @@
 //! Whether bytes move fast enough while nothing but the peer holds them up.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 /// The slowest that a peer may be.
@@ -17,6 +17,32 @@ impl MinRate {
     /// carries, and far above what costs a thousand clients nothing.
     pub const DEFAULT: Self =
         Self { bytes: NonZeroU64::MIN.saturating_add(239), grace: Duration::from_secs(10) };
+}
+
+/// How often something may be done.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Quota {
+    /// So many times in each [`Quota::per`], sustained.
+    pub requests: NonZeroU32,
+    /// The time that [`Quota::requests`] counts for.
+    pub per: Duration,
+    /// So many times at once, after a pause.
+    pub burst: NonZeroU32,
+}
+
+impl Quota {
+    /// So many times in each `per`, and as many at once.
+    #[must_use]
+    pub const fn new(requests: NonZeroU32, per: Duration) -> Self {
+        Self { requests, per, burst: requests }
+    }
+
+    /// Lets this many come at once after a pause.
+    #[must_use]
+    pub const fn burst(mut self, burst: NonZeroU32) -> Self {
+        self.burst = burst;
+        self
+    }
 }
 
 /// How far a peer is behind, or ahead of, a rate. Only the time counts in which

@@ -5,6 +5,8 @@ use super::BuildError;
 use super::Common;
 use super::keepers::Task;
 use crate::config::Settings;
+#[cfg(not(feature = "redis"))]
+use crate::layers::RedisHandle;
 
 /// Without Redis there is nothing to share.
 #[cfg(not(feature = "redis"))]
@@ -18,6 +20,10 @@ pub(super) fn none(settings: &Settings) -> Result<(), BuildError> {
 
 #[cfg(not(feature = "redis"))]
 impl super::Common {
+    pub(super) fn redis(&self) -> Option<&RedisHandle> {
+        None
+    }
+
     pub(super) fn beside(&self) -> Vec<Task> {
         Vec::new()
     }
@@ -74,6 +80,11 @@ mod shared {
     }
 
     impl Common {
+        /// The Redis, if there is one.
+        pub(in crate::app) fn redis(&self) -> Option<&Redis> {
+            self.redis.as_ref().map(|shared| &shared.redis)
+        }
+
         /// What goes on for all that, for as long as the proxy is there.
         pub(in crate::app) fn beside(&self) -> Vec<Task> {
             let Some(Shared { redis, position }) = &self.redis else { return Vec::new() };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::admission::{self, Authenticators};
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
 use super::router::{Entry, Place, Router, Tables, Terminus};
@@ -13,7 +14,7 @@ use super::{BuildError, Common};
 use crate::accept::ListenAddress;
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
-use crate::layers::{CacheLayer, CompressionLayer, ContentCoding, RateLimitLayer};
+use crate::layers::{AuthLayer, CacheLayer, CompressionLayer, ContentCoding, RateLimitLayer};
 use crate::observe::{AccessLog, LogOutput, Metrics, Opened};
 use crate::route::{Action, Conflict, Reply, Table};
 use crate::tls::TlsAcceptor;
@@ -28,6 +29,7 @@ pub(super) struct Generation {
     pub(super) upstreams: HashMap<String, Arc<Upstream>>,
     /// One for each listener of the settings.
     pub(super) tls: Vec<Option<TlsAcceptor>>,
+    authenticators: Authenticators,
     routes: HashMap<String, Built>,
     resolver: Arc<Resolver>,
     access_log: AccessLog,
@@ -43,6 +45,7 @@ pub(super) struct Generation {
 struct Built {
     entry: Entry<RouteStack>,
     rate_limit: Option<RateLimitLayer>,
+    auth: Option<AuthLayer>,
     cache: Option<CacheLayer>,
 }
 
@@ -75,8 +78,17 @@ impl Generation {
         };
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
         let trusted = Contents::of(bundles);
-        let build =
-            Build { settings: &settings, common, old, tls, resolver: &resolver, trusted: &trusted };
+        let before = old.map(|old| (&old.settings, &old.authenticators));
+        let authenticators = Authenticators::build(&settings, common, before, &mut problems);
+        let build = Build {
+            settings: &settings,
+            common,
+            old,
+            tls,
+            resolver: &resolver,
+            trusted: &trusted,
+            authenticators: &authenticators,
+        };
         let upstreams = build.upstreams(&mut problems);
         let tls = build.acceptors(&mut problems);
         let (access_log, reopened) = build.access_log(&mut problems);
@@ -85,12 +97,16 @@ impl Generation {
         match tables {
             Some(tables) if problems.is_empty() => {
                 let router = Router::new(tables);
-                let gateway = compose::gateway(&settings, router, access_log.clone(), common);
+                let layers = routes.values().filter_map(|built| built.auth.as_ref());
+                let fields = admission::identity_fields(layers);
+                let log = access_log.clone();
+                let gateway = compose::gateway(&settings, router, fields, log, common);
                 Ok(Self {
                     settings,
                     gateway,
                     upstreams,
                     tls,
+                    authenticators,
                     routes,
                     resolver,
                     access_log,
@@ -245,6 +261,7 @@ struct Build<'a> {
     tls: &'a [(Arc<str>, TlsAcceptor)],
     resolver: &'a Arc<Resolver>,
     trusted: &'a Contents,
+    authenticators: &'a Authenticators,
 }
 
 impl Build<'_> {
@@ -371,7 +388,10 @@ impl Build<'_> {
             }
             Action::Redirect(_) | Action::Respond(_) => true,
         };
-        let same = before == route && old.settings.trust == self.settings.trust && same_upstream;
+        let same = before == route
+            && old.settings.trust == self.settings.trust
+            && same_upstream
+            && self.authenticators.are_alike_for(route, &old.authenticators);
         same.then(|| old.routes.get(&route.name)).flatten()
     }
 
@@ -380,7 +400,9 @@ impl Build<'_> {
         route: &RouteSettings,
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
-        let end = self.terminus(route, upstreams)?;
+        let before = self.old.and_then(|old| old.routes.get(&route.name)?.auth.as_ref());
+        let auth = self.authenticators.of_route(route, self.common, before)?;
+        let end = self.terminus(route, upstreams, auth.as_ref())?;
         let rate_limit = self.rate_limit(route);
         let cache = self.cache(route);
         let compression = self.compression(route)?;
@@ -388,12 +410,13 @@ impl Build<'_> {
             route,
             self.settings,
             rate_limit.as_ref(),
+            auth.as_ref(),
             cache.as_ref(),
             compression.as_ref(),
             end,
         );
         let route = self.common.metrics.route(&route.name.as_str().into());
-        Ok(Built { entry: Entry { route, stack }, rate_limit, cache })
+        Ok(Built { entry: Entry { route, stack }, rate_limit, auth, cache })
     }
 
     /// What is stored goes on being used where the route does the same as before.
@@ -442,6 +465,7 @@ impl Build<'_> {
         &self,
         route: &RouteSettings,
         upstreams: &HashMap<String, Arc<Upstream>>,
+        auth: Option<&AuthLayer>,
     ) -> Result<Terminus, String> {
         let wrong = |error: http::Error| error.to_string();
         match &route.action {
@@ -451,7 +475,7 @@ impl Build<'_> {
                 let upstream = upstreams
                     .get(&action.upstream)
                     .ok_or_else(|| format!("there is no upstream `{}`", action.upstream))?;
-                compose::forward(route, action, upstream.clone(), self.common)
+                compose::forward(route, action, upstream.clone(), auth, self.common)
                     .map(|forward: Forward| Terminus::Forward(forward))
                     .map_err(wrong)
             }

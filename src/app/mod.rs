@@ -5,6 +5,7 @@
 //! stop, and then drains. [`Proxy::into_service`] takes the other way: the
 //! same request path as a tower service, with no socket of its own.
 
+mod admission;
 mod bound;
 mod builder;
 mod changing;

@@ -5,6 +5,7 @@
 
 mod admin;
 mod alike;
+mod auth;
 mod cache;
 mod compression;
 mod dns;
@@ -24,6 +25,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use admin::{AdminAccess, admin_access};
+pub(crate) use auth::{FileKey, parse_keys};
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
@@ -31,6 +33,7 @@ pub use settings::{
     Settings,
 };
 
+use crate::layers::SchemeSettings;
 use problem::Problems;
 use reader::Table;
 use routes::Known;
@@ -85,12 +88,23 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let known = Known { upstreams: &names, listeners: &listeners };
+    let authenticators = auth::read(&mut root, base);
+    let known = Known { upstreams: &names, listeners: &listeners, authenticators: &authenticators };
     let routes = routes::read(&mut root, base, &known);
+    let keys = authenticators.iter().filter_map(|one| match &one.scheme {
+        SchemeSettings::ApiKey(keys) => Some(keys),
+        _ => None,
+    });
+    let mut keys = keys.chain(routes.iter().filter_map(|route| route.api_key.as_ref()));
+    if keys.any(|keys| keys.redis.is_some()) && !root.has("redis") {
+        let hint = "add a table [redis] with its `url`".to_owned();
+        root.complain("API keys stand in Redis, and there is none", Some(hint));
+    }
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),
         ("routes", "[[route]]"),
+        ("authentication", "[[auth]]"),
         ("logging", "[log]"),
         ("resolver", "[dns]"),
         ("valkey", "[redis]"),
@@ -99,6 +113,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     Settings {
         listeners,
         upstreams,
+        authenticators,
         routes,
         server,
         dns,

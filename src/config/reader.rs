@@ -272,7 +272,7 @@ impl<'a> Value<'a> {
             19 => misfit().hint(format!("write {text}Z, or with another offset from UTC")),
             _ => misfit(),
         })?;
-        Ok(moment.into())
+        SystemTime::try_from(moment).map_err(|_| misfit())
     }
 
     pub(super) fn boolean(&self) -> Fits<bool> {

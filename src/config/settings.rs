@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, CacheDiskSettings, CacheFleetSettings, CacheSettings, CompressionSettings,
-    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
-    RateLimitSettings, TrustSettings,
+    ApiKeySettings, AuthSettings, AuthenticatorSettings, CacheDiskSettings, CacheFleetSettings,
+    CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings,
+    KeyDigest, MethodSettings, RateLimitSettings, TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -25,6 +25,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// Groups of origins.
     pub upstreams: Vec<UpstreamSettings>,
+    /// The ways of telling who asks that routes ask for by name.
+    pub authenticators: Vec<AuthenticatorSettings>,
     /// Routes; the most specific match wins, wherever it stands.
     pub routes: Vec<RouteSettings>,
     /// Limits that hold for the whole proxy.
@@ -153,8 +155,12 @@ pub struct RouteSettings {
     pub methods: Option<MethodSettings>,
     /// How often a client address may ask; `None`: as often as it likes.
     pub rate_limit: Option<RateLimitSettings>,
-    /// Who may ask; `None`: everyone.
+    /// The keys that may ask, where that is all there is to it; `None`: it does not go by
+    /// keys of its own.
     pub api_key: Option<ApiKeySettings>,
+    /// Who may ask, by [`Settings::authenticators`]; `None`: everyone, unless there are
+    /// keys.
+    pub auth: Option<AuthSettings>,
     /// What of its responses is stored; `None`: nothing.
     pub cache: Option<CacheSettings>,
     /// How its responses are compressed; `None`: not at all.
@@ -178,6 +184,7 @@ impl Default for Settings {
         Self {
             listeners: Vec::new(),
             upstreams: Vec::new(),
+            authenticators: Vec::new(),
             routes: Vec::new(),
             server: ServerSettings::default(),
             dns: DnsSettings::default(),
@@ -247,6 +254,7 @@ impl RouteSettings {
             methods: None,
             rate_limit: None,
             api_key: None,
+            auth: None,
             cache: None,
             compression: None,
             grpc: GrpcSettings::default(),

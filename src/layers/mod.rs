@@ -12,7 +12,7 @@
 //! | [`InFlightLayer`] | bounds the exchanges under way |
 //! | [`MethodsLayer`] | lets only a route's own methods in |
 //! | [`RateLimitLayer`] | bounds how often a client address asks |
-//! | [`ApiKeyLayer`] | lets only known API keys in |
+//! | [`AuthLayer`] | lets only those in whom its schemes know |
 //! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
 //! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
@@ -52,10 +52,13 @@ mod short_circuit;
 mod twins;
 
 pub use ask::Ask;
-pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
 pub use auth::{
-    BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
-    PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
+    AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, Asked, Auth, AuthFuture,
+    AuthLayer, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings, BasicUser,
+    Changes, CustomScheme, Grant, HtpasswdFault, Judging, MAX_PASSWORD, PasswordError,
+    PasswordHash, PasswordHashError, PasswordScheme, RedisHandle, RedisKeySettings, SchemeSettings,
+    StripIdentity, StripIdentityLayer, Verdict, check_key_name, check_scope, check_user,
+    parse_htpasswd,
 };
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
@@ -80,8 +83,8 @@ pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    MethodSettings, RateLimitSettings, TrustSettings,
+    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
+    RateLimitSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
 pub(crate) use twins::are_twins;

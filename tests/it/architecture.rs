@@ -43,12 +43,13 @@ const FLOORS: [(&str, u32); 34] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 13] = [
+const BESIDE: [(&str, &str); 14] = [
     ("body", "error"),
     ("body", "pace"),
     ("budget", "seat"),
     ("context", "budget"),
     ("context", "error"),
+    ("context", "pace"),
     ("http1", "body"),
     ("http1", "budget"),
     ("http1", "error"),

@@ -54,18 +54,20 @@ fn scope(text: &str) -> Result<String, &'static str> {
     check_scope(text).map(|()| text.to_owned())
 }
 
-fn expiry(text: &str) -> Result<SystemTime, String> {
+fn expiry(text: &str) -> Result<SystemTime, &'static str> {
     if let Ok(left) = humantime::parse_duration(text) {
         let end = Timestamp::now().as_second().checked_add_unsigned(left.as_secs());
-        let end = end.and_then(|end| Timestamp::from_second(end).ok());
-        return end.map(Into::into).ok_or_else(|| "that is too far away".to_owned());
+        let end = end.and_then(|end| Timestamp::from_second(end).ok()?.try_into().ok());
+        return end.ok_or("that is too far away");
     }
-    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
-    let end = match text.parse::<Timestamp>() {
-        Ok(end) => end,
-        Err(_) => day().map(|day| day.timestamp()).ok_or("no time such as 90d or 2027-01-31")?,
-    };
-    if end <= Timestamp::now() { Err("that is over".to_owned()) } else { Ok(end.into()) }
+    let is_day = text.len() == 10;
+    let whole = if is_day { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let end = whole.parse::<Timestamp>().ok().and_then(|end| end.try_into().ok());
+    match end {
+        Some(end) if end > SystemTime::now() => Ok(end),
+        Some(_) => Err("that is over"),
+        None => Err("no time such as 90d or 2027-01-31"),
+    }
 }
 
 fn rate(text: &str) -> Result<Quota, &'static str> {
@@ -86,7 +88,11 @@ pub(super) fn new(wanted: &Wanted) -> Result<(), Failure> {
     match (&wanted.file, &wanted.redis) {
         (Some(file), _) => {
             file::add(file, &key)?;
-            eprintln!("added {} (id {id}) to {}; give this key to the client:", key.name, file.display());
+            eprintln!(
+                "added {} (id {id}) to {}; give this key to the client:",
+                key.name,
+                file.display()
+            );
             println!("{}", *secret);
         }
         (None, Some(prefix)) => {
@@ -139,9 +145,8 @@ fn store(wanted: &Wanted, prefix: &str, key: &ApiKey) -> Result<(), Failure> {
     set.arg(format!("{prefix}:{}", key.digest.hex())).arg(key.to_record()).arg("NX");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::io("cannot ask Redis"))?;
-    let answer = runtime.block_on(async {
-        redis.dedicated(64 * 1024).await?.ask(&set, settings.timeout).await
-    });
+    let answer = runtime
+        .block_on(async { redis.dedicated(64 * 1024).await?.ask(&set, settings.timeout).await });
     match answer {
         Ok(Value::Okay) => Ok(()),
         Ok(_) => Err(Failure::Refused("Redis has this key already".to_owned())),

@@ -86,7 +86,8 @@ pub(super) fn revoke(path: &Path, id: Option<&str>, name: Option<&str>) -> Resul
         let mut gone = Vec::new();
         // From the end, so that what comes before stays where it is.
         for FileKey { key, span } in keys.iter().rev().filter(|one| is_it(&one.key)) {
-            let next = keys.iter().map(|other| other.span.start).filter(|at| *at > span.start).min();
+            let next =
+                keys.iter().map(|other| other.span.start).filter(|at| *at > span.start).min();
             new.replace_range(span.start..next.unwrap_or(new.len()), "");
             gone.push(key);
         }
@@ -143,7 +144,10 @@ fn change(
     let written = (|| {
         if let Some(before) = &before {
             file.set_permissions(PermissionsExt::from_mode(before.mode() & 0o777))?;
-            if file.metadata().is_ok_and(|now| (now.uid(), now.gid()) != (before.uid(), before.gid())) {
+            if file
+                .metadata()
+                .is_ok_and(|now| (now.uid(), now.gid()) != (before.uid(), before.gid()))
+            {
                 fchown(&file, Some(before.uid()), Some(before.gid()))?;
             }
         }

@@ -62,7 +62,8 @@ mod tests {
         }
         // Every digit comes about as often: of 6,400, each of 62 some hundred times.
         for digit in DIGITS {
-            let often: usize = seen.iter().map(|key| key.bytes().filter(|b| b == digit).count()).sum();
+            let often: usize =
+                seen.iter().map(|key| key.bytes().filter(|b| b == digit).count()).sum();
             assert!((50..200).contains(&often), "{}: {often}", char::from(*digit));
         }
     }

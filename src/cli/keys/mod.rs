@@ -44,7 +44,9 @@ pub(super) fn run(command: KeysCommand) -> Result<(), Failure> {
     match command {
         KeysCommand::New(wanted) => asked::new(&wanted),
         KeysCommand::List { file } => file::list(&file),
-        KeysCommand::Revoke { file, id, name } => file::revoke(&file, id.as_deref(), name.as_deref()),
+        KeysCommand::Revoke { file, id, name } => {
+            file::revoke(&file, id.as_deref(), name.as_deref())
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a reload is going to change, before it does.
 //!
-//! Listeners, upstreams and routes are the same if their names are, origins if
+//! Listeners, upstreams, authenticators and routes are the same if their names are, origins if
 //! their URLs are within one upstream, and certificates if their files are within
 //! one listener.
 
+mod auth;
 mod keys;
 mod listeners;
 mod process;
@@ -20,6 +21,7 @@ use self::keys::Keys;
 pub use self::keys::{Difference, KeyChange};
 use super::Settings;
 use crate::accept::ListenerSettings;
+use crate::layers::AuthenticatorSettings;
 use crate::tls::CertificateSettings;
 use crate::upstream::{OriginSettings, UpstreamSettings};
 
@@ -37,6 +39,8 @@ pub struct Plan {
     pub upstreams: Part,
     /// Origins, by URL within their upstream.
     pub origins: Part,
+    /// The ways of telling who asks, by name.
+    pub authenticators: Part,
     /// Routes, by name.
     pub routes: Part,
     /// The tables that are there once and say something else, such as `server`.
@@ -107,6 +111,7 @@ impl Plan {
             certificates: part(certificates(old), certificates(new)),
             upstreams: part(upstreams(old), upstreams(new)),
             origins: part(origins(old), origins(new)),
+            authenticators: part(authenticators(old), authenticators(new)),
             routes: part(routes(old), routes(new)),
             ..Self::default()
         };
@@ -214,9 +219,14 @@ impl Plan {
 
     fn counts(&self) -> Counts {
         let mut counts = Counts { changed: self.settings.len(), ..Counts::default() };
-        for part in
-            [&self.listeners, &self.certificates, &self.upstreams, &self.origins, &self.routes]
-        {
+        for part in [
+            &self.listeners,
+            &self.certificates,
+            &self.upstreams,
+            &self.origins,
+            &self.authenticators,
+            &self.routes,
+        ] {
             counts.added += part.added.len();
             counts.changed += part.changed.len();
             counts.removed += part.removed.len();
@@ -267,6 +277,16 @@ fn part<T: PartialEq>(mut old: Vec<Thing<T>>, new: Vec<Thing<T>>) -> Part {
     let removed = |thing: Thing<T>| Item { name: thing.name, of: thing.of, ..Item::default() };
     part.removed = old.into_iter().map(removed).collect();
     part
+}
+
+fn authenticators(settings: &Settings) -> Vec<Thing<AuthenticatorSettings>> {
+    let thing = |one: &AuthenticatorSettings| Thing {
+        name: one.name.clone(),
+        of: None,
+        keys: auth::authenticator(one),
+        whole: one.clone(),
+    };
+    settings.authenticators.iter().map(thing).collect()
 }
 
 fn listeners(settings: &Settings) -> Vec<Thing<ListenerSettings>> {

@@ -1,11 +1,12 @@
 //! The keys of `[[route]]`.
 
+use super::auth;
 use super::keys::{Hidden, Keys};
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
-    ApiKeySettings, CacheKeySettings, CacheSettings, CompressionSettings, GrpcSettings,
-    HeaderChanges, HeaderRewriteSettings, RateLimitSettings,
+    CacheKeySettings, CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges,
+    HeaderRewriteSettings, RateLimitSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, Match, OriginHost, PathPattern, Redirect, RedirectTo,
@@ -20,6 +21,7 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         methods,
         rate_limit,
         api_key,
+        auth,
         cache,
         compression,
         grpc,
@@ -49,7 +51,10 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         keys.table("rate_limit", rate_limit_keys(rate_limit));
     }
     if let Some(api_key) = api_key {
-        keys.table("api_key", api_key_keys(api_key));
+        keys.table("api_key", auth::api_key(api_key));
+    }
+    if let Some(auth) = auth {
+        keys.table("auth", auth::of_route(auth));
     }
     if let Some(cache) = cache {
         keys.table("cache", cache_keys(cache));
@@ -133,15 +138,6 @@ fn rate_limit_keys(settings: &RateLimitSettings) -> Keys {
     keys.one("burst", burst);
     keys.list("exempt", exempt);
     keys.one("dry_run", dry_run);
-    keys
-}
-
-fn api_key_keys(settings: &ApiKeySettings) -> Keys {
-    let ApiKeySettings { header, keys: secrets, identity_header } = settings;
-    let mut keys = Keys::default();
-    keys.one("header", header);
-    keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
-    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, Hidden::Digest(key.digest))));
     keys
 }
 

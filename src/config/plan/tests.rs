@@ -3,11 +3,18 @@ use std::path::Path;
 use super::*;
 use crate::config::parse;
 
-/// A folder with the files `a` and `b`.
+/// A folder with the files `a` and `b`, and two each of keys and users, which are alike.
 fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
-        std::fs::write(dir.path().join(name), format!("hunter2-{name}")).unwrap();
+        let write = |kind: &str, text: &str| {
+            std::fs::write(dir.path().join(format!("{kind}{name}")), text).unwrap();
+        };
+        write("", &format!("hunter2-{name}"));
+        write("keys-", &format!("[[key]]\nname = \"b\"\nkey = \"sha256:{}\"", "5".repeat(64)));
+        let hash = "$2y$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy";
+        write("users-", &format!("bob:{hash}"));
+        write("hash-", &hash.replace("05", if name == "a" { "04" } else { "05" }));
     }
     dir
 }
@@ -51,9 +58,17 @@ fn every_key(other: Option<usize>) -> (String, Vec<Other>) {
 
 /// Every key that a plan names.
 fn named(plan: &Plan) -> Vec<String> {
-    let Plan { listeners, certificates, upstreams, origins, routes, settings, needs_restart } =
-        plan;
-    let parts = [listeners, certificates, upstreams, origins, routes];
+    let Plan {
+        listeners,
+        certificates,
+        upstreams,
+        origins,
+        authenticators,
+        routes,
+        settings,
+        needs_restart,
+    } = plan;
+    let parts = [listeners, certificates, upstreams, origins, authenticators, routes];
     let within = parts
         .into_iter()
         .flat_map(|part| &part.changed)

@@ -1,13 +1,32 @@
 //! Who may come in.
+//!
+//! A scheme ([`Authenticate`]) judges requests; a route's policy says which schemes are
+//! asked and what comes of it; the layer ([`AuthLayer`]) carries that out, answers whom
+//! nobody lets in, and does not listen to those who fail too often.
 
+mod address;
 mod api_key;
+mod authenticate;
 mod basic;
+mod changes;
+mod failures;
 mod flights;
 mod identity;
+mod policy;
+mod service;
+mod settings;
 
+pub use address::Addresses;
+pub use api_key::{
+    ApiKey, ApiKeySettings, ApiKeys, RedisHandle, RedisKeySettings, check_key_name, check_scope,
+};
+pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 pub use basic::{
-    BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
+    Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
     PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
 };
-pub use api_key::{ApiKeyAuth, ApiKeyLayer};
 pub use identity::{StripIdentity, StripIdentityLayer};
+pub use service::{Auth, AuthFuture, AuthLayer};
+pub use settings::{
+    AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
+};

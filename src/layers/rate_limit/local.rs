@@ -7,17 +7,17 @@
 //! So memory is bounded by the clients that asked within that time, each once.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use governor::RateLimiter;
 use governor::clock::{Clock, DefaultClock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
 
 use super::RateLimitSettings;
 use crate::context::client_network;
+use crate::pace::Quota;
 use crate::seat::seat;
 
 /// Below this many clients the table is not worth looking through.
@@ -55,7 +55,11 @@ impl<C: Clock + Clone> Limiter<C> {
     fn with_clock(settings: &RateLimitSettings, clock: C) -> Self {
         Self {
             limiter: RateLimiter::new(
-                quota(settings.rate, settings.per, settings.burst),
+                governor_quota(Quota {
+                    requests: settings.rate,
+                    per: settings.per,
+                    burst: settings.burst,
+                }),
                 DashMapStateStore::default(),
                 clock.clone(),
             ),
@@ -130,17 +134,21 @@ fn asked() -> Box<[Asked]> {
     (0..workers).map(|_| Asked::default()).collect()
 }
 
-/// One cell back every `per / rate`, whole fractions kept, `burst` at most.
-fn quota(rate: NonZeroU32, per: Duration, burst: NonZeroU32) -> Quota {
-    let each = (per / rate.get()).max(Duration::from_nanos(1));
+/// One cell back every `per / requests`, whole fractions kept, `burst` at most.
+pub(in crate::layers) fn governor_quota(quota: Quota) -> governor::Quota {
+    let Quota { requests, per, burst } = quota;
+    let each = (per / requests.get()).max(Duration::from_nanos(1));
     // The period is at least a nanosecond, the only thing that is refused.
-    Quota::with_period(each).unwrap_or_else(|| Quota::per_second(rate)).allow_burst(burst)
+    governor::Quota::with_period(each)
+        .unwrap_or_else(|| governor::Quota::per_second(requests))
+        .allow_burst(burst)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use governor::clock::FakeRelativeClock;
+    use std::num::NonZeroU32;
 
     fn limiter(rate: u32, per: u64, burst: u32) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();

@@ -17,6 +17,7 @@ use crate::layers::{RateLimitSettings, ShortCircuit};
 use crate::observe::DryRunCount;
 use crate::respond::{Answer, Format};
 use local::Limiter;
+pub(super) use local::governor_quota;
 
 /// Puts [`RateLimit`] before a service; all that come from one layer count
 /// together.

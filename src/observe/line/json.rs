@@ -159,7 +159,7 @@ fn learnt<S: Serializer>(record: &&Record, serializer: S) -> Result<S::Ok, S::Er
     let fields = [
         ("request_id", request_id.as_deref()),
         ("route", record.route.as_ref().map(|route| &*route.name)),
-        ("identity", record.identity.as_deref()),
+        ("identity", record.identity.as_ref().map(|identity| &*identity.name)),
         ("cache", record.cache),
         ("upstream", record.upstream.as_deref()),
         ("origin", record.origin.as_deref()),

@@ -1,7 +1,7 @@
 //! What a line reads like, and that it reads so whatever it is about.
 
 use super::*;
-use crate::context::{Downstream, Exchange, Record, RequestLine, Route};
+use crate::context::{Downstream, Exchange, Identity, Record, RequestLine, Route};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -114,7 +114,7 @@ fn plain_text(exchange: &Facts, at: Moment) -> String {
     let pairs = [
         ("host", request.host.as_ref().map(text)),
         ("route", record.route.map(|route| route.name.to_string())),
-        ("identity", record.identity.map(|identity| identity.to_string())),
+        ("identity", record.identity.map(|identity| identity.name.to_string())),
         ("origin", record.origin.map(|origin| origin.to_string())),
         ("attempts", (record.attempts > 1).then(|| record.attempts.to_string())),
         ("rejected", record.rejection.map(str::to_owned)),
@@ -207,7 +207,7 @@ fn records() -> impl Strategy<Value = Record> {
                 client,
                 request_id: id,
                 route: words.0.map(Route::named),
-                identity: words.1.map(Into::into),
+                identity: words.1.map(|name: String| Arc::new(Identity::new(name, "api_key"))),
                 origin: words.2.map(Into::into),
                 attempts,
                 error: words.3,

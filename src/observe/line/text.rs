@@ -62,7 +62,7 @@ fn pairs(exchange: &Facts, record: &Record, into: &mut Vec<u8>) {
     let request = exchange.request();
     pair(into, " host=", request.host.as_ref());
     pair(into, " route=", record.route.as_ref().map(|route| &*route.name));
-    pair(into, " identity=", record.identity.as_deref());
+    pair(into, " identity=", record.identity.as_ref().map(|identity| &*identity.name));
     pair(into, " cache=", record.cache);
     pair(into, " origin=", record.origin.as_deref());
     if record.attempts > 1 {

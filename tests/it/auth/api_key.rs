@@ -83,7 +83,11 @@ async fn every_refusal_is_the_same_and_only_the_log_knows_why() {
             ("auth_invalid", "/", vec![("x-api-key", "wrong-secret")]),
             ("auth_invalid", "/", vec![("authorization", "Bearer wrong-secret")]),
             ("auth_invalid", "/?token=wrong-secret", vec![]),
-            ("auth_invalid", "/?tok%65n=wrong-secret", vec![("referer", "https://a.test/?token=wrong-secret")]),
+            (
+                "auth_invalid",
+                "/?tok%65n=wrong-secret",
+                vec![("referer", "https://a.test/?token=wrong-secret")],
+            ),
             ("auth_expired", "/", vec![("x-api-key", "over-secret")]),
             ("auth_ambiguous", "/?token=new-secret", vec![("x-api-key", "old-secret")]),
             ("auth_ambiguous", "/", vec![("x-api-key", "new-secret"), ("x-api-key", "new-secret")]),
@@ -108,9 +112,8 @@ async fn every_refusal_is_the_same_and_only_the_log_knows_why() {
 }
 
 fn file_with(secrets: &[&str]) -> String {
-    let key = |secret: &&str| {
-        format!("[[key]]\nname = \"ci\"\nkey = \"sha256:{}\"\n", digest(secret))
-    };
+    let key =
+        |secret: &&str| format!("[[key]]\nname = \"ci\"\nkey = \"sha256:{}\"\n", digest(secret));
     secrets.iter().map(key).collect()
 }
 

@@ -43,7 +43,7 @@ async fn users_of_a_file_come_in_by_their_passwords_and_all_others_get_one_answe
             line("alice", "päss:wort", PasswordScheme::Argon2id),
             line("bob", "b2", PasswordScheme::Bcrypt),
         ];
-        let settings = "users = \"htpasswd\"\nrealm = \"the \\\"office\\\"\"\n\
+        let settings = "file = \"htpasswd\"\nrealm = \"the \\\"office\\\"\"\n\
                         identity_header = \"X-User\"";
         let setup = guarded(&origin, settings).json_log();
         let https = Https::start_in(setup, with_users(&users.concat()));
@@ -95,7 +95,7 @@ async fn a_file_of_users_is_followed_and_who_is_gone_is_out_at_once() {
     within(async {
         let origin = Origin::named("one").await;
         let alice = line("alice", "a1", PasswordScheme::Bcrypt);
-        let setup = guarded(&origin, "users = \"htpasswd\"\nforward_credentials = true");
+        let setup = guarded(&origin, "file = \"htpasswd\"\nforward_credentials = true");
         let https = Https::start_in(setup, with_users(&alice));
         let status = async |both: &str| {
             let authorization = basic(both);

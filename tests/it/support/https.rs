@@ -66,8 +66,7 @@ impl Https {
         let path = request.uri().path_and_query().unwrap().to_string();
         *request.uri_mut() = path.parse().unwrap();
         request.headers_mut().insert("host", host.parse().unwrap());
-        let (mut client, connection) =
-            hyper::client::conn::http1::handshake(stream).await.unwrap();
+        let (mut client, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
         tokio::spawn(connection);
         Got::from(client.send_request(request).await.unwrap()).await
     }
@@ -95,4 +94,3 @@ impl Got {
         format!("{} {headers:?} {}", self.status, self.body.replace(&id, "ID"))
     }
 }
-

@@ -42,9 +42,9 @@ impl Entry {
             (&settings.identity_header, key.name.to_string()),
             (&settings.scopes_header, key.scopes.join(" ")),
         ];
-        let set = fields.into_iter().filter_map(|(field, text)| {
-            Some((field.clone()?, HeaderValue::try_from(text).ok()?))
-        });
+        let set = fields
+            .into_iter()
+            .filter_map(|(field, text)| Some((field.clone()?, HeaderValue::try_from(text).ok()?)));
         let changes = Changes {
             remove: vec![settings.header.clone()],
             set: set.collect(),
@@ -86,7 +86,8 @@ impl Entry {
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let last = self.told.load(Ordering::Relaxed);
         let due = seconds >= last.saturating_add(REPEAT.as_secs());
-        let alone = || self.told.compare_exchange(last, seconds, Ordering::Relaxed, Ordering::Relaxed);
+        let alone =
+            || self.told.compare_exchange(last, seconds, Ordering::Relaxed, Ordering::Relaxed);
         if soon && due && alone().is_ok() {
             let expires = jiff::Timestamp::try_from(end).unwrap_or(jiff::Timestamp::MAX);
             let id = self.identity.claims.get("key_id").and_then(|id| id.as_str());

@@ -11,20 +11,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use http::header::HeaderName;
 use http::HeaderValue;
+use http::header::HeaderName;
 
 pub use record::{check_key_name, check_scope};
 pub use settings::{ApiKey, ApiKeySettings, RedisKeySettings};
 
 use super::authenticate::{Asked, Authenticate, Judging, Verdict};
 use crate::layers::KeyDigest;
-#[cfg(feature = "redis")]
-use crate::redis::Redis;
 use entry::Entry;
 use given::{Given, Place};
 #[cfg(feature = "redis")]
 use remote::{Remote, Told};
+
+/// The Redis that schemes may ask.
+#[cfg(feature = "redis")]
+pub type RedisHandle = crate::redis::Redis;
+/// There is no Redis in this build.
+#[cfg(not(feature = "redis"))]
+pub type RedisHandle = std::convert::Infallible;
 
 /// What this scheme is called in logs.
 const SCHEME: &str = "api_key";
@@ -56,7 +61,7 @@ pub struct ApiKeys {
 }
 
 impl ApiKeys {
-    /// Lets these keys in; not those in Redis: see [`ApiKeys::asking`].
+    /// Lets these keys in; not those in Redis: see [`ApiKeys::with`].
     #[must_use]
     pub fn new(settings: &ApiKeySettings) -> Self {
         let entry = |key: &ApiKey| (key.digest, Entry::of(key, settings));
@@ -70,13 +75,35 @@ impl ApiKeys {
         }
     }
 
-    /// Has keys that are not known here looked up in Redis, as
-    /// [`ApiKeySettings::redis`] says; if it says nothing, none is.
+    /// Lets these keys in, those in Redis as well if [`ApiKeySettings::redis`] says so.
+    ///
+    /// # Errors
+    ///
+    /// There is no Redis, or none in this build.
     #[cfg(feature = "redis")]
-    #[must_use]
-    pub fn asking(mut self, redis: &Redis) -> Self {
-        self.remote = Remote::new(&self.settings, redis).map(Arc::new);
-        self
+    pub fn with(settings: &ApiKeySettings, redis: Option<&RedisHandle>) -> Result<Self, String> {
+        let mut keys = Self::new(settings);
+        keys.remote = match (&settings.redis, redis) {
+            (None, _) => None,
+            (Some(_), None) => return Err("its keys stand in Redis, and there is none".to_owned()),
+            (Some(of_redis), Some(redis)) => Some(Arc::new(Remote::new(of_redis, settings, redis))),
+        };
+        Ok(keys)
+    }
+
+    /// Lets these keys in.
+    ///
+    /// # Errors
+    ///
+    /// They stand in Redis, of which there is none in this build.
+    #[cfg(not(feature = "redis"))]
+    pub fn with(settings: &ApiKeySettings, _: Option<&RedisHandle>) -> Result<Self, String> {
+        match settings.redis {
+            None => Ok(Self::new(settings)),
+            Some(_) => {
+                Err("this Tollgate was built without Redis (the feature `redis`)".to_owned())
+            }
+        }
     }
 
     /// What a key brings that is known here.

@@ -111,7 +111,7 @@ fn spelled(time: SystemTime) -> Option<String> {
 
 fn moment(text: &str) -> Result<SystemTime, String> {
     let time: Timestamp = text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    Ok(time.into())
+    SystemTime::try_from(time).map_err(|error| error.to_string())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -50,12 +50,14 @@ pub(super) struct Remote {
     keys: RedisKeySettings,
     /// What the entries are made by.
     settings: ApiKeySettings,
-    known: Cache<KeyDigest, Known, RandomState>,
-    unknown: Cache<KeyDigest, (), RandomState>,
+    known: Memory<Known>,
+    unknown: Memory<()>,
     flights: Flights<KeyDigest, Told>,
     /// When the log was last told of what is wrong.
     said: Mutex<Option<Instant>>,
 }
+
+type Memory<V> = Cache<KeyDigest, V, RandomState>;
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -67,21 +69,18 @@ struct Known {
 }
 
 impl Remote {
-    /// `None` if no keys stand in Redis.
-    pub(super) fn new(settings: &ApiKeySettings, redis: &Redis) -> Option<Self> {
-        let keys = settings.redis.clone()?;
-        let cache = |ttl: Duration| Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(ttl);
+    pub(super) fn new(keys: &RedisKeySettings, settings: &ApiKeySettings, redis: &Redis) -> Self {
         // The keys of the configuration are none of this one's affair.
         let settings = ApiKeySettings { keys: Arc::default(), ..settings.clone() };
-        Some(Self {
+        Self {
             redis: redis.clone(),
-            known: cache(keys.stale.max(keys.cache)).build_with_hasher(RandomState::default()),
-            unknown: cache(UNKNOWN_FOR).build_with_hasher(RandomState::default()),
-            keys,
+            known: memory(keys.stale.max(keys.cache)),
+            unknown: memory(UNKNOWN_FOR),
+            keys: keys.clone(),
             settings,
             flights: Flights::up_to(MOST_AT_ONCE),
             said: Mutex::default(),
-        })
+        }
     }
 
     /// What is known without asking.
@@ -130,7 +129,9 @@ impl Remote {
     }
 
     fn is_unreadable(&self, digest: KeyDigest, name: &str, why: &str) -> Told {
-        self.say(|| tracing::warn!(key = name, why, "a key in Redis cannot be read, and lets nobody in"));
+        self.say(|| {
+            tracing::warn!(key = name, why, "a key in Redis cannot be read, and lets nobody in")
+        });
         self.is_unknown(digest)
     }
 
@@ -156,6 +157,11 @@ impl Remote {
     }
 }
 
+fn memory<V: Clone + Send + Sync + 'static>(ttl: Duration) -> Memory<V> {
+    let memory = Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(ttl);
+    memory.build_with_hasher(RandomState::default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::given::Place;
@@ -164,11 +170,11 @@ mod tests {
     use crate::redis::RedisSettings;
 
     fn remote() -> Arc<Remote> {
-        let mut settings = ApiKeySettings::new([]);
-        settings.redis = Some(RedisKeySettings::new("keys"));
+        let settings = ApiKeySettings::new([]);
         // Nobody connects it: Redis is away.
-        let redis = Redis::new(&RedisSettings::new("redis://127.0.0.1:1".parse().unwrap())).unwrap();
-        Arc::new(Remote::new(&settings, &redis).unwrap())
+        let redis =
+            Redis::new(&RedisSettings::new("redis://127.0.0.1:1".parse().unwrap())).unwrap();
+        Arc::new(Remote::new(&RedisKeySettings::new("keys"), &settings, &redis))
     }
 
     fn is_known(told: &Told) -> bool {

@@ -55,7 +55,8 @@ fn each_key_has_a_name_and_one_name_may_have_several() {
 fn a_key_counts_from_its_beginning_to_its_end() {
     let now = SystemTime::now();
     let (before, after) = (now - Duration::from_secs(60), now + Duration::from_secs(60));
-    let of = |secret: &str, not_before, expires| ApiKey { not_before, expires, ..key("ci", secret) };
+    let of =
+        |secret: &str, not_before, expires| ApiKey { not_before, expires, ..key("ci", secret) };
     let keys = ApiKeys::new(&ApiKeySettings::new([
         of("now", Some(before), Some(after)),
         of("early", Some(after), None),
@@ -91,7 +92,8 @@ fn what_a_key_brings_goes_on_and_the_key_does_not() {
         assert_eq!(identity.claims["key_id"], "3fa9");
         assert_eq!(changes.remove, removed, "{uri}");
         assert_eq!(changes.strip_query.as_deref(), Some("k"));
-        let set: Vec<_> = changes.set.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        let set: Vec<_> =
+            changes.set.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(set, [("x-client", "ci"), ("x-scopes", "read write")]);
     }
 }

@@ -88,10 +88,9 @@ mod tests {
         match shown(&headers) {
             Shown::Nothing => Err("nothing"),
             Shown::Wrong(why) => Err(why),
-            Shown::Credentials(shown) => Ok((
-                shown.name().to_owned(),
-                String::from_utf8(shown.password().to_vec()).unwrap(),
-            )),
+            Shown::Credentials(shown) => {
+                Ok((shown.name().to_owned(), String::from_utf8(shown.password().to_vec()).unwrap()))
+            }
         }
     }
 

@@ -190,11 +190,9 @@ impl PasswordHash {
 
     pub(super) fn effort(&self) -> Effort {
         match &*self.0 {
-            Form::Argon2 { params, .. } => Effort {
-                memory: params.m_cost(),
-                passes: params.t_cost(),
-                lanes: params.p_cost(),
-            },
+            Form::Argon2 { params, .. } => {
+                Effort { memory: params.m_cost(), passes: params.t_cost(), lanes: params.p_cost() }
+            }
             Form::Bcrypt { cost, .. } => Effort { memory: 0, passes: *cost, lanes: 0 },
         }
     }
@@ -327,7 +325,8 @@ mod tests {
     use super::*;
 
     /// By the reference implementation: `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 4`.
-    const ARGON2ID: &str = "$argon2id$v=19$m=65536,t=2,p=4$c29tZXNhbHQ$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo";
+    const ARGON2ID: &str =
+        "$argon2id$v=19$m=65536,t=2,p=4$c29tZXNhbHQ$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo";
     /// By crypt_blowfish, whose test this is.
     const BCRYPT: &str = "$2y$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy";
 
@@ -380,16 +379,28 @@ mod tests {
             ("$apr1$Q3j/7Zkv$1ZgXVZcRCAnDrcAXfcYqU0", "MD5"),
             ("rqXexS6ZhobKA", "crypt"),
             ("$5$MnfsQ4iN$ZMTppKN16y/tIsUYs/obHlhdP.Os80yXhTurpBMUbA5", "SHA-crypt"),
-            ("$6$52450745$k5ka2p8bFuSmoVT1tzOyyuaREkkKBcCNqoDKzYiJL9RaE8yMnPgh2XzzF0NDrUhgrcLwg78xs1w5pJiypEdFX/", "SHA-crypt"),
+            (
+                "$6$52450745$k5ka2p8bFuSmoVT1tzOyyuaREkkKBcCNqoDKzYiJL9RaE8yMnPgh2XzzF0NDrUhgrcLwg78xs1w5pJiypEdFX/",
+                "SHA-crypt",
+            ),
             ("$argon2d$v=19$m=8,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "argon2d"),
-            ("$argon2id$v=19$m=65537,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "65536 is the most"),
-            ("$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "65536 is the most"),
+            (
+                "$argon2id$v=19$m=65537,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg",
+                "65536 is the most",
+            ),
+            (
+                "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg",
+                "65536 is the most",
+            ),
             ("$argon2id$v=19$m=64,t=17,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "16 is the most"),
             ("$argon2id$v=19$m=1024,t=1,p=17$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "16 is the most"),
             ("$argon2id$v=19$m=1,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "not whole"),
             ("$argon2id$v=18$m=64,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "not whole"),
             ("$argon2id$v=19$m=64,t=1$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "not whole"),
-            ("$argon2id$v=19$m=64,t=1,p=1,keyid=AA$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg", "not whole"),
+            (
+                "$argon2id$v=19$m=64,t=1,p=1,keyid=AA$c29tZXNhbHQ$WErJVnVCSrYxFhgIHRVzGg",
+                "not whole",
+            ),
             ("$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ", "not whole"),
             ("$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$WErJVnVCSrYxFg", "not whole"),
             ("$2y$15$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy", "14 is the most"),

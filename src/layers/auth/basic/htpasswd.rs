@@ -67,9 +67,7 @@ fn user(line: &str) -> Result<BasicUser, Fault> {
     }
     let hash = rest.split(':').next().unwrap_or_default();
     match hash.parse() {
-        Ok(password) => {
-            Ok(BasicUser { name: name.into(), password, scopes: Box::default() })
-        }
+        Ok(password) => Ok(BasicUser { name: name.into(), password, scopes: Box::default() }),
         Err(error) => {
             let hint = match error {
                 PasswordHashError::TooDear { .. } => None,
@@ -107,7 +105,8 @@ mod tests {
 
     #[test]
     fn names_and_hashes_are_read_and_remarks_are_not() {
-        let text = format!("# people\r\n\r\nalice:{HASH}\r\nbö b:{HASH}:since May\n  \ncarol:{HASH}");
+        let text =
+            format!("# people\r\n\r\nalice:{HASH}\r\nbö b:{HASH}:since May\n  \ncarol:{HASH}");
         let users = parse_htpasswd(&text).unwrap();
         let names: Vec<_> = users.iter().map(|user| &*user.name).collect();
         assert_eq!(names, ["alice", "bö b", "carol"]);

@@ -8,7 +8,6 @@ mod verifier;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use http::HeaderValue;
@@ -104,7 +103,8 @@ impl Authenticate for Basic {
             Remembered::Right => verdict(user.grant.clone(), true).into(),
             Remembered::Wrong => verdict(None, false).into(),
             Remembered::Not(mark) => {
-                let (verifier, User { password: hash, grant }) = (self.verifier.clone(), user.clone());
+                let (verifier, User { password: hash, grant }) =
+                    (self.verifier.clone(), user.clone());
                 let password = Zeroizing::new(password.to_vec());
                 Judging::Later(Box::pin(async move {
                     match verifier.verify(mark, password, hash).await {
@@ -145,7 +145,8 @@ fn grant(user: &BasicUser, settings: &BasicSettings) -> Grant {
     }
     let kept = settings.forward_credentials;
     let remove = if kept { Vec::new() } else { vec![header::AUTHORIZATION] };
-    let identity = Identity::new(user.name.clone(), SCHEME).with_scopes(user.scopes.iter().cloned());
+    let identity =
+        Identity::new(user.name.clone(), SCHEME).with_scopes(user.scopes.iter().cloned());
     Grant::to(identity).changing(Changes { remove, set, strip_query: None })
 }
 

@@ -15,7 +15,8 @@ pub struct BasicSettings {
     pub realm: Arc<str>,
     /// The file that users were read from, as far as they were. Default none.
     pub file: Option<PathBuf>,
-    /// Who may come in. Of two by the same name the first counts.
+    /// Who may come in, those of the file among them. Of two by the same name the first
+    /// counts.
     pub users: Arc<[BasicUser]>,
     /// For how long a password that was right is not hashed again. Default 5 min; zero:
     /// it is hashed each time.

@@ -2,6 +2,7 @@ use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Request;
+use std::time::Duration;
 
 fn user(name: &str, password: &str) -> BasicUser {
     let password = PasswordHash::of(password, PasswordScheme::Argon2id).unwrap();

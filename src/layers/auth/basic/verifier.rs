@@ -119,7 +119,12 @@ impl Verifier {
     }
 
     /// What is known of this name and this password for this hash.
-    pub(super) fn remembered(&self, name: &str, password: &[u8], hash: &PasswordHash) -> Remembered {
+    pub(super) fn remembered(
+        &self,
+        name: &str,
+        password: &[u8],
+        hash: &PasswordHash,
+    ) -> Remembered {
         let (salt, output) = hash.mark();
         let mut signed = hmac::Context::with_key(&self.key);
         for part in [name.as_bytes(), password, salt, output] {
@@ -203,7 +208,8 @@ mod tests {
             assert_eq!(ask(&verifier, name, password.as_bytes()).await, Some(right), "{name}");
             assert_eq!(verifier.hashed(), hashed, "{name} {password}");
         }
-        let other: PasswordHash = PasswordHash::of("U*U", super::super::PasswordScheme::Bcrypt).unwrap();
+        let other: PasswordHash =
+            PasswordHash::of("U*U", super::super::PasswordScheme::Bcrypt).unwrap();
         assert!(matches!(verifier.remembered("alice", b"U*U", &other), Remembered::Not(_)));
     }
 

@@ -5,6 +5,8 @@
 //! [`Facts::update`]; later phases read it; the access log and the metrics
 //! are written from it once, when the exchange is over.
 
+mod identity;
+
 use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -16,6 +18,8 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+pub use identity::Identity;
 
 use crate::budget::{Budget, Charge};
 use crate::error::Kind;
@@ -245,8 +249,10 @@ pub struct Record {
     pub request_id: Option<HeaderValue>,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// The name of the API key that let the request in; never the key.
-    pub identity: Option<Arc<str>>,
+    /// Who the request is from, once that is known.
+    pub identity: Option<Arc<Identity>>,
+    /// The query parameter that credentials may stand in: its value is not logged.
+    pub secret_parameter: Option<Arc<str>>,
     /// What the cache did, in the words of its metric; `None` where none was asked.
     pub cache: Option<&'static str>,
     /// Why the cache had the request forwarded (RFC 9211 §2.2).
