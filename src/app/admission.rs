@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::Common;
 use crate::config::{RouteSettings, Settings};
-use crate::layers::{ApiKeys, AuthLayer, AuthSettings, Authenticate};
+use crate::layers::{ApiKeys, AuthLayer, AuthMeans, AuthSettings, Authenticate};
 
 /// The schemes that routes ask by name.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ impl Authenticators {
     /// remembers.
     pub(super) fn build(
         settings: &Settings,
-        common: &Common,
+        means: &AuthMeans,
         old: Option<(&Settings, &Self)>,
         problems: &mut Vec<String>,
     ) -> Self {
@@ -28,8 +27,7 @@ impl Authenticators {
                 before.authenticators.iter().find(|before| *before == one)?;
                 known.get(&one.name)
             });
-            let scheme =
-                known.map_or_else(|| one.scheme.build(common.redis()), |known| Ok(known.clone()));
+            let scheme = known.map_or_else(|| one.scheme.build(means), |known| Ok(known.clone()));
             match scheme {
                 Ok(scheme) => {
                     if built.insert(one.name.clone(), scheme).is_some() {
@@ -56,14 +54,14 @@ impl Authenticators {
     pub(super) fn of_route(
         &self,
         route: &RouteSettings,
-        common: &Common,
+        means: &AuthMeans,
         before: Option<&AuthLayer>,
     ) -> Result<Option<AuthLayer>, String> {
         let (layer, failures) = match (&route.auth, &route.api_key) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err("`auth` and `api_key` exclude each other".to_owned()),
             (None, Some(keys)) => {
-                let keys = ApiKeys::with(keys, common.redis())?;
+                let keys = ApiKeys::with(keys, means)?;
                 (AuthLayer::by(keys), AuthSettings::default().failures)
             }
             (Some(auth), None) => (self.layer(auth)?, auth.failures),

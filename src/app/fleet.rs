@@ -6,7 +6,7 @@ use super::Common;
 use super::keepers::Task;
 use crate::config::Settings;
 #[cfg(not(feature = "redis"))]
-use crate::layers::RedisHandle;
+use crate::layers::AuthMeans;
 
 /// Without Redis there is nothing to share.
 #[cfg(not(feature = "redis"))]
@@ -20,12 +20,13 @@ pub(super) fn none(settings: &Settings) -> Result<(), BuildError> {
 
 #[cfg(not(feature = "redis"))]
 impl super::Common {
-    pub(super) fn redis(&self) -> Option<&RedisHandle> {
-        None
-    }
-
     pub(super) fn beside(&self) -> Vec<Task> {
         Vec::new()
+    }
+
+    /// What schemes of authentication may need.
+    pub(super) fn means(&self) -> AuthMeans {
+        AuthMeans { metrics: self.metrics.clone() }
     }
 }
 
@@ -37,7 +38,7 @@ mod shared {
     use std::sync::Arc;
 
     use super::{BuildError, Common, Settings, Task};
-    use crate::layers::{Cache, Fleet, FleetPosition};
+    use crate::layers::{AuthMeans, Cache, Fleet, FleetPosition};
     use crate::observe::Metrics;
     use crate::redis::Redis;
 
@@ -80,11 +81,6 @@ mod shared {
     }
 
     impl Common {
-        /// The Redis, if there is one.
-        pub(in crate::app) fn redis(&self) -> Option<&Redis> {
-            self.redis.as_ref().map(|shared| &shared.redis)
-        }
-
         /// What goes on for all that, for as long as the proxy is there.
         pub(in crate::app) fn beside(&self) -> Vec<Task> {
             let Some(Shared { redis, position }) = &self.redis else { return Vec::new() };
@@ -95,6 +91,12 @@ mod shared {
                 beside.push(Box::pin(run));
             }
             beside
+        }
+
+        /// What schemes of authentication may need.
+        pub(in crate::app) fn means(&self) -> AuthMeans {
+            let redis = self.redis.as_ref().map(|shared| shared.redis.clone());
+            AuthMeans { metrics: self.metrics.clone(), redis }
         }
     }
 }

@@ -79,7 +79,8 @@ impl Generation {
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
         let trusted = Contents::of(bundles);
         let before = old.map(|old| (&old.settings, &old.authenticators));
-        let authenticators = Authenticators::build(&settings, common, before, &mut problems);
+        let authenticators =
+            Authenticators::build(&settings, &common.means(), before, &mut problems);
         let build = Build {
             settings: &settings,
             common,
@@ -172,11 +173,11 @@ impl Generation {
     /// The certificates in use, as they are compared.
     pub(super) fn certificates(&self) -> Vec<CertificateInUse> {
         let of_one = |(listener, tls): (Arc<str>, TlsAcceptor)| {
-            tls.certificates().into_iter().map(move |facts| CertificateInUse {
+            tls.in_use().into_iter().map(move |(file, fingerprint, not_after)| CertificateInUse {
                 listener: listener.to_string(),
-                file: facts.file.display().to_string(),
-                fingerprint: facts.sha256,
-                not_after: facts.not_after,
+                file: file.display().to_string(),
+                fingerprint,
+                not_after,
             })
         };
         self.acceptors().into_iter().flat_map(of_one).collect()
@@ -401,7 +402,7 @@ impl Build<'_> {
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
         let before = self.old.and_then(|old| old.routes.get(&route.name)?.auth.as_ref());
-        let auth = self.authenticators.of_route(route, self.common, before)?;
+        let auth = self.authenticators.of_route(route, &self.common.means(), before)?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
         let rate_limit = self.rate_limit(route);
         let cache = self.cache(route);

@@ -54,9 +54,9 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{
     AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, Asked, Auth, AuthFuture,
-    AuthLayer, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings, BasicUser,
-    Changes, CustomScheme, Grant, HtpasswdFault, Judging, MAX_PASSWORD, PasswordError,
-    PasswordHash, PasswordHashError, PasswordScheme, RedisHandle, RedisKeySettings, SchemeSettings,
+    AuthLayer, AuthMeans, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings,
+    BasicUser, Changes, CustomScheme, Grant, HtpasswdFault, Judging, MAX_PASSWORD, PasswordError,
+    PasswordHash, PasswordHashError, PasswordScheme, RedisKeySettings, SchemeSettings,
     StripIdentity, StripIdentityLayer, Verdict, check_key_name, check_scope, check_user,
     parse_htpasswd,
 };

@@ -3,7 +3,6 @@
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;

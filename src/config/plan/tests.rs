@@ -10,7 +10,7 @@ fn files() -> tempfile::TempDir {
         let write = |kind: &str, text: &str| {
             std::fs::write(dir.path().join(format!("{kind}{name}")), text).unwrap();
         };
-        write("", &format!("hunter2-{name}"));
+        write("", &format!("hunter2-of-many-letters-{name}"));
         write("keys-", &format!("[[key]]\nname = \"b\"\nkey = \"sha256:{}\"", "5".repeat(64)));
         let hash = "$2y$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy";
         write("users-", &format!("bob:{hash}"));

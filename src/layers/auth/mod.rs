@@ -9,17 +9,17 @@ mod api_key;
 mod authenticate;
 mod basic;
 mod changes;
+mod cookies;
 mod failures;
 mod flights;
 mod identity;
+mod jwt;
 mod policy;
 mod service;
 mod settings;
 
 pub use address::Addresses;
-pub use api_key::{
-    ApiKey, ApiKeySettings, ApiKeys, RedisHandle, RedisKeySettings, check_key_name, check_scope,
-};
+pub use api_key::{ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_scope};
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 pub use basic::{
     Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
@@ -28,5 +28,5 @@ pub use basic::{
 pub use identity::{StripIdentity, StripIdentityLayer};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
-    AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
+    AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };

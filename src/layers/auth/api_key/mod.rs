@@ -18,18 +18,11 @@ pub use record::{check_key_name, check_scope};
 pub use settings::{ApiKey, ApiKeySettings, RedisKeySettings};
 
 use super::authenticate::{Asked, Authenticate, Judging, Verdict};
-use crate::layers::KeyDigest;
+use crate::layers::{AuthMeans, KeyDigest};
 use entry::Entry;
 use given::{Given, Place};
 #[cfg(feature = "redis")]
 use remote::{Remote, Told};
-
-/// The Redis that schemes may ask.
-#[cfg(feature = "redis")]
-pub type RedisHandle = crate::redis::Redis;
-/// There is no Redis in this build.
-#[cfg(not(feature = "redis"))]
-pub type RedisHandle = std::convert::Infallible;
 
 /// What this scheme is called in logs.
 const SCHEME: &str = "api_key";
@@ -81,9 +74,9 @@ impl ApiKeys {
     ///
     /// There is no Redis, or none in this build.
     #[cfg(feature = "redis")]
-    pub fn with(settings: &ApiKeySettings, redis: Option<&RedisHandle>) -> Result<Self, String> {
+    pub fn with(settings: &ApiKeySettings, means: &AuthMeans) -> Result<Self, String> {
         let mut keys = Self::new(settings);
-        keys.remote = match (&settings.redis, redis) {
+        keys.remote = match (&settings.redis, &means.redis) {
             (None, _) => None,
             (Some(_), None) => return Err("its keys stand in Redis, and there is none".to_owned()),
             (Some(of_redis), Some(redis)) => Some(Arc::new(Remote::new(of_redis, settings, redis))),
@@ -97,7 +90,7 @@ impl ApiKeys {
     ///
     /// They stand in Redis, of which there is none in this build.
     #[cfg(not(feature = "redis"))]
-    pub fn with(settings: &ApiKeySettings, _: Option<&RedisHandle>) -> Result<Self, String> {
+    pub fn with(settings: &ApiKeySettings, _: &AuthMeans) -> Result<Self, String> {
         match settings.redis {
             None => Ok(Self::new(settings)),
             Some(_) => {
