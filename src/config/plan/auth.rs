@@ -3,8 +3,9 @@
 use super::keys::{Hidden, Keys};
 use super::spell::{duration, memory_size, or_none, path};
 use crate::layers::{
-    AddressSettings, ApiKeySettings, AuthSettings, AuthenticatorSettings, JwksSettings, JwtKeys,
-    JwtRules, JwtSettings, SchemeSettings, TokenPlace,
+    AddressSettings, ApiKey, ApiKeySettings, AuthSettings, AuthenticatorSettings, BasicSettings,
+    BasicUser, JwksSettings, JwtKeys, JwtRules, JwtSettings, RedisKeySettings, SchemeSettings,
+    TokenPlace,
 };
 use crate::pace::Quota;
 
@@ -15,6 +16,7 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
         SchemeSettings::Address(settings) => keys.table("address", address(settings)),
         SchemeSettings::ApiKey(settings) => keys.table("api_key", api_key(settings)),
         SchemeSettings::Jwt(settings) => keys.table("jwt", jwt(settings)),
+        SchemeSettings::Basic(settings) => keys.table("basic", basic(settings)),
         // Of the host application's own making: whether it is another, the whole says.
         SchemeSettings::Custom(_) => {}
     }
@@ -38,12 +40,62 @@ pub(super) fn of_route(settings: &AuthSettings) -> Keys {
 }
 
 pub(super) fn api_key(settings: &ApiKeySettings) -> Keys {
-    let ApiKeySettings { header, keys: secrets, identity_header } = settings;
+    let ApiKeySettings {
+        header,
+        bearer,
+        query,
+        keys: secrets,
+        file,
+        redis,
+        identity_header,
+        scopes_header,
+    } = settings;
     let mut keys = Keys::default();
     keys.one("header", header);
+    keys.one("bearer", bearer);
+    keys.one("query", or_none(query.as_ref(), ToString::to_string));
     keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
-    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, Hidden::Digest(key.digest))));
+    keys.one("scopes_header", or_none(scopes_header.as_ref(), ToString::to_string));
+    keys.one("file", or_none(file.as_deref(), path));
+    if let Some(RedisKeySettings { prefix, cache, stale }) = redis {
+        keys.one("redis", prefix);
+        keys.one("cache", duration(*cache));
+        keys.one("stale", duration(*stale));
+    }
+    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, one_key(key))));
     keys
+}
+
+/// All of a key but its name, which is no secret by itself but nobody's affair.
+fn one_key(key: &ApiKey) -> Hidden {
+    let ApiKey { name: _, digest, id, not_before, expires, scopes, quota } = key;
+    Hidden::of(format!("{} {id:?} {not_before:?} {expires:?} {scopes:?} {quota:?}", digest.hex()))
+}
+
+fn basic(settings: &BasicSettings) -> Keys {
+    let BasicSettings {
+        realm,
+        file,
+        users,
+        cache,
+        identity_header,
+        scopes_header,
+        forward_credentials,
+    } = settings;
+    let mut keys = Keys::default();
+    keys.one("realm", realm);
+    keys.one("file", or_none(file.as_deref(), path));
+    keys.pairs("users", users.iter().map(|user| (&*user.name, one_user(user))));
+    keys.one("cache", duration(*cache));
+    keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
+    keys.one("scopes_header", or_none(scopes_header.as_ref(), ToString::to_string));
+    keys.one("forward_credentials", forward_credentials);
+    keys
+}
+
+fn one_user(user: &BasicUser) -> Hidden {
+    let BasicUser { name: _, password, scopes } = user;
+    Hidden::of(format!("{password} {scopes:?}"))
 }
 
 fn address(settings: &AddressSettings) -> Keys {
