@@ -86,6 +86,7 @@ pub mod roots;
 pub mod route;
 pub mod seat;
 pub mod serve;
+pub mod signature;
 pub mod socket;
 pub mod switch;
 pub mod systemd;

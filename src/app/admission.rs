@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::config::{RouteSettings, Settings};
-use crate::layers::{ApiKeys, AuthLayer, AuthSettings, Authenticate};
+use crate::layers::{ApiKeys, AuthLayer, AuthMeans, AuthSettings, Authenticate};
 use crate::watch::Contents;
 
 /// The schemes that routes ask by name.
@@ -18,6 +18,7 @@ impl Authenticators {
     /// same as in `trusted`, goes on, with all that it remembers.
     pub(super) fn build(
         settings: &Settings,
+        means: &AuthMeans,
         trusted: &Contents,
         old: Option<(&Settings, &Self, &Contents)>,
         problems: &mut Vec<String>,
@@ -29,7 +30,7 @@ impl Authenticators {
                     && !trusted.differ_in(trusted_before, one.scheme.ca());
                 known.get(&one.name).filter(|_| alike)
             });
-            let scheme = known.map_or_else(|| one.scheme.build(), |known| Ok(known.clone()));
+            let scheme = known.map_or_else(|| one.scheme.build(means), |known| Ok(known.clone()));
             match scheme {
                 Ok(scheme) => {
                     if built.insert(one.name.clone(), scheme).is_some() {

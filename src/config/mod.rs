@@ -7,6 +7,7 @@ mod admin;
 mod alike;
 mod auth;
 mod cache;
+mod client_auth;
 mod compression;
 mod dns;
 mod listeners;
@@ -17,6 +18,7 @@ mod redis;
 mod routes;
 mod server;
 mod settings;
+mod signing;
 mod units;
 mod upstreams;
 
@@ -126,7 +128,7 @@ fn says_where(text: &str) -> bool {
 /// no values yet: whatever is quoted behind `key =` and the like. A URL may have a password
 /// in it, though it should not.
 fn conceal_secrets(text: &str, problems: &Problems<'_>) {
-    let named = ["key", "token", "password", "url"]
+    let named = ["key", "token", "password", "secret", "url"]
         .into_iter()
         .flat_map(|word| text.match_indices(word).map(|(at, word)| at + word.len()));
     for behind in named {

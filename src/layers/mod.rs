@@ -53,9 +53,9 @@ mod twins;
 
 pub use ask::Ask;
 pub use auth::{
-    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthSettings,
-    Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging, SchemeSettings,
-    StripIdentity, StripIdentityLayer, Verdict,
+    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthMeans,
+    AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging,
+    SchemeSettings, StripIdentity, StripIdentityLayer, Verdict,
 };
 #[cfg(feature = "jwt")]
 pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 36] = [
+const FLOORS: [(&str, u32); 37] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u32); 36] = [
     ("systemd", 0),
     ("observe", 1),
     ("respond", 1),
+    ("signature", 1),
     ("upstream", 2),
     ("balance", 2),
     ("forward", 2),
@@ -45,7 +46,7 @@ const FLOORS: [(&str, u32); 36] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 14] = [
+const BESIDE: [(&str, &str); 15] = [
     ("body", "error"),
     ("body", "pace"),
     ("budget", "seat"),

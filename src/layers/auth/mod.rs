@@ -28,5 +28,5 @@ pub use jwt::{
 };
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
-    AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
+    AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };

@@ -15,7 +15,10 @@ use super::authenticate::Authenticate;
 use super::jwt::JsonWebTokens;
 use super::jwt::{JwtKeys, JwtSettings};
 use crate::layers::ApiKeySettings;
+use crate::observe::Metrics;
 use crate::pace::Quota;
+#[cfg(feature = "redis")]
+use crate::redis::Redis;
 
 /// A way of telling who asks, under a name by which routes ask for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +45,16 @@ pub enum SchemeSettings {
 /// A scheme of the host application's. Two are equal if they are one.
 #[derive(Clone)]
 pub struct CustomScheme(Arc<dyn Authenticate>);
+
+/// What a proxy has that schemes may need.
+#[derive(Clone, Debug, Default)]
+pub struct AuthMeans {
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The Redis that instances share, if there is one.
+    #[cfg(feature = "redis")]
+    pub redis: Option<Redis>,
+}
 
 /// Who is let in on a route, by the names of [`AuthenticatorSettings`].
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +98,7 @@ impl SchemeSettings {
     /// # Errors
     ///
     /// What it needs and is not there, in a sentence.
-    pub fn build(&self) -> Result<Arc<dyn Authenticate>, String> {
+    pub fn build(&self, _means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
             Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
