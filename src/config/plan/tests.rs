@@ -7,7 +7,7 @@ use crate::config::parse;
 fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
-        let secret = format!("hunter2-of-many-letters-{name}, and what makes it long enough");
+        let secret = format!("hunter2-{name}, and what makes it long enough");
         std::fs::write(dir.path().join(name), secret).unwrap();
         let pem = rcgen::KeyPair::generate().unwrap().public_key_pem();
         std::fs::write(dir.path().join(format!("{name}.pem")), pem).unwrap();
