@@ -2,6 +2,8 @@
 
 mod address;
 mod combined;
+#[cfg(feature = "jwt")]
+mod jwt;
 
 use crate::support::proxy::Setup;
 
