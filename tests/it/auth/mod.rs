@@ -4,6 +4,8 @@ mod address;
 mod api_key;
 mod basic;
 mod combined;
+#[cfg(feature = "jwt")]
+mod jwt;
 
 use crate::support::proxy::Setup;
 
