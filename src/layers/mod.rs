@@ -55,7 +55,7 @@ pub use ask::Ask;
 pub use auth::{
     AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthSettings,
     Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging, SchemeSettings,
-    StripIdentity, StripIdentityLayer, Verdict,
+    SignatureKey, SignatureSettings, Signatures, StripIdentity, StripIdentityLayer, Verdict,
 };
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;

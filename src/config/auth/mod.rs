@@ -2,6 +2,7 @@
 
 mod address;
 mod api_key;
+mod signature;
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -19,9 +20,10 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 2] = [
+const SCHEMES: [(&str, Read); 3] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
+    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -60,6 +62,8 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("hmac", "signature"),
+        ("httpsig", "signature"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));

@@ -13,6 +13,7 @@ mod identity;
 mod policy;
 mod service;
 mod settings;
+mod signature;
 
 pub use address::Addresses;
 pub use api_key::ApiKeys;
@@ -22,3 +23,4 @@ pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };
+pub use signature::{SignatureKey, SignatureSettings, Signatures};
