@@ -54,8 +54,9 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{
     AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthSettings,
-    Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging, SchemeSettings,
-    SignatureKey, SignatureSettings, Signatures, StripIdentity, StripIdentityLayer, Verdict,
+    Authenticate, AuthenticatorSettings, Changes, CustomScheme, DecisionCacheSettings, ForwardAuth,
+    ForwardAuthSettings, Grant, Judging, KeyPart, SchemeSettings, SignatureKey, SignatureSettings,
+    Signatures, StripIdentity, StripIdentityLayer, ToldFields, Verdict,
 };
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;

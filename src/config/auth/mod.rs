@@ -2,6 +2,7 @@
 
 mod address;
 mod api_key;
+mod forward;
 mod signature;
 
 use std::num::NonZeroU32;
@@ -20,9 +21,10 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 3] = [
+const SCHEMES: [(&str, Read); 4] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
+    ("forward", |table, base| forward::read(table, base).map(SchemeSettings::Forward)),
     ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
@@ -62,6 +64,9 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("forward_auth", "forward"),
+        ("auth_request", "forward"),
+        ("ext_authz", "forward"),
         ("hmac", "signature"),
         ("httpsig", "signature"),
     ];

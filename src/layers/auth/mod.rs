@@ -9,6 +9,7 @@ mod api_key;
 mod authenticate;
 mod changes;
 mod failures;
+mod forward;
 mod identity;
 mod policy;
 mod service;
@@ -18,6 +19,7 @@ mod signature;
 pub use address::Addresses;
 pub use api_key::ApiKeys;
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+pub use forward::{DecisionCacheSettings, ForwardAuth, ForwardAuthSettings, KeyPart, ToldFields};
 pub use identity::{StripIdentity, StripIdentityLayer};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{

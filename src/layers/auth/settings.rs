@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::address::Addresses;
 use super::api_key::ApiKeys;
 use super::authenticate::Authenticate;
+use super::forward::{ForwardAuth, ForwardAuthSettings};
 use super::signature::{SignatureSettings, Signatures};
 use crate::layers::ApiKeySettings;
 use crate::pace::Quota;
@@ -30,6 +31,8 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// Another service, which decides.
+    Forward(ForwardAuthSettings),
     /// Signatures of requests.
     Signature(SignatureSettings),
     /// A scheme of the host application's.
@@ -74,6 +77,9 @@ impl SchemeSettings {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
             Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
+            Self::Forward(settings) => {
+                Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
+            }
             Self::Signature(settings) => Arc::new(Signatures::new(settings)),
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })
