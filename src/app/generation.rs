@@ -77,9 +77,12 @@ impl Generation {
             _ => Resolver::new(settings.dns.clone()),
         };
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
-        let trusted = Contents::of(bundles);
-        let before = old.map(|old| (&old.settings, &old.authenticators));
-        let authenticators = Authenticators::build(&settings, before, &mut problems);
+        let schemes = settings.authenticators.iter().filter_map(|one| one.scheme.ca());
+        let trusted = Contents::of(bundles.chain(schemes.map(ToOwned::to_owned)));
+        let before = old.map(|old| (&old.settings, &old.authenticators, &old.trusted));
+        let means = common.means();
+        let authenticators =
+            Authenticators::build(&settings, &means, &trusted, before, &mut problems);
         let build = Build {
             settings: &settings,
             common,
@@ -172,11 +175,11 @@ impl Generation {
     /// The certificates in use, as they are compared.
     pub(super) fn certificates(&self) -> Vec<CertificateInUse> {
         let of_one = |(listener, tls): (Arc<str>, TlsAcceptor)| {
-            tls.certificates().into_iter().map(move |facts| CertificateInUse {
+            tls.in_use().into_iter().map(move |(file, fingerprint, not_after)| CertificateInUse {
                 listener: listener.to_string(),
-                file: facts.file.display().to_string(),
-                fingerprint: facts.sha256,
-                not_after: facts.not_after,
+                file: file.display().to_string(),
+                fingerprint,
+                not_after,
             })
         };
         self.acceptors().into_iter().flat_map(of_one).collect()

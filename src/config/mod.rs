@@ -7,6 +7,7 @@ mod admin;
 mod alike;
 mod auth;
 mod cache;
+mod client_auth;
 mod compression;
 mod dns;
 mod listeners;

@@ -16,6 +16,7 @@ use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
 use crate::redis::RedisSettings;
 use crate::route::{Action, Match};
+use crate::tls::TlsSettings;
 use crate::upstream::{DnsSettings, UpstreamSettings};
 
 /// Everything a proxy is told.
@@ -201,15 +202,17 @@ impl Default for Settings {
 
 impl Settings {
     /// Every file that a proxy of these settings is made from: the configuration,
-    /// secrets, certificates with their keys, and whom origins are trusted by.
+    /// secrets, certificates with their keys, and whom clients and origins are trusted by.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let certificates = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let certificates = certificates.flat_map(|tls| &tls.certificates);
-        let pairs = certificates.flat_map(|one| [&one.certificate, &one.key]);
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let certificates = listeners.flat_map(TlsSettings::files);
         let trusted = self.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
         let trusted = trusted.chain(self.redis.as_ref().and_then(|redis| redis.ca.as_ref()));
-        let mut files: Vec<_> = self.sources.iter().chain(pairs).chain(trusted).cloned().collect();
+        let schemes = self.authenticators.iter().filter_map(|one| one.scheme.ca());
+        let mut files: Vec<_> =
+            self.sources.iter().chain(certificates).chain(trusted).cloned().collect();
+        files.extend(schemes.map(ToOwned::to_owned));
         files.sort();
         files.dedup();
         files

@@ -5,6 +5,7 @@
 //! [`Facts::update`]; later phases read it; the access log and the metrics
 //! are written from it once, when the exchange is over.
 
+mod client_certificate;
 mod identity;
 
 use std::any::Any;
@@ -19,6 +20,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use client_certificate::{ClientCertificate, SubjectName};
 pub use identity::Identity;
 
 use crate::budget::{Budget, Charge};
@@ -138,6 +140,9 @@ pub struct TlsFacts {
     /// Which hosts the connection may be asked for; `None` where the listener
     /// has one certificate for all.
     pub hosts: Option<Arc<dyn Hosts>>,
+    /// The certificate that the client has shown, and its listener's authorities vouch
+    /// for; `None` where it was asked for none, or showed none.
+    pub client: Option<Arc<ClientCertificate>>,
 }
 
 /// Tells which hosts a listener serves alike.

@@ -53,10 +53,17 @@ mod twins;
 
 pub use ask::Ask;
 pub use auth::{
-    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthSettings,
-    Authenticate, AuthenticatorSettings, Changes, CustomScheme, DecisionCacheSettings, ForwardAuth,
-    ForwardAuthSettings, Grant, Judging, KeyPart, SchemeSettings, SignatureKey, SignatureSettings,
-    Signatures, StripIdentity, StripIdentityLayer, ToldFields, Verdict,
+    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthMeans,
+    AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme,
+    DecisionCacheSettings, ForwardAuth, ForwardAuthSettings, Grant, Judging, KeyPart,
+    SchemeSettings, SignatureKey, SignatureSettings, Signatures, StripIdentity, StripIdentityLayer,
+    ToldFields, Verdict,
+};
+#[cfg(feature = "jwt")]
+pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use auth::{
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
+    TokenPlace, UnknownAlgorithm,
 };
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;

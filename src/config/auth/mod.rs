@@ -3,6 +3,7 @@
 mod address;
 mod api_key;
 mod forward;
+mod jwt;
 mod signature;
 
 use std::num::NonZeroU32;
@@ -21,10 +22,13 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 4] = [
+const SCHEMES: [(&str, Read); 5] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
-    ("forward", |table, base| forward::read(table, base).map(SchemeSettings::Forward)),
+    ("forward", |table, base| {
+        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    }),
+    ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
     ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
@@ -69,6 +73,9 @@ fn authenticator(
         ("ext_authz", "forward"),
         ("hmac", "signature"),
         ("httpsig", "signature"),
+        ("jwt_authn", "jwt"),
+        ("jwks", "jwt"),
+        ("bearer", "jwt"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));

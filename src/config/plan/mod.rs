@@ -15,6 +15,8 @@ mod tests;
 mod text;
 mod upstreams;
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use self::keys::Keys;
@@ -22,7 +24,7 @@ pub use self::keys::{Difference, KeyChange};
 use super::Settings;
 use crate::accept::ListenerSettings;
 use crate::layers::AuthenticatorSettings;
-use crate::tls::CertificateSettings;
+use crate::tls::{CertificateSettings, ClientAuthSettings};
 use crate::upstream::{OriginSettings, UpstreamSettings};
 
 /// What changes between two configurations, and what is kept.
@@ -33,7 +35,7 @@ use crate::upstream::{OriginSettings, UpstreamSettings};
 pub struct Plan {
     /// Listeners, by name.
     pub listeners: Part,
-    /// Certificates, by file within their listener.
+    /// Certificates, and what clients' are judged by, by file within their listener.
     pub certificates: Part,
     /// Upstreams, by name.
     pub upstreams: Part,
@@ -300,20 +302,26 @@ fn listeners(settings: &Settings) -> Vec<Thing<ListenerSettings>> {
     settings.listeners.iter().map(thing).collect()
 }
 
-fn certificates(settings: &Settings) -> Vec<Thing<CertificateSettings>> {
-    let with_tls = settings.listeners.iter().filter_map(|listener| {
-        listener.tls.as_ref().map(|tls| (listener.name.clone(), &tls.certificates))
-    });
-    let thing = |(listener, one): (String, &CertificateSettings)| Thing {
-        name: spell::path(&one.certificate),
-        of: Some(listener),
-        keys: listeners::certificate(one),
-        whole: one.clone(),
-    };
-    with_tls
-        .flat_map(|(listener, all)| all.iter().map(move |one| (listener.clone(), one)))
-        .map(thing)
-        .collect()
+/// Those that clients are shown, and the files by which clients are judged.
+fn certificates(settings: &Settings) -> Vec<Thing<Option<CertificateSettings>>> {
+    let mut things = Vec::new();
+    for listener in &settings.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let thing = |file: &Path, keys, whole| Thing {
+            name: spell::path(file),
+            of: Some(listener.name.clone()),
+            keys,
+            whole,
+        };
+        let shown = tls.certificates.iter();
+        things
+            .extend(shown.map(|one| {
+                thing(&one.certificate, listeners::certificate(one), Some(one.clone()))
+            }));
+        let judge = tls.client_auth.iter().flat_map(ClientAuthSettings::files);
+        things.extend(judge.map(|file| thing(file, Keys::default(), None)));
+    }
+    things
 }
 
 fn upstreams(settings: &Settings) -> Vec<Thing<UpstreamSettings>> {

@@ -3,11 +3,14 @@ use std::path::Path;
 use super::*;
 use crate::config::parse;
 
-/// A folder with the files `a` and `b`.
+/// A folder with the files `a` and `b`, and a public key in each of `a.pem` and `b.pem`.
 fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
-        std::fs::write(dir.path().join(name), format!("hunter2-of-many-letters-{name}")).unwrap();
+        let secret = format!("hunter2-{name}, and what makes it long enough");
+        std::fs::write(dir.path().join(name), secret).unwrap();
+        let pem = rcgen::KeyPair::generate().unwrap().public_key_pem();
+        std::fs::write(dir.path().join(format!("{name}.pem")), pem).unwrap();
     }
     dir
 }

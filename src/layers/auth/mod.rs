@@ -8,9 +8,11 @@ mod address;
 mod api_key;
 mod authenticate;
 mod changes;
+mod cookies;
 mod failures;
 mod forward;
 mod identity;
+mod jwt;
 mod policy;
 mod service;
 mod settings;
@@ -21,8 +23,14 @@ pub use api_key::ApiKeys;
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 pub use forward::{DecisionCacheSettings, ForwardAuth, ForwardAuthSettings, KeyPart, ToldFields};
 pub use identity::{StripIdentity, StripIdentityLayer};
+#[cfg(feature = "jwt")]
+pub use jwt::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use jwt::{
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
+    TokenPlace, UnknownAlgorithm,
+};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
-    AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
+    AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };
 pub use signature::{SignatureKey, SignatureSettings, Signatures};
