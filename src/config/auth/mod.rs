@@ -2,6 +2,7 @@
 
 mod address;
 mod api_key;
+mod basic;
 mod forward;
 mod jwt;
 mod signature;
@@ -11,20 +12,22 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(super) use api_key::api_keys;
+pub(crate) use api_key::{FileKey, parse_keys};
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::routes::one_of;
 use super::units::{duration, positive};
-use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings};
+use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings, check_scope};
 use crate::pace::Quota;
 
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 5] = [
+const SCHEMES: [(&str, Read); 4] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
+    ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
     ("forward", |table, base| {
         forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
     }),
@@ -73,6 +76,9 @@ fn authenticator(
         ("ext_authz", "forward"),
         ("hmac", "signature"),
         ("httpsig", "signature"),
+        ("basic_auth", "basic"),
+        ("auth_basic", "basic"),
+        ("password", "basic"),
         ("jwt_authn", "jwt"),
         ("jwks", "jwt"),
         ("bearer", "jwt"),
@@ -136,10 +142,7 @@ fn name(value: &Value<'_>, known: &[AuthenticatorSettings]) -> Fits<String> {
 
 fn scope(value: &Value<'_>) -> Fits<String> {
     let scope = value.string("a scope")?;
-    if scope.is_empty() || scope.contains(char::is_whitespace) {
-        return Err(Misfit::new("a scope is one word"));
-    }
-    Ok(scope.to_owned())
+    check_scope(scope).map(|()| scope.to_owned()).map_err(Misfit::new)
 }
 
 /// `failures = { rate = 20, per = "1m", burst = 20 }`, or `"unlimited"`.

@@ -1,14 +1,16 @@
 //! The keys of `[[auth]]`, and of what routes ask of them.
 
+mod forward;
+mod signature;
+
 use super::keys::{Hidden, Keys};
-use super::spell::{NONE, duration, duration_or_off, memory_size, or_none, path, size};
+use super::spell::{duration, memory_size, or_none, path};
 use crate::layers::{
-    AddressSettings, ApiKeySettings, AuthSettings, AuthenticatorSettings, DecisionCacheSettings,
-    ForwardAuthSettings, JwksSettings, JwtKeys, JwtRules, JwtSettings, SchemeSettings,
-    SignatureKey, SignatureSettings, TokenPlace, ToldFields,
+    AddressSettings, ApiKey, ApiKeySettings, AuthSettings, AuthenticatorSettings, BasicSettings,
+    BasicUser, JwksSettings, JwtKeys, JwtRules, JwtSettings, RedisKeySettings, SchemeSettings,
+    TokenPlace,
 };
 use crate::pace::Quota;
-use crate::signature::Scheme;
 
 pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
     let AuthenticatorSettings { name: _, scheme } = settings;
@@ -16,9 +18,10 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
     match scheme {
         SchemeSettings::Address(settings) => keys.table("address", address(settings)),
         SchemeSettings::ApiKey(settings) => keys.table("api_key", api_key(settings)),
-        SchemeSettings::Forward(settings) => keys.table("forward", forward(settings)),
-        SchemeSettings::Signature(settings) => keys.table("signature", signature(settings)),
+        SchemeSettings::Forward(settings) => keys.table("forward", forward::keys(settings)),
+        SchemeSettings::Signature(settings) => keys.table("signature", signature::keys(settings)),
         SchemeSettings::Jwt(settings) => keys.table("jwt", jwt(settings)),
+        SchemeSettings::Basic(settings) => keys.table("basic", basic(settings)),
         // Of the host application's own making: whether it is another, the whole says.
         SchemeSettings::Custom(_) => {}
     }
@@ -42,93 +45,62 @@ pub(super) fn of_route(settings: &AuthSettings) -> Keys {
 }
 
 pub(super) fn api_key(settings: &ApiKeySettings) -> Keys {
-    let ApiKeySettings { header, keys: secrets, identity_header } = settings;
+    let ApiKeySettings {
+        header,
+        bearer,
+        query,
+        keys: secrets,
+        file,
+        redis,
+        identity_header,
+        scopes_header,
+    } = settings;
     let mut keys = Keys::default();
     keys.one("header", header);
+    keys.one("bearer", bearer);
+    keys.one("query", or_none(query.as_ref(), ToString::to_string));
     keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
-    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, Hidden::Digest(key.digest))));
-    keys
-}
-
-fn forward(settings: &ForwardAuthSettings) -> Keys {
-    let ForwardAuthSettings {
-        url,
-        method,
-        request_headers,
-        response_headers,
-        name_header,
-        scopes_header,
-        set_cookies,
-        pass_response,
-        send_body,
-        open_on_failure,
-        timeout,
-        max_response,
-        max_in_flight,
-        ca,
-        cache,
-    } = settings;
-    let mut keys = Keys::default();
-    keys.one("url", url);
-    keys.one("method", method);
-    match request_headers {
-        ToldFields::These(names) => keys.list("request_headers", names),
-        ToldFields::All => keys.list("request_headers", ["*"]),
-    }
-    keys.list("response_headers", response_headers);
-    keys.one("name_header", or_none(name_header.as_ref(), ToString::to_string));
     keys.one("scopes_header", or_none(scopes_header.as_ref(), ToString::to_string));
-    keys.one("set_cookies", set_cookies);
-    keys.one("pass_response", pass_response);
-    keys.one("send_body", or_none(*send_body, memory_size));
-    keys.one("on_failure", if *open_on_failure { "open" } else { "closed" });
-    keys.one("timeout", duration(*timeout));
-    keys.one("max_response", size(*max_response));
-    keys.one("max_in_flight", max_in_flight);
-    keys.one("ca", ca.as_deref().map_or_else(|| "the system's".to_owned(), path));
-    if let Some(DecisionCacheSettings { key, ttl, negative_ttl, memory }) = cache {
-        let mut of = Keys::default();
-        of.list("key", key);
-        of.one("ttl", duration(*ttl));
-        of.one("negative_ttl", duration_or_off(*negative_ttl));
-        of.one("memory", size(*memory));
-        keys.table("cache", of);
+    keys.one("file", or_none(file.as_deref(), path));
+    if let Some(RedisKeySettings { prefix, cache, stale }) = redis {
+        keys.one("redis", prefix);
+        keys.one("cache", duration(*cache));
+        keys.one("stale", duration(*stale));
     }
+    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, one_key(key))));
     keys
 }
 
-fn signature(settings: &SignatureSettings) -> Keys {
-    let SignatureSettings {
-        keys: known,
-        required,
-        max_age,
-        skew,
-        nonce,
-        replay,
-        max_remembered,
-        tag,
-        max_body,
-        scheme,
+/// All of a key but its name, which is no secret by itself but nobody's affair.
+fn one_key(key: &ApiKey) -> Hidden {
+    let ApiKey { name: _, digest, id, not_before, expires, scopes, quota } = key;
+    Hidden::of(format!("{} {id:?} {not_before:?} {expires:?} {scopes:?} {quota:?}", digest.hex()))
+}
+
+fn basic(settings: &BasicSettings) -> Keys {
+    let BasicSettings {
+        realm,
+        file,
+        users,
+        cache,
         identity_header,
+        scopes_header,
+        forward_credentials,
     } = settings;
     let mut keys = Keys::default();
-    let one = |of: &SignatureKey| {
-        let SignatureKey { id, name, key, scopes } = of;
-        let said = format!("{name}\n{}\n{scopes:?}\n", key.algorithm());
-        (id.clone(), Hidden::Bytes([said.as_bytes(), key.fingerprint()].concat()))
-    };
-    keys.pairs("keys", known.iter().map(one));
-    keys.list("required", required);
-    keys.one("max_age", duration(*max_age));
-    keys.one("skew", duration_or_off(*skew));
-    keys.one("nonce", nonce);
-    keys.one("replay", replay);
-    keys.one("max_remembered", max_remembered);
-    keys.one("tag", tag.as_deref().unwrap_or(NONE));
-    keys.one("max_body", memory_size(*max_body));
-    keys.one("scheme", scheme.map_or("the connection's", Scheme::as_str));
+    keys.one("realm", realm);
+    keys.one("file", or_none(file.as_deref(), path));
+    keys.pairs("users", users.iter().map(|user| (&*user.name, one_user(user))));
+    keys.one("cache", duration(*cache));
     keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
+    keys.one("scopes_header", or_none(scopes_header.as_ref(), ToString::to_string));
+    keys.one("forward_credentials", forward_credentials);
     keys
+}
+
+fn one_user(user: &BasicUser) -> Hidden {
+    let BasicUser { name: _, password, scopes } = user;
+    Hidden::of(format!("{password} {scopes:?}"))
 }
 
 fn address(settings: &AddressSettings) -> Keys {

@@ -7,9 +7,11 @@
 mod address;
 mod api_key;
 mod authenticate;
+mod basic;
 mod changes;
 mod cookies;
 mod failures;
+mod flights;
 mod forward;
 mod identity;
 mod jwt;
@@ -19,8 +21,12 @@ mod settings;
 mod signature;
 
 pub use address::Addresses;
-pub use api_key::ApiKeys;
+pub use api_key::{ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_scope};
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+pub use basic::{
+    Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
+    PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
+};
 pub use forward::{DecisionCacheSettings, ForwardAuth, ForwardAuthSettings, KeyPart, ToldFields};
 pub use identity::{StripIdentity, StripIdentityLayer};
 #[cfg(feature = "jwt")]

@@ -9,14 +9,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::Addresses;
-use super::api_key::ApiKeys;
+use super::api_key::{ApiKeySettings, ApiKeys};
 use super::authenticate::Authenticate;
+use super::basic::{Basic, BasicSettings};
 use super::forward::{ForwardAuth, ForwardAuthSettings};
 #[cfg(feature = "jwt")]
 use super::jwt::JsonWebTokens;
 use super::jwt::{JwtKeys, JwtSettings};
 use super::signature::{SignatureSettings, Signatures};
-use crate::layers::ApiKeySettings;
 use crate::observe::Metrics;
 use crate::pace::Quota;
 #[cfg(feature = "redis")]
@@ -42,6 +42,8 @@ pub enum SchemeSettings {
     Forward(Box<ForwardAuthSettings>),
     /// Signatures of requests.
     Signature(SignatureSettings),
+    /// Names and passwords.
+    Basic(BasicSettings),
     /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
     Jwt(Box<JwtSettings>),
     /// A scheme of the host application's.
@@ -96,7 +98,11 @@ impl SchemeSettings {
                 JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
             },
             Self::Forward(settings) => settings.ca.as_deref(),
-            Self::Address(_) | Self::ApiKey(_) | Self::Signature(_) | Self::Custom(_) => None,
+            Self::Address(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::Signature(_)
+            | Self::Custom(_) => None,
         }
     }
 
@@ -105,10 +111,11 @@ impl SchemeSettings {
     /// # Errors
     ///
     /// What it needs and is not there, in a sentence.
-    pub fn build(&self, _means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
+    pub fn build(&self, means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
-            Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
+            Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
+            Self::Basic(settings) => Arc::new(Basic::new(settings)),
             Self::Forward(settings) => {
                 Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
             }

@@ -1,6 +1,8 @@
 //! Who may come in: schemes, and what routes make of several.
 
 mod address;
+mod api_key;
+mod basic;
 mod combined;
 mod forward;
 mod signature;
