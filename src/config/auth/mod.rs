@@ -3,7 +3,9 @@
 mod address;
 mod api_key;
 mod basic;
+mod forward;
 mod jwt;
+mod signature;
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -26,7 +28,11 @@ const SCHEMES: [(&str, Read); 4] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
     ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
+    ("forward", |table, base| {
+        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    }),
     ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -65,6 +71,11 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("forward_auth", "forward"),
+        ("auth_request", "forward"),
+        ("ext_authz", "forward"),
+        ("hmac", "signature"),
+        ("httpsig", "signature"),
         ("basic_auth", "basic"),
         ("auth_basic", "basic"),
         ("password", "basic"),

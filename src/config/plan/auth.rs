@@ -1,5 +1,8 @@
 //! The keys of `[[auth]]`, and of what routes ask of them.
 
+mod forward;
+mod signature;
+
 use super::keys::{Hidden, Keys};
 use super::spell::{duration, memory_size, or_none, path};
 use crate::layers::{
@@ -15,6 +18,8 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
     match scheme {
         SchemeSettings::Address(settings) => keys.table("address", address(settings)),
         SchemeSettings::ApiKey(settings) => keys.table("api_key", api_key(settings)),
+        SchemeSettings::Forward(settings) => keys.table("forward", forward::keys(settings)),
+        SchemeSettings::Signature(settings) => keys.table("signature", signature::keys(settings)),
         SchemeSettings::Jwt(settings) => keys.table("jwt", jwt(settings)),
         SchemeSettings::Basic(settings) => keys.table("basic", basic(settings)),
         // Of the host application's own making: whether it is another, the whole says.

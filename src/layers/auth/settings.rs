@@ -12,9 +12,11 @@ use super::address::Addresses;
 use super::api_key::{ApiKeySettings, ApiKeys};
 use super::authenticate::Authenticate;
 use super::basic::{Basic, BasicSettings};
+use super::forward::{ForwardAuth, ForwardAuthSettings};
 #[cfg(feature = "jwt")]
 use super::jwt::JsonWebTokens;
 use super::jwt::{JwtKeys, JwtSettings};
+use super::signature::{SignatureSettings, Signatures};
 use crate::observe::Metrics;
 use crate::pace::Quota;
 #[cfg(feature = "redis")]
@@ -36,6 +38,10 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// Another service, which decides.
+    Forward(Box<ForwardAuthSettings>),
+    /// Signatures of requests.
+    Signature(SignatureSettings),
     /// Names and passwords.
     Basic(BasicSettings),
     /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
@@ -91,7 +97,12 @@ impl SchemeSettings {
                 JwtKeys::Jwks(jwks) => jwks.ca.as_deref(),
                 JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
             },
-            Self::Address(_) | Self::ApiKey(_) | Self::Basic(_) | Self::Custom(_) => None,
+            Self::Forward(settings) => settings.ca.as_deref(),
+            Self::Address(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::Signature(_)
+            | Self::Custom(_) => None,
         }
     }
 
@@ -105,6 +116,10 @@ impl SchemeSettings {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
             Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
             Self::Basic(settings) => Arc::new(Basic::new(settings)),
+            Self::Forward(settings) => {
+                Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
+            }
+            Self::Signature(settings) => Arc::new(Signatures::new(settings)),
             #[cfg(feature = "jwt")]
             Self::Jwt(settings) => {
                 Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)

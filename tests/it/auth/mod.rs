@@ -6,6 +6,8 @@ mod basic;
 mod combined;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod forward;
+mod signature;
 
 use crate::support::proxy::Setup;
 
