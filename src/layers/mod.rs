@@ -54,8 +54,9 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{
     AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthSettings,
-    Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging, SchemeSettings,
-    StripIdentity, StripIdentityLayer, Verdict,
+    Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging, Mtls, MtlsName,
+    MtlsSettings, NamePattern, PatternError, SchemeSettings, StripIdentity, StripIdentityLayer,
+    SubjectNamePattern, Verdict,
 };
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;

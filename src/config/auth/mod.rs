@@ -2,12 +2,14 @@
 
 mod address;
 mod api_key;
+mod mtls;
 
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 pub(super) use api_key::api_keys;
+pub(super) use mtls::needs_client_auth;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
@@ -19,9 +21,10 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 2] = [
+const SCHEMES: [(&str, Read); 3] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
+    ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -60,6 +63,8 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("client_certificate", "mtls"),
+        ("tls", "mtls"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));

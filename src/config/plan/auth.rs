@@ -3,7 +3,8 @@
 use super::keys::{Hidden, Keys};
 use super::spell::{duration, or_none};
 use crate::layers::{
-    AddressSettings, ApiKeySettings, AuthSettings, AuthenticatorSettings, SchemeSettings,
+    AddressSettings, ApiKeySettings, AuthSettings, AuthenticatorSettings, MtlsName, MtlsSettings,
+    SchemeSettings,
 };
 use crate::pace::Quota;
 
@@ -13,6 +14,7 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
     match scheme {
         SchemeSettings::Address(settings) => keys.table("address", address(settings)),
         SchemeSettings::ApiKey(settings) => keys.table("api_key", api_key(settings)),
+        SchemeSettings::Mtls(settings) => keys.table("mtls", mtls(settings)),
         // Of the host application's own making: whether it is another, the whole says.
         SchemeSettings::Custom(_) => {}
     }
@@ -49,5 +51,39 @@ fn address(settings: &AddressSettings) -> Keys {
     let mut keys = Keys::default();
     keys.list("allow", allow);
     keys.list("deny", deny);
+    keys
+}
+
+fn mtls(settings: &MtlsSettings) -> Keys {
+    let MtlsSettings {
+        subjects,
+        names,
+        fingerprints,
+        issuers,
+        name,
+        scopes,
+        identity_header,
+        forward_certificate,
+        forward_chain,
+    } = settings;
+    let mut keys = Keys::default();
+    let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    keys.list("subjects", subjects);
+    keys.list("sans", names);
+    keys.list("fingerprints", fingerprints.iter().map(hex).collect::<Vec<String>>());
+    keys.list("issuers", issuers);
+    keys.one(
+        "name",
+        match name {
+            MtlsName::CommonName => "cn",
+            MtlsName::SubjectName => "san",
+            MtlsName::Subject => "subject",
+            MtlsName::Fingerprint => "fingerprint",
+        },
+    );
+    keys.list("scopes", scopes);
+    keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
+    keys.one("forward_certificate", forward_certificate);
+    keys.one("forward_chain", forward_chain);
     keys
 }

@@ -10,6 +10,7 @@ mod authenticate;
 mod changes;
 mod failures;
 mod identity;
+mod mtls;
 mod policy;
 mod service;
 mod settings;
@@ -18,6 +19,7 @@ pub use address::Addresses;
 pub use api_key::ApiKeys;
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 pub use identity::{StripIdentity, StripIdentityLayer};
+pub use mtls::{Mtls, MtlsName, MtlsSettings, NamePattern, PatternError, SubjectNamePattern};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,

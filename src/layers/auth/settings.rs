@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::address::Addresses;
 use super::api_key::ApiKeys;
 use super::authenticate::Authenticate;
+use super::mtls::{Mtls, MtlsSettings};
 use crate::layers::ApiKeySettings;
 use crate::pace::Quota;
 
@@ -29,6 +30,8 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// Certificates that connections are made with.
+    Mtls(MtlsSettings),
     /// A scheme of the host application's.
     Custom(CustomScheme),
 }
@@ -71,6 +74,7 @@ impl SchemeSettings {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
             Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
+            Self::Mtls(settings) => Arc::new(Mtls::new(settings)),
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })
     }
