@@ -6,6 +6,7 @@
 //! are written from it once, when the exchange is over.
 
 mod client_certificate;
+mod derived;
 mod identity;
 
 use std::any::Any;
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use client_certificate::{ClientCertificate, SubjectName};
+pub use derived::Derived;
 pub use identity::Identity;
 
 use crate::budget::{Budget, Charge};
@@ -88,13 +90,6 @@ pub struct Buffers {
     pub request: usize,
     /// Of a response that the client does not take.
     pub response: usize,
-}
-
-/// What every request of a connection has in common, worked out by the first
-/// that needs it.
-#[derive(Clone, Debug, Default)]
-pub struct Derived {
-    peer: OnceLock<Option<HeaderValue>>,
 }
 
 impl Downstream {

@@ -4,9 +4,9 @@ mod address;
 mod api_key;
 mod basic;
 mod combined;
+mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
-mod forward;
 mod signature;
 
 use crate::support::proxy::Setup;
