@@ -84,7 +84,9 @@ mod shared {
 
         /// What goes on for all that, for as long as the proxy is there.
         pub(in crate::app) fn beside(&self) -> Vec<Task> {
-            let Some(Shared { redis, limits: _, position }) = &self.redis else { return Vec::new() };
+            let Some(Shared { redis, limits: _, position }) = &self.redis else {
+                return Vec::new();
+            };
             let mut beside: Vec<Task> = vec![Box::pin(redis.clone().run())];
             if let Some(fleet) = self.cache.fleet() {
                 let fleet = fleet.clone();

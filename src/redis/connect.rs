@@ -57,6 +57,9 @@ pub enum RedisError {
     /// It answered with an error.
     #[error("Redis refused: {0}")]
     Refused(String),
+    /// It does not know a script by this name.
+    #[error("Redis does not know the script")]
+    NoScript,
     /// It answered at more length than there is room for.
     #[error("Redis answered at more length than {0} bytes")]
     TooLong(u64),
@@ -74,13 +77,18 @@ impl RedisError {
             // It is no longer the one that is written to, and will not be by itself: its
             // name may lead to another by now.
             None | Some("READONLY" | "MASTERDOWN") => Self::Broken(error.to_string()),
+            Some("NOSCRIPT") => Self::NoScript,
+            // Before Redis 7 the error of a script is all that is said of its commands'.
+            Some("ERR") if error.detail().is_some_and(|detail| detail.contains("-READONLY")) => {
+                Self::Broken(error.to_string())
+            }
             Some(_) => Self::Refused(error.to_string()),
         }
     }
 
     /// Whether it was Redis that answered, if not as hoped.
     pub(super) fn is_an_answer(&self) -> bool {
-        matches!(self, Self::Refused(_))
+        matches!(self, Self::Refused(_) | Self::NoScript)
     }
 }
 

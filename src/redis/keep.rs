@@ -129,6 +129,27 @@ impl Redis {
         })
     }
 
+    /// Has a command carried out that is about one key.
+    ///
+    /// # Errors
+    ///
+    /// See [`Redis::ask`].
+    pub async fn ask_about(&self, _key: &[u8], command: &Cmd) -> Result<Value, RedisError> {
+        self.ask(command).await
+    }
+
+    /// Whether there is a connection to where this key is.
+    #[must_use]
+    pub fn reaches(&self, _key: &[u8]) -> bool {
+        self.is_connected()
+    }
+
+    /// A number of the node on which this key is.
+    #[must_use]
+    pub fn node_of(&self, _key: &[u8]) -> usize {
+        0
+    }
+
     /// A connection of its own, of which no answer is longer than `limit` bytes.
     ///
     /// # Errors
