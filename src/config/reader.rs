@@ -243,6 +243,10 @@ impl<'a> Value<'a> {
         }
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        self.value.as_array().is_some()
+    }
+
     pub(super) fn is_string(&self) -> bool {
         self.value.is_str()
     }

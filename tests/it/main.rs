@@ -31,6 +31,7 @@ mod origin_requests;
 mod origin_wire;
 mod policy;
 mod pool;
+mod rate_limits;
 mod reload;
 mod renewal;
 mod retries;

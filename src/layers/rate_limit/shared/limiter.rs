@@ -384,8 +384,7 @@ impl Inner {
             }
             (OnFailure::Local, Some(entry)) => {
                 let instances = self.settings.instances.get();
-                let (admitted, standing) =
-                    entry.count_alone(&bucket.rate, instances, cost, now);
+                let (admitted, standing) = entry.count_alone(&bucket.rate, instances, cost, now);
                 let Standing { remaining, wait, reset } = standing;
                 Decision { admitted, remaining, wait, reset, by: DecidedBy::Local }
             }

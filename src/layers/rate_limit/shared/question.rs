@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use super::flight::{End, Flight};
 use super::limiter::{Bucket, Inner, micros};
 use super::script::{self, Wanted};
+use super::table::Answer;
 use crate::observe::SharedLimitError;
 use crate::redis::RedisError;
 
@@ -71,8 +72,8 @@ impl Flying {
                 }
                 if let Some(entry) = inner.table.shard(bucket.digest).known(bucket.digest) {
                     let ahead = taken.tokens.saturating_sub(spoken_for);
-                    let time = inner.settings.lease_time;
-                    entry.settle(&bucket.rate, ahead, taken.full, sent, time, now);
+                    let answer = Answer { taken: taken.tokens, ahead, full: taken.full };
+                    entry.settle(&bucket.rate, &answer, sent, inner.settings.lease_time, now);
                     entry.flight.take_if(|under_way| Arc::ptr_eq(under_way, flight));
                 }
                 flight.ends(End::Answered(taken));

@@ -29,6 +29,9 @@ const FEW: usize = 64;
 /// How long it may be that a shard is not looked through, in microseconds.
 const LOOK_EVERY: i64 = 10_000_000;
 
+/// How soon a full shard is looked through again, in microseconds.
+const PAUSE: i64 = 100_000;
+
 /// The keys of one limit, by digest.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -64,6 +67,17 @@ pub(super) struct Entry {
     waiting: u32,
     /// The question that is under way.
     pub(super) flight: Option<Arc<Flight>>,
+}
+
+/// What Redis has answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    /// So many tokens were taken.
+    pub(super) taken: u32,
+    /// Of which so many are not spoken for.
+    pub(super) ahead: u32,
+    /// In so many microseconds the bucket is full.
+    pub(super) full: i64,
 }
 
 impl Table {
@@ -106,7 +120,11 @@ impl Shard {
     }
 
     fn make_room(&mut self, now: i64) {
-        if self.keys.len() < self.patience && now - self.looked < LOOK_EVERY {
+        // A shard that is full of what says something is not looked through for each key
+        // that comes.
+        let pause = if self.patience < MOST / SHARDS { 0 } else { PAUSE };
+        let has_grown = self.keys.len() >= self.patience && now - self.looked >= pause;
+        if !has_grown && now - self.looked < LOOK_EVERY {
             return;
         }
         self.keys.retain(|_, entry| entry.says_something(now));
@@ -172,20 +190,19 @@ impl Entry {
         self.next
     }
 
-    /// These tokens were taken at a time, of which so many are spoken for, and the bucket
-    /// is full in so many microseconds.
+    /// Redis has answered a question that was sent at a time.
     pub(super) fn settle(
         &mut self,
         rate: &Rate,
-        tokens: u32,
-        full: i64,
+        answer: &Answer,
         sent: i64,
         lease_time: Duration,
         now: i64,
     ) {
+        let Answer { taken, ahead, full } = *answer;
         self.opens = rate.opens(sent.saturating_add(full), 1);
-        if tokens > 0 {
-            self.left = self.left(now).saturating_add(tokens);
+        if taken > 0 {
+            self.left = self.left(now).saturating_add(ahead);
             self.since = now;
             let time = i64::try_from(lease_time.as_micros()).unwrap_or(i64::MAX);
             self.until = sent.saturating_add(time);
@@ -261,6 +278,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn answer(taken: u32, full: i64) -> Answer {
+        Answer { taken, ahead: taken, full }
+    }
+
     fn rate(requests: u32, burst: u32) -> Rate {
         Rate::of(&quota(requests, SECOND, burst))
     }
@@ -278,18 +299,23 @@ mod tests {
         for _ in 0..6 {
             let want = entry.wants(20, SECOND, now);
             taken.push(want);
-            entry.settle(&rate, want, 0, now, SECOND, now);
+            entry.settle(&rate, &answer(want, 0), now, SECOND, now);
             assert!(entry.take(want, now + 1));
             now += 1_000;
         }
         assert_eq!(taken, [1, 2, 4, 8, 16, 20]);
+        // Also where each is taken for somebody.
+        let mut other = Entry::new(0);
+        assert_eq!(other.wants(20, SECOND, 1), 1);
+        other.settle(&rate, &Answer { taken: 1, ahead: 0, full: 1_000 }, 1, SECOND, 2);
+        assert_eq!(other.wants(20, SECOND, 3), 2);
         // Used up, but not soon.
         assert_eq!(entry.wants(20, SECOND, now + 600_000), 20);
-        entry.settle(&rate, 20, 0, now, SECOND, now);
+        entry.settle(&rate, &answer(20, 0), now, SECOND, now);
         assert!(entry.take(5, now));
         assert!(!entry.take(1, now + 1_000_000), "what is left is lost");
         assert_eq!(entry.wants(20, SECOND, now + 1_100_000), 5);
-        entry.settle(&rate, 5, 0, now, SECOND, now);
+        entry.settle(&rate, &answer(5, 0), now, SECOND, now);
         assert_eq!(entry.wants(20, SECOND, now + 2_000_000), 1);
     }
 
@@ -298,7 +324,7 @@ mod tests {
         let (rate, mut entry) = (rate(10, 20), Entry::new(0));
         assert!(!entry.is_refused(&rate, 20, 0));
         // Empty: full in 2 s.
-        entry.settle(&rate, 0, 2_000_000, 500, SECOND, 700);
+        entry.settle(&rate, &answer(0, 2_000_000), 500, SECOND, 700);
         assert!(entry.is_refused(&rate, 1, 100_499));
         assert!(!entry.is_refused(&rate, 1, 100_500));
         assert!(entry.is_refused(&rate, 3, 300_499));
@@ -316,7 +342,7 @@ mod tests {
         assert_eq!(admitted(&mut Entry::new(0), 3, 5), 6);
         let mut entry = Entry::new(0);
         // Half of it is used up.
-        entry.settle(&rate, 0, 1_000_000, 0, SECOND, 0);
+        entry.settle(&rate, &answer(0, 1_000_000), 0, SECOND, 0);
         assert_eq!(admitted(&mut entry, 1, 0), 10);
         let (_, standing) = entry.count_alone(&rate, 1, 1, 0);
         assert_eq!(standing.wait, Duration::from_millis(100));
@@ -334,7 +360,7 @@ mod tests {
             let mut shard = table.shard(key);
             let entry = shard.entry(key, now).unwrap();
             if key < 100 {
-                entry.settle(&rate, 0, 3_600_000_000, now, SECOND, now);
+                entry.settle(&rate, &answer(0, 3_600_000_000), now, SECOND, now);
             }
         }
         assert!(table.len() < 10_000, "{}", table.len());
@@ -346,7 +372,7 @@ mod tests {
         for key in 0..2 * MOST as u128 {
             let mut shard = table.shard(key);
             match shard.entry(key, now) {
-                Some(entry) => entry.settle(&rate, 0, 3_600_000_000, now, SECOND, now),
+                Some(entry) => entry.settle(&rate, &answer(0, 3_600_000_000), now, SECOND, now),
                 None => refused += 1,
             }
         }
