@@ -68,6 +68,7 @@ pub mod config;
 pub mod context;
 pub mod drain;
 pub mod error;
+pub mod fetch;
 pub mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -81,9 +82,11 @@ pub mod pem;
 pub mod proxy_protocol;
 pub mod redis;
 pub mod respond;
+pub mod roots;
 pub mod route;
 pub mod seat;
 pub mod serve;
+pub mod signature;
 pub mod socket;
 pub mod switch;
 pub mod systemd;

@@ -5,6 +5,8 @@ use super::BuildError;
 use super::Common;
 use super::keepers::Task;
 use crate::config::Settings;
+#[cfg(not(feature = "redis"))]
+use crate::layers::AuthMeans;
 
 /// Without Redis there is nothing to share.
 #[cfg(not(feature = "redis"))]
@@ -21,6 +23,11 @@ impl super::Common {
     pub(super) fn beside(&self) -> Vec<Task> {
         Vec::new()
     }
+
+    /// What schemes of authentication may need.
+    pub(super) fn means(&self) -> AuthMeans {
+        AuthMeans { metrics: self.metrics.clone() }
+    }
 }
 
 #[cfg(feature = "redis")]
@@ -31,7 +38,7 @@ mod shared {
     use std::sync::Arc;
 
     use super::{BuildError, Common, Settings, Task};
-    use crate::layers::{Cache, Fleet, FleetPosition};
+    use crate::layers::{AuthMeans, Cache, Fleet, FleetPosition};
     use crate::observe::Metrics;
     use crate::redis::Redis;
 
@@ -84,6 +91,12 @@ mod shared {
                 beside.push(Box::pin(run));
             }
             beside
+        }
+
+        /// What schemes of authentication may need.
+        pub(in crate::app) fn means(&self) -> AuthMeans {
+            let redis = self.redis.as_ref().map(|shared| shared.redis.clone());
+            AuthMeans { metrics: self.metrics.clone(), redis }
         }
     }
 }

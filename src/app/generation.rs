@@ -77,9 +77,12 @@ impl Generation {
             _ => Resolver::new(settings.dns.clone()),
         };
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
-        let trusted = Contents::of(bundles);
-        let before = old.map(|old| (&old.settings, &old.authenticators));
-        let authenticators = Authenticators::build(&settings, before, &mut problems);
+        let schemes = settings.authenticators.iter().filter_map(|one| one.scheme.ca());
+        let trusted = Contents::of(bundles.chain(schemes.map(ToOwned::to_owned)));
+        let before = old.map(|old| (&old.settings, &old.authenticators, &old.trusted));
+        let means = common.means();
+        let authenticators =
+            Authenticators::build(&settings, &means, &trusted, before, &mut problems);
         let build = Build {
             settings: &settings,
             common,
@@ -401,7 +404,7 @@ impl Build<'_> {
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
         let before = self.old.and_then(|old| old.routes.get(&route.name)?.auth.as_ref());
-        let auth = self.authenticators.of_route(route, before)?;
+        let auth = self.authenticators.of_route(route, &self.common.means(), before)?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
         let rate_limit = self.rate_limit(route);
         let cache = self.cache(route);

@@ -18,6 +18,7 @@ mod redis;
 mod routes;
 mod server;
 mod settings;
+mod signing;
 mod units;
 mod upstreams;
 
@@ -26,6 +27,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use admin::{AdminAccess, admin_access};
+pub(crate) use auth::{FileKey, parse_keys};
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
@@ -33,6 +35,7 @@ pub use settings::{
     Settings,
 };
 
+use crate::layers::SchemeSettings;
 use problem::Problems;
 use reader::Table;
 use routes::Known;
@@ -90,6 +93,15 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let authenticators = auth::read(&mut root, base);
     let known = Known { upstreams: &names, listeners: &listeners, authenticators: &authenticators };
     let routes = routes::read(&mut root, base, &known);
+    let keys = authenticators.iter().filter_map(|one| match &one.scheme {
+        SchemeSettings::ApiKey(keys) => Some(keys),
+        _ => None,
+    });
+    let mut keys = keys.chain(routes.iter().filter_map(|route| route.api_key.as_ref()));
+    if keys.any(|keys| keys.redis.is_some()) && !root.has("redis") {
+        let hint = "add a table [redis] with its `url`".to_owned();
+        root.complain("API keys stand in Redis, and there is none", Some(hint));
+    }
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),
@@ -127,7 +139,7 @@ fn says_where(text: &str) -> bool {
 /// no values yet: whatever is quoted behind `key =` and the like. A URL may have a password
 /// in it, though it should not.
 fn conceal_secrets(text: &str, problems: &Problems<'_>) {
-    let named = ["key", "token", "password", "url"]
+    let named = ["key", "token", "password", "secret", "url"]
         .into_iter()
         .flat_map(|word| text.match_indices(word).map(|(at, word)| at + word.len()));
     for behind in named {

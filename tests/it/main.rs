@@ -6,6 +6,7 @@
 
 mod admin_api;
 mod architecture;
+mod auth;
 mod axum_embed;
 mod balancing;
 mod cache;
@@ -17,6 +18,7 @@ mod defects;
 mod deploy;
 mod dns;
 mod docs;
+mod docs_checked;
 mod errors;
 mod forwarding;
 mod grpc;
@@ -36,6 +38,7 @@ mod reload;
 mod renewal;
 mod retries;
 mod routing;
+mod signing;
 mod support;
 mod timeouts;
 mod tls;

@@ -1,10 +1,12 @@
 //! The keys of `[[auth]]`, and of what routes ask of them.
 
 use super::keys::{Hidden, Keys};
-use super::spell::{duration, or_none};
+use super::mtls::mtls;
+use super::spell::{duration, memory_size, or_none, path};
 use crate::layers::{
-    AddressSettings, ApiKeySettings, AuthSettings, AuthenticatorSettings, MtlsName, MtlsSettings,
-    SchemeSettings,
+    AddressSettings, ApiKey, ApiKeySettings, AuthSettings, AuthenticatorSettings, BasicSettings,
+    BasicUser, JwksSettings, JwtKeys, JwtRules, JwtSettings, RedisKeySettings, SchemeSettings,
+    TokenPlace,
 };
 use crate::pace::Quota;
 
@@ -14,6 +16,8 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
     match scheme {
         SchemeSettings::Address(settings) => keys.table("address", address(settings)),
         SchemeSettings::ApiKey(settings) => keys.table("api_key", api_key(settings)),
+        SchemeSettings::Jwt(settings) => keys.table("jwt", jwt(settings)),
+        SchemeSettings::Basic(settings) => keys.table("basic", basic(settings)),
         SchemeSettings::Mtls(settings) => keys.table("mtls", mtls(settings)),
         // Of the host application's own making: whether it is another, the whole says.
         SchemeSettings::Custom(_) => {}
@@ -38,12 +42,62 @@ pub(super) fn of_route(settings: &AuthSettings) -> Keys {
 }
 
 pub(super) fn api_key(settings: &ApiKeySettings) -> Keys {
-    let ApiKeySettings { header, keys: secrets, identity_header } = settings;
+    let ApiKeySettings {
+        header,
+        bearer,
+        query,
+        keys: secrets,
+        file,
+        redis,
+        identity_header,
+        scopes_header,
+    } = settings;
     let mut keys = Keys::default();
     keys.one("header", header);
+    keys.one("bearer", bearer);
+    keys.one("query", or_none(query.as_ref(), ToString::to_string));
     keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
-    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, Hidden::Digest(key.digest))));
+    keys.one("scopes_header", or_none(scopes_header.as_ref(), ToString::to_string));
+    keys.one("file", or_none(file.as_deref(), path));
+    if let Some(RedisKeySettings { prefix, cache, stale }) = redis {
+        keys.one("redis", prefix);
+        keys.one("cache", duration(*cache));
+        keys.one("stale", duration(*stale));
+    }
+    keys.pairs("keys", secrets.iter().map(|key| (&*key.name, one_key(key))));
     keys
+}
+
+/// All of a key but its name, which is no secret by itself but nobody's affair.
+fn one_key(key: &ApiKey) -> Hidden {
+    let ApiKey { name: _, digest, id, not_before, expires, scopes, quota } = key;
+    Hidden::of(format!("{} {id:?} {not_before:?} {expires:?} {scopes:?} {quota:?}", digest.hex()))
+}
+
+fn basic(settings: &BasicSettings) -> Keys {
+    let BasicSettings {
+        realm,
+        file,
+        users,
+        cache,
+        identity_header,
+        scopes_header,
+        forward_credentials,
+    } = settings;
+    let mut keys = Keys::default();
+    keys.one("realm", realm);
+    keys.one("file", or_none(file.as_deref(), path));
+    keys.pairs("users", users.iter().map(|user| (&*user.name, one_user(user))));
+    keys.one("cache", duration(*cache));
+    keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
+    keys.one("scopes_header", or_none(scopes_header.as_ref(), ToString::to_string));
+    keys.one("forward_credentials", forward_credentials);
+    keys
+}
+
+fn one_user(user: &BasicUser) -> Hidden {
+    let BasicUser { name: _, password, scopes } = user;
+    Hidden::of(format!("{password} {scopes:?}"))
 }
 
 fn address(settings: &AddressSettings) -> Keys {
@@ -54,36 +108,56 @@ fn address(settings: &AddressSettings) -> Keys {
     keys
 }
 
-fn mtls(settings: &MtlsSettings) -> Keys {
-    let MtlsSettings {
-        subjects,
-        names,
-        fingerprints,
-        issuers,
-        name,
-        scopes,
-        identity_header,
-        forward_certificate,
-        forward_chain,
+fn jwt(settings: &JwtSettings) -> Keys {
+    let JwtSettings {
+        keys: source,
+        algorithms,
+        rules,
+        place,
+        strip,
+        max_token,
+        name_claim,
+        scopes_claim,
+        claims_to_headers,
     } = settings;
+    let JwtRules { issuers, audiences, any_audience, require_exp, leeway, required } = rules;
     let mut keys = Keys::default();
-    let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    keys.list("subjects", subjects);
-    keys.list("sans", names);
-    keys.list("fingerprints", fingerprints.iter().map(hex).collect::<Vec<String>>());
-    keys.list("issuers", issuers);
-    keys.one(
-        "name",
-        match name {
-            MtlsName::CommonName => "cn",
-            MtlsName::SubjectName => "san",
-            MtlsName::Subject => "subject",
-            MtlsName::Fingerprint => "fingerprint",
-        },
-    );
-    keys.list("scopes", scopes);
-    keys.one("identity_header", or_none(identity_header.as_ref(), ToString::to_string));
-    keys.one("forward_certificate", forward_certificate);
-    keys.one("forward_chain", forward_chain);
+    match source {
+        JwtKeys::Jwks(jwks) => {
+            let JwksSettings { url, ca, timeout, refresh, unknown_kid_pause } = jwks;
+            keys.one("jwks", url);
+            keys.one("ca", or_none(ca.as_deref(), path));
+            keys.one("timeout", duration(*timeout));
+            keys.one("refresh", duration(*refresh));
+            keys.one("unknown_kid_pause", duration(*unknown_kid_pause));
+        }
+        JwtKeys::PublicKey(key) => keys.hidden("public_key", key.info()),
+        JwtKeys::Secret(secret) => keys.hidden("secret", secret.reveal()),
+    }
+    keys.list("algorithms", algorithms);
+    keys.list("issuer", issuers);
+    keys.list("audience", audiences);
+    keys.one("any_audience", any_audience);
+    keys.one("require_exp", require_exp);
+    keys.one("leeway", duration(*leeway));
+    let one_of = |(name, values): &(String, Vec<serde_json::Value>)| {
+        format!("{name} = {}", serde_json::Value::from(values.clone()))
+    };
+    keys.list("required_claims", required.iter().map(one_of));
+    match place {
+        TokenPlace::Bearer => {}
+        TokenPlace::Header(name) => keys.one("header", name),
+        TokenPlace::Cookie(name) => keys.one("cookie", name),
+    }
+    keys.one("strip", strip);
+    keys.one("max_token", memory_size(*max_token));
+    keys.one("name_claim", name_claim);
+    keys.one("scopes_claim", or_none(scopes_claim.as_ref(), ToString::to_string));
+    claims_in_headers(&mut keys, claims_to_headers);
     keys
+}
+
+fn claims_in_headers(keys: &mut Keys, pairs: &[(String, http::HeaderName)]) {
+    let pair = |(claim, field): &(String, http::HeaderName)| format!("{claim} = {field}");
+    keys.list("claims_to_headers", pairs.iter().map(pair));
 }

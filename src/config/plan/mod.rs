@@ -7,6 +7,7 @@
 mod auth;
 mod keys;
 mod listeners;
+mod mtls;
 mod process;
 mod routes;
 mod spell;

@@ -7,20 +7,34 @@
 mod address;
 mod api_key;
 mod authenticate;
+mod basic;
 mod changes;
+mod cookies;
 mod failures;
+mod flights;
 mod identity;
+mod jwt;
 mod mtls;
 mod policy;
 mod service;
 mod settings;
 
 pub use address::Addresses;
-pub use api_key::ApiKeys;
+pub use api_key::{ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_scope};
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+pub use basic::{
+    Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
+    PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
+};
 pub use identity::{StripIdentity, StripIdentityLayer};
+#[cfg(feature = "jwt")]
+pub use jwt::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use jwt::{
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
+    TokenPlace, UnknownAlgorithm,
+};
 pub use mtls::{Mtls, MtlsName, MtlsSettings, NamePattern, PatternError, SubjectNamePattern};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
-    AddressSettings, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
+    AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };

@@ -2,17 +2,24 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::address::Addresses;
-use super::api_key::ApiKeys;
+use super::api_key::{ApiKeySettings, ApiKeys};
 use super::authenticate::Authenticate;
+use super::basic::{Basic, BasicSettings};
+#[cfg(feature = "jwt")]
+use super::jwt::JsonWebTokens;
+use super::jwt::{JwtKeys, JwtSettings};
 use super::mtls::{Mtls, MtlsSettings};
-use crate::layers::ApiKeySettings;
+use crate::observe::Metrics;
 use crate::pace::Quota;
+#[cfg(feature = "redis")]
+use crate::redis::Redis;
 
 /// A way of telling who asks, under a name by which routes ask for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +37,10 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// Names and passwords.
+    Basic(BasicSettings),
+    /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
+    Jwt(Box<JwtSettings>),
     /// Certificates that connections are made with.
     Mtls(MtlsSettings),
     /// A scheme of the host application's.
@@ -39,6 +50,16 @@ pub enum SchemeSettings {
 /// A scheme of the host application's. Two are equal if they are one.
 #[derive(Clone)]
 pub struct CustomScheme(Arc<dyn Authenticate>);
+
+/// What a proxy has that schemes may need.
+#[derive(Clone, Debug, Default)]
+pub struct AuthMeans {
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The Redis that instances share, if there is one.
+    #[cfg(feature = "redis")]
+    pub redis: Option<Redis>,
+}
 
 /// Who is let in on a route, by the names of [`AuthenticatorSettings`].
 #[derive(Clone, Debug, PartialEq)]
@@ -65,15 +86,38 @@ pub struct AddressSettings {
 }
 
 impl SchemeSettings {
+    /// The bundle of certificates that it reads when it is made.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Jwt(settings) => match &settings.keys {
+                JwtKeys::Jwks(jwks) => jwks.ca.as_deref(),
+                JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
+            },
+            Self::Address(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::Mtls(_)
+            | Self::Custom(_) => None,
+        }
+    }
+
     /// Makes the scheme.
     ///
     /// # Errors
     ///
     /// What it needs and is not there, in a sentence.
-    pub fn build(&self) -> Result<Arc<dyn Authenticate>, String> {
+    pub fn build(&self, means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
-            Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
+            Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
+            Self::Basic(settings) => Arc::new(Basic::new(settings)),
+            #[cfg(feature = "jwt")]
+            Self::Jwt(settings) => {
+                Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)
+            }
+            #[cfg(not(feature = "jwt"))]
+            Self::Jwt(_) => return Err("this Tollgate was built without `jwt`".to_owned()),
             Self::Mtls(settings) => Arc::new(Mtls::new(settings)),
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })

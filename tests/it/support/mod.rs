@@ -7,6 +7,7 @@ pub mod dns;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
+pub mod https;
 pub mod mutual;
 pub mod origin;
 pub mod proxy;
