@@ -148,6 +148,7 @@ fn every_key_is_documented() {
         "auth/address.rs",
         "auth/api_key.rs",
         "auth/mod.rs",
+        "auth/mtls.rs",
         "cache.rs",
         "client_auth.rs",
         "compression.rs",

@@ -4,6 +4,7 @@ mod address;
 mod api_key;
 mod basic;
 mod combined;
+mod mtls;
 
 use crate::support::proxy::Setup;
 
