@@ -8,6 +8,7 @@ mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod signature;
+mod mtls;
 
 use crate::support::proxy::Setup;
 
