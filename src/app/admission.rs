@@ -7,25 +7,28 @@ use http::HeaderName;
 
 use crate::config::{RouteSettings, Settings};
 use crate::layers::{ApiKeys, AuthLayer, AuthMeans, AuthSettings, Authenticate};
+use crate::watch::Contents;
 
 /// The schemes that routes ask by name.
 #[derive(Debug)]
 pub(super) struct Authenticators(HashMap<String, Arc<dyn Authenticate>>);
 
 impl Authenticators {
-    /// Builds those of `settings`. What `old` has built alike goes on, with all that it
-    /// remembers.
+    /// Builds those of `settings`. What `old` has built alike, by certificates that are the
+    /// same as in `trusted`, goes on, with all that it remembers.
     pub(super) fn build(
         settings: &Settings,
         means: &AuthMeans,
-        old: Option<(&Settings, &Self)>,
+        trusted: &Contents,
+        old: Option<(&Settings, &Self, &Contents)>,
         problems: &mut Vec<String>,
     ) -> Self {
         let mut built = HashMap::new();
         for one in &settings.authenticators {
-            let known = old.and_then(|(before, Self(known))| {
-                before.authenticators.iter().find(|before| *before == one)?;
-                known.get(&one.name)
+            let known = old.and_then(|(before, Self(known), trusted_before)| {
+                let alike = before.authenticators.contains(one)
+                    && !trusted.differ_in(trusted_before, one.scheme.ca());
+                known.get(&one.name).filter(|_| alike)
             });
             let scheme = known.map_or_else(|| one.scheme.build(means), |known| Ok(known.clone()));
             match scheme {

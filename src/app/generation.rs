@@ -77,10 +77,12 @@ impl Generation {
             _ => Resolver::new(settings.dns.clone()),
         };
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
-        let trusted = Contents::of(bundles);
-        let before = old.map(|old| (&old.settings, &old.authenticators));
+        let schemes = settings.authenticators.iter().filter_map(|one| one.scheme.ca());
+        let trusted = Contents::of(bundles.chain(schemes.map(ToOwned::to_owned)));
+        let before = old.map(|old| (&old.settings, &old.authenticators, &old.trusted));
+        let means = common.means();
         let authenticators =
-            Authenticators::build(&settings, &common.means(), before, &mut problems);
+            Authenticators::build(&settings, &means, &trusted, before, &mut problems);
         let build = Build {
             settings: &settings,
             common,

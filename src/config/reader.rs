@@ -317,6 +317,11 @@ impl<'a> Value<'a> {
         self.value.as_array().is_some_and(|items| items.is_empty())
     }
 
+    /// The items of a list, if it is one.
+    pub(super) fn items_if_list(&self) -> Option<Vec<Self>> {
+        self.value.is_array().then(|| self.items("a list"))?
+    }
+
     /// The items of a list.
     pub(super) fn items(&self, what: &str) -> Option<Vec<Self>> {
         let Some(items) = self.value.as_array() else {

@@ -55,10 +55,17 @@ pub use ask::Ask;
 pub use auth::{
     AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, Asked, Auth, AuthFuture,
     AuthLayer, AuthMeans, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings,
-    BasicUser, Changes, CustomScheme, Grant, HtpasswdFault, Judging, MAX_PASSWORD, PasswordError,
-    PasswordHash, PasswordHashError, PasswordScheme, RedisKeySettings, SchemeSettings,
-    StripIdentity, StripIdentityLayer, Verdict, check_key_name, check_scope, check_user,
-    parse_htpasswd,
+    BasicUser, Changes, CustomScheme, DecisionCacheSettings, ForwardAuth, ForwardAuthSettings,
+    Grant, HtpasswdFault, Judging, KeyPart, MAX_PASSWORD, PasswordError, PasswordHash,
+    PasswordHashError, PasswordScheme, RedisKeySettings, SchemeSettings, SignatureKey,
+    SignatureSettings, Signatures, StripIdentity, StripIdentityLayer, ToldFields, Verdict,
+    check_key_name, check_scope, check_user, parse_htpasswd,
+};
+#[cfg(feature = "jwt")]
+pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use auth::{
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
+    TokenPlace, UnknownAlgorithm,
 };
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;

@@ -3,6 +3,9 @@
 mod address;
 mod api_key;
 mod basic;
+mod forward;
+mod jwt;
+mod signature;
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -21,10 +24,15 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 3] = [
+const SCHEMES: [(&str, Read); 4] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
     ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
+    ("forward", |table, base| {
+        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    }),
+    ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -63,9 +71,17 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("forward_auth", "forward"),
+        ("auth_request", "forward"),
+        ("ext_authz", "forward"),
+        ("hmac", "signature"),
+        ("httpsig", "signature"),
         ("basic_auth", "basic"),
         ("auth_basic", "basic"),
         ("password", "basic"),
+        ("jwt_authn", "jwt"),
+        ("jwks", "jwt"),
+        ("bearer", "jwt"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));

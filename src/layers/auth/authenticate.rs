@@ -123,6 +123,9 @@ pub enum Verdict {
     /// The credentials are wrong, for a reason that the client is not told: one word for
     /// the log, such as `auth_invalid`.
     Refused(&'static str),
+    /// The credentials are not good now, and were or will be: an expired token, say. It is
+    /// answered like wrong ones, and is no guess of somebody's.
+    Outdated(&'static str),
     /// It is known who asks, and they may not.
     Forbidden(&'static str),
     /// It comes from where this scheme lets nobody in, but another may.

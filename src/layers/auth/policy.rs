@@ -145,6 +145,7 @@ impl Policy {
                 return Rejection { reason, failed: false, answer: Said::Theirs(response) };
             }
             Verdict::Refused(reason) => (reason, true, self.unauthorized()),
+            Verdict::Outdated(reason) => (reason, false, self.unauthorized()),
             Verdict::Absent | Verdict::Granted(_) => ("auth_missing", false, self.unauthorized()),
             Verdict::Forbidden(reason) | Verdict::Outside(reason) => (reason, false, forbidden()),
             Verdict::Unavailable(reason) => (reason, false, unavailable()),
@@ -183,7 +184,7 @@ fn weight(verdict: &Verdict) -> u8 {
         Verdict::Outside(_) => 1,
         Verdict::Absent => 2,
         Verdict::Forbidden(_) => 3,
-        Verdict::Refused(_) => 4,
+        Verdict::Outdated(_) | Verdict::Refused(_) => 4,
         Verdict::Unavailable(_) => 5,
         Verdict::Answered(..) => 6,
     }

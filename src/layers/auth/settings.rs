@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,11 @@ use super::address::Addresses;
 use super::api_key::{ApiKeySettings, ApiKeys};
 use super::authenticate::Authenticate;
 use super::basic::{Basic, BasicSettings};
+use super::forward::{ForwardAuth, ForwardAuthSettings};
+#[cfg(feature = "jwt")]
+use super::jwt::JsonWebTokens;
+use super::jwt::{JwtKeys, JwtSettings};
+use super::signature::{SignatureSettings, Signatures};
 use crate::observe::Metrics;
 use crate::pace::Quota;
 #[cfg(feature = "redis")]
@@ -32,8 +38,14 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// Another service, which decides.
+    Forward(Box<ForwardAuthSettings>),
+    /// Signatures of requests.
+    Signature(SignatureSettings),
     /// Names and passwords.
     Basic(BasicSettings),
+    /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
+    Jwt(Box<JwtSettings>),
     /// A scheme of the host application's.
     Custom(CustomScheme),
 }
@@ -77,7 +89,24 @@ pub struct AddressSettings {
 }
 
 impl SchemeSettings {
-    /// Makes the scheme; `redis` is the Redis that some may ask, if there is one.
+    /// The bundle of certificates that it reads when it is made.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Jwt(settings) => match &settings.keys {
+                JwtKeys::Jwks(jwks) => jwks.ca.as_deref(),
+                JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
+            },
+            Self::Forward(settings) => settings.ca.as_deref(),
+            Self::Address(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::Signature(_)
+            | Self::Custom(_) => None,
+        }
+    }
+
+    /// Makes the scheme.
     ///
     /// # Errors
     ///
@@ -87,6 +116,16 @@ impl SchemeSettings {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
             Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
             Self::Basic(settings) => Arc::new(Basic::new(settings)),
+            Self::Forward(settings) => {
+                Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
+            }
+            Self::Signature(settings) => Arc::new(Signatures::new(settings)),
+            #[cfg(feature = "jwt")]
+            Self::Jwt(settings) => {
+                Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)
+            }
+            #[cfg(not(feature = "jwt"))]
+            Self::Jwt(_) => return Err("this Tollgate was built without `jwt`".to_owned()),
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })
     }

@@ -4,6 +4,10 @@ mod address;
 mod api_key;
 mod basic;
 mod combined;
+#[cfg(feature = "jwt")]
+mod jwt;
+mod forward;
+mod signature;
 
 use crate::support::proxy::Setup;
 
