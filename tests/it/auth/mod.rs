@@ -7,8 +7,8 @@ mod combined;
 mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
-mod signature;
 mod mtls;
+mod signature;
 
 use crate::support::proxy::Setup;
 
