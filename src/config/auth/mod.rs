@@ -24,7 +24,7 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 4] = [
+const SCHEMES: [(&str, Read); 6] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
     ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
