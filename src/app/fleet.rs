@@ -38,7 +38,7 @@ mod shared {
     use std::sync::Arc;
 
     use super::{BuildError, Common, Settings, Task};
-    use crate::layers::{AuthMeans, Cache, Fleet, FleetPosition};
+    use crate::layers::{AuthMeans, Cache, Fleet, FleetPosition, SharedLimits};
     use crate::observe::Metrics;
     use crate::redis::Redis;
 
@@ -46,6 +46,8 @@ mod shared {
     #[derive(Clone, Debug)]
     pub(in crate::app) struct Shared {
         redis: Redis,
+        /// What rate limits go by that are shared.
+        limits: SharedLimits,
         /// How far the cache's disk has heard of purges.
         position: Option<FleetPosition>,
     }
@@ -77,13 +79,21 @@ mod shared {
             metrics.watch_fleet(Arc::new(fleet.clone()));
             cache.join(&fleet);
         }
-        Ok(Some(Shared { redis, position }))
+        let limits = SharedLimits::new(redis.clone());
+        Ok(Some(Shared { redis, limits, position }))
     }
 
     impl Common {
+        /// What rate limits go by that are shared, if there is a Redis.
+        pub(in crate::app) fn shared_limits(&self) -> Option<&SharedLimits> {
+            self.redis.as_ref().map(|shared| &shared.limits)
+        }
+
         /// What goes on for all that, for as long as the proxy is there.
         pub(in crate::app) fn beside(&self) -> Vec<Task> {
-            let Some(Shared { redis, position }) = &self.redis else { return Vec::new() };
+            let Some(Shared { redis, limits: _, position }) = &self.redis else {
+                return Vec::new();
+            };
             let mut beside: Vec<Task> = vec![Box::pin(redis.clone().run())];
             if let Some(fleet) = self.cache.fleet() {
                 let fleet = fleet.clone();

@@ -5,6 +5,8 @@ mod api_key;
 mod basic;
 mod combined;
 mod forward;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod signature;
 
 use crate::support::proxy::Setup;
