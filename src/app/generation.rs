@@ -102,9 +102,8 @@ impl Generation {
             Some(tables) if problems.is_empty() => {
                 let router = Router::new(tables);
                 let layers = routes.values().filter_map(|built| built.auth.as_ref());
-                let fields = admission::identity_fields(layers);
                 let log = access_log.clone();
-                let gateway = compose::gateway(&settings, router, fields, log, common);
+                let gateway = compose::gateway(&settings, router, layers, log, common);
                 Ok(Self {
                     settings,
                     gateway,
@@ -189,9 +188,10 @@ impl Generation {
     /// Limits that do not do as they are configured, each with its route, and whether it is
     /// on a dry run.
     pub(super) fn dry_runs(&self) -> Vec<(String, String, bool)> {
-        let limits = self.routes.iter().flat_map(|(route, built)| {
-            built.limits.configured().map(move |limit| (route, limit))
-        });
+        let limits = self
+            .routes
+            .iter()
+            .flat_map(|(route, built)| built.limits.configured().map(move |limit| (route, limit)));
         let switched = limits.filter(|(_, limit)| limit.is_dry_run() != limit.settings().dry_run);
         let named = |(route, limit): (&String, &Limit)| {
             (route.clone(), limit.settings().name.to_string(), limit.is_dry_run())
@@ -406,8 +406,8 @@ impl Build<'_> {
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
         let before = self.old.and_then(|old| old.routes.get(&route.name));
-        let known = before.and_then(|before| before.auth.as_ref());
-        let auth = self.authenticators.of_route(route, &self.common.means(), known)?;
+        let auth_before = before.and_then(|before| before.auth.as_ref());
+        let auth = self.authenticators.of_route(route, &self.common.means(), auth_before)?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
         let known = before.map(|before| &before.limits);
         let limits = Limits::build(route, self.common, known)?;

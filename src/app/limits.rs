@@ -31,7 +31,8 @@ impl Limits {
             let limit = match known.find(|limit| limit.settings().name == settings.name) {
                 Some(known) => known.renewed(settings),
                 None => {
-                    let counts = common.metrics.rate_limit(&route.name.as_str().into(), &settings.name);
+                    let counts =
+                        common.metrics.rate_limit(&route.name.as_str().into(), &settings.name);
                     Limit::new(settings).counting(counts)
                 }
             };

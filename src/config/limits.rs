@@ -32,6 +32,10 @@ fn paced(mut table: Table<'_>) -> Option<BandwidthSettings> {
     let response = table.require("response", what, bandwidth);
     let mut burst = BandwidthSettings::BURST;
     table.set("burst", &mut burst, size);
-    table.finish(&[("rate", "response"), ("limit_rate", "response"), ("limit_rate_after", "burst")]);
+    table.finish(&[
+        ("rate", "response"),
+        ("limit_rate", "response"),
+        ("limit_rate_after", "burst"),
+    ]);
     Some(BandwidthSettings { response: response?, burst })
 }

@@ -118,8 +118,7 @@ pub(super) fn prefix(value: &Value<'_>, most: u8) -> Fits<u8> {
 }
 
 fn part(value: &Value<'_>) -> Fits<LimitKeyPart> {
-    const WHAT: &str =
-        "\"address\", \"identity\", \"route\", \"header:NAME\" or \"claim:NAME\"";
+    const WHAT: &str = "\"address\", \"identity\", \"route\", \"header:NAME\" or \"claim:NAME\"";
     let text = value.string(WHAT)?;
     match text.split_once(':') {
         Some(("header", name)) => field_name(name).map(LimitKeyPart::Header),
@@ -170,7 +169,8 @@ fn cost(table: &mut Table<'_>) -> CostSettings {
 fn fits_together(table: &Table<'_>, quota: Quota, cost: &CostSettings) {
     let (most, burst) = (cost.most(), quota.burst);
     if most > burst {
-        let message = format!("a request that counts for {most} never gets through a burst of {burst}");
+        let message =
+            format!("a request that counts for {most} never gets through a burst of {burst}");
         table.complain(message, Some(format!("`burst = {most}` lets one through at a time")));
     }
     let refill = quota.per.as_nanos() * u128::from(burst.get()) / u128::from(quota.requests.get());
@@ -207,7 +207,10 @@ fn shared_settings(mut table: Table<'_>) -> SharedSettings {
         let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         if fits { Ok(text.to_owned()) } else { Err(Misfit::new("expected visible characters")) }
     });
-    table.finish(&[("timeout", "deadline"), ("fail_open", "on_failure"), ("replicas", "instances")]);
+    table.finish(&[
+        ("timeout", "deadline"),
+        ("fail_open", "on_failure"),
+        ("replicas", "instances"),
+    ]);
     shared
 }
-

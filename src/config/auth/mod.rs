@@ -5,6 +5,7 @@ mod api_key;
 mod basic;
 mod forward;
 mod jwt;
+mod mtls;
 mod signature;
 
 use std::num::NonZeroU32;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub(super) use api_key::api_keys;
 pub(crate) use api_key::{FileKey, parse_keys};
+pub(super) use mtls::needs_client_auth;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
@@ -24,7 +26,7 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 6] = [
+const SCHEMES: [(&str, Read); 7] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
     ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
@@ -32,6 +34,7 @@ const SCHEMES: [(&str, Read); 6] = [
         forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
     }),
     ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
     ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
@@ -82,6 +85,8 @@ fn authenticator(
         ("jwt_authn", "jwt"),
         ("jwks", "jwt"),
         ("bearer", "jwt"),
+        ("client_certificate", "mtls"),
+        ("tls", "mtls"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));

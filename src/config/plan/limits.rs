@@ -4,7 +4,8 @@ use super::keys::Keys;
 use super::spell::{NONE, duration, or_none, size};
 use crate::context::Prefixes;
 use crate::layers::{
-    BandwidthSettings, ConcurrencySettings, CostSettings, LimitKey, LimitKeyPart, OnFailure, RateLimitSettings, SharedSettings,
+    BandwidthSettings, ConcurrencySettings, CostSettings, LimitKey, LimitKeyPart, OnFailure,
+    RateLimitSettings, SharedSettings,
 };
 
 /// The keys of all limits: the first as if it were the only one.

@@ -8,6 +8,7 @@ mod auth;
 mod keys;
 mod limits;
 mod listeners;
+mod mtls;
 mod process;
 mod routes;
 mod spell;

@@ -13,8 +13,8 @@ use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::rate_limit::{Asker, LimitKey};
 use super::ShortCircuit;
+use super::rate_limit::{Asker, LimitKey};
 use crate::body::{Body, Hold};
 use crate::context::Guard;
 use crate::respond::{Answer, Format};

@@ -247,7 +247,8 @@ mod tests {
 
     fn remembers(cells: &Cells<FakeRelativeClock>, key: u64) -> bool {
         // Nothing is put where nothing was measured.
-        cells.measure_and_replace(&key, |before| Err::<((), Nanos), _>(before.is_some())) == Err(true)
+        cells.measure_and_replace(&key, |before| Err::<((), Nanos), _>(before.is_some()))
+            == Err(true)
     }
 
     #[test]

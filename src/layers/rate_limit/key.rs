@@ -9,8 +9,8 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 
-use http::header::HeaderName;
 use http::HeaderMap;
+use http::header::HeaderName;
 use sha2::{Digest, Sha256};
 
 use super::asker::Asker;
@@ -96,11 +96,7 @@ impl LimitKey {
     /// A number for whom the request counts for: another for each address, and for all else
     /// one that nobody can choose who does not know `random`. `None`: there is nothing to
     /// count by, for the client's address is not known.
-    pub(in crate::layers) fn number(
-        &self,
-        asker: &Asker<'_>,
-        random: &RandomState,
-    ) -> Option<u64> {
+    pub(in crate::layers) fn number(&self, asker: &Asker<'_>, random: &RandomState) -> Option<u64> {
         match &*self.parts {
             [LimitKeyPart::Address] if self.prefixes.ipv6 <= 64 => {
                 Some(number(self.prefixes.network(asker.client()?)))

@@ -28,10 +28,7 @@ impl Limiter {
 impl<C: Clock + Clone> Limiter<C> {
     fn with_clock(quota: Quota, max_keys: usize, clock: C) -> Self {
         let cells = Cells::new(max_keys, clock.clone());
-        Self {
-            limiter: RateLimiter::new(governor_quota(quota), cells, clock),
-            quota,
-        }
+        Self { limiter: RateLimiter::new(governor_quota(quota), cells, clock), quota }
     }
 
     /// Lets a request of `key` through that counts for `cost`, or says how long it should

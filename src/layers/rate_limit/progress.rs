@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::header::HeaderName;
 use http::{HeaderMap, Request, Response, StatusCode};
 
+use super::RateLimitLayer;
 use super::asker::Asker;
 use super::decision::{Checked, Deciding, Decision};
 use super::limit::{Key, Limit};
-use super::RateLimitLayer;
 use crate::context::Exchange;
 use crate::respond::{Answer, Format};
 

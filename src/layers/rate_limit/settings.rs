@@ -116,12 +116,7 @@ pub struct CostSettings {
 
 impl Default for CostSettings {
     fn default() -> Self {
-        Self {
-            each: NonZeroU32::MIN,
-            by_method: Vec::new(),
-            header: None,
-            keep_header: false,
-        }
+        Self { each: NonZeroU32::MIN, by_method: Vec::new(), header: None, keep_header: false }
     }
 }
 
