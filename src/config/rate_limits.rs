@@ -92,6 +92,9 @@ pub(super) fn limit_key(table: &mut Table<'_>, identified: bool) -> LimitKey {
     let mut prefixes = Prefixes::default();
     table.set("ipv4_prefix", &mut prefixes.ipv4, |v| prefix(v, 32));
     table.set("ipv6_prefix", &mut prefixes.ipv6, |v| prefix(v, 128));
+    if table.value("key").is_some_and(|key| key.is_empty_list()) {
+        table.complain("`key` is empty", Some("for all requests together: \"route\"".into()));
+    }
     let parts = table.list("key", |v| {
         let part = part(v)?;
         let of_identity = matches!(part, LimitKeyPart::Identity | LimitKeyPart::Claim(_));
@@ -102,12 +105,8 @@ pub(super) fn limit_key(table: &mut Table<'_>, identified: bool) -> LimitKey {
         Ok(part)
     });
     match parts {
-        Some(parts) if parts.is_empty() => {
-            table.complain("`key` is empty", Some("for all requests together: \"route\"".into()));
-            LimitKey::default()
-        }
-        Some(parts) => LimitKey { parts, prefixes },
-        None => LimitKey { prefixes, ..LimitKey::default() },
+        Some(parts) if !parts.is_empty() => LimitKey { parts, prefixes },
+        _ => LimitKey { prefixes, ..LimitKey::default() },
     }
 }
 
@@ -194,8 +193,8 @@ fn shared(table: &mut Table<'_>, redis: bool) -> Option<SharedSettings> {
 }
 
 fn shared_settings(mut table: Table<'_>) -> SharedSettings {
-    let mut shared = SharedSettings::default();
-    shared.lease = table.read("lease", positive);
+    let lease = table.read("lease", positive);
+    let mut shared = SharedSettings { lease, ..SharedSettings::default() };
     table.set("lease_time", &mut shared.lease_time, duration);
     table.set("deadline", &mut shared.deadline, duration);
     let words =

@@ -161,7 +161,9 @@ fn every_key_is_documented() {
         "client_auth.rs",
         "compression.rs",
         "dns.rs",
+        "limits.rs",
         "listeners.rs",
+        "rate_limits.rs",
         "redis.rs",
         "routes.rs",
         "server.rs",
@@ -169,7 +171,8 @@ fn every_key_is_documented() {
         "upstreams.rs",
     ] {
         let code = std::fs::read_to_string(root().join("src/config").join(file)).unwrap();
-        for call in ["read", "set", "require", "list", "table", "tables", "value"] {
+        let calls = ["read", "set", "require", "list", "table", "tables", "one_or_more", "value"];
+        for call in calls {
             for part in code.split(&format!(".{call}(")).skip(1) {
                 if let Some(rest) = part.trim_start().strip_prefix('"') {
                     keys.insert(rest.split('"').next().unwrap().to_owned());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::{K1, behind, from};
+use super::{K1, behind, from, metrics};
 use crate::support::client::{Raw, get};
 use crate::support::h2::{self, H2};
 use crate::support::origin::Origin;
@@ -58,7 +58,7 @@ async fn a_client_has_so_many_under_way_and_others_are_not_held_up() {
             assert!(raw.read_to_end_or("cd").await);
         }
         eventually("there is room again", async || begin(&proxy, "192.0.2.1").await.1 == 200).await;
-        let metrics = get(proxy.admin, "/metrics", "").await.text();
+        let metrics = metrics(&proxy).await;
         let line = "tollgate_rejections_total{route=\"all\",reason=\"concurrency\"}";
         assert!(metrics.contains(line), "{metrics}");
     })

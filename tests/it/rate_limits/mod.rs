@@ -6,7 +6,7 @@ mod keys;
 mod local;
 mod shared;
 
-use crate::support::client::get;
+use crate::support::client::{ask, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
 
@@ -22,6 +22,11 @@ fn behind(origin: &Origin, route: &str) -> Setup {
          [[route]]\nname = \"all\"\nupstream = \"origin\"\n{route}\n"
     ));
     setup.server("trusted_proxies = [\"127.0.0.1\"]")
+}
+
+/// What the admin listener tells of metrics.
+async fn metrics(proxy: &Running) -> String {
+    ask(proxy.admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.text()
 }
 
 /// What a client at this address is answered, with these fields.
