@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::admission::{self, Authenticators};
+use super::admission::Authenticators;
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
 use super::router::{Entry, Place, Router, Tables, Terminus};
