@@ -174,18 +174,22 @@ pub(super) fn text(value: &Value<'_>) -> Fits<String> {
     }
 }
 
-/// A component that reaches the other end as it is.
-pub(super) fn covered(value: &Value<'_>) -> Fits<Component> {
+/// A component of a request.
+pub(super) fn component(value: &Value<'_>) -> Fits<Component> {
     const WHAT: &str = "a component such as \"@method\", \"@path\" or \"content-type\"";
     let text = value.string(WHAT)?;
-    let component = text.parse::<Component>();
-    let component = component.map_err(|_| {
+    text.parse::<Component>().map_err(|_| {
         let misfit = Misfit::new(format!("`{text}` is not {WHAT}"));
         match text.to_ascii_lowercase() {
             lower if lower != text => misfit.hint(format!("did you mean \"{lower}\"?")),
             _ => misfit,
         }
-    })?;
+    })
+}
+
+/// A component that reaches the other end as it is.
+fn covered(value: &Value<'_>) -> Fits<Component> {
+    let component = component(value)?;
     if component.field() == Some(&header::HOST) {
         let misfit = Misfit::new("`host` is no field in HTTP/2");
         return Err(misfit.hint("\"@authority\" is the same in every version"));

@@ -3,8 +3,10 @@
 mod address;
 mod api_key;
 mod basic;
+mod forward;
 mod jwt;
 mod mtls;
+mod signature;
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -24,12 +26,16 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 5] = [
+const SCHEMES: [(&str, Read); 7] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
     ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
+    ("forward", |table, base| {
+        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    }),
     ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
     ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
+    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -68,6 +74,11 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("forward_auth", "forward"),
+        ("auth_request", "forward"),
+        ("ext_authz", "forward"),
+        ("hmac", "signature"),
+        ("httpsig", "signature"),
         ("basic_auth", "basic"),
         ("auth_basic", "basic"),
         ("password", "basic"),

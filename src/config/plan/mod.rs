@@ -7,7 +7,6 @@
 mod auth;
 mod keys;
 mod listeners;
-mod mtls;
 mod process;
 mod routes;
 mod spell;

@@ -13,7 +13,7 @@ use crate::layers::twins::remove_twins;
 /// Changes the head of a request.
 pub(super) fn apply(changes: &Changes, parts: &mut Parts) {
     for name in &changes.remove {
-        parts.headers.remove(name);
+        remove_twins(&mut parts.headers, name);
     }
     for (name, value) in &changes.set {
         remove_twins(&mut parts.headers, name);

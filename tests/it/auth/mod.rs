@@ -4,7 +4,11 @@ mod address;
 mod api_key;
 mod basic;
 mod combined;
+mod forward;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod mtls;
+mod signature;
 
 use crate::support::proxy::Setup;
 

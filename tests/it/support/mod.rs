@@ -8,6 +8,7 @@ pub mod frames;
 pub mod grpc;
 pub mod h2;
 pub mod https;
+pub mod identity_provider;
 pub mod mutual;
 pub mod origin;
 pub mod proxy;

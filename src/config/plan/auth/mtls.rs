@@ -1,10 +1,10 @@
 //! The keys of `[auth.mtls]`.
 
-use super::keys::Keys;
-use super::spell::or_none;
+use crate::config::plan::keys::Keys;
+use crate::config::plan::spell::or_none;
 use crate::layers::{MtlsName, MtlsSettings};
 
-pub(super) fn mtls(settings: &MtlsSettings) -> Keys {
+pub(super) fn keys(settings: &MtlsSettings) -> Keys {
     let MtlsSettings {
         subjects,
         names,
