@@ -260,8 +260,7 @@ mod tests {
 
     #[test]
     fn a_connection_without_memory_is_refused_and_leaves_no_trace() {
-        let limits =
-            ConnectionLimits { total: 9, per_client: 9, ..ConnectionLimits::default() };
+        let limits = ConnectionLimits { total: 9, per_client: 9, ..ConnectionLimits::default() };
         let permits = Permits::new(limits, Budget::new(1_000));
         let first = permits.acquire(ip("192.0.2.1"), 600).unwrap();
         assert_eq!(permits.acquire(ip("192.0.2.2"), 600).unwrap_err(), LimitReached::Memory);
