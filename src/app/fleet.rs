@@ -28,6 +28,9 @@ impl super::Common {
     pub(super) fn means(&self) -> AuthMeans {
         AuthMeans { metrics: self.metrics.clone() }
     }
+
+    #[allow(clippy::unused_self, reason = "as where there is a Redis")]
+    pub(super) fn log_in_as(&self, _settings: &Settings) {}
 }
 
 #[cfg(feature = "redis")]
@@ -71,7 +74,7 @@ mod shared {
         metrics.watch_redis(Arc::new(redis.clone()));
         let mut position = None;
         if let Some(of_fleet) = &settings.cache.fleet {
-            let url = of_redis.url.to_string();
+            let url = of_redis.at.to_string();
             position = settings.cache.disk.as_ref().map(|disk| {
                 FleetPosition::new(disk.path.join("fleet-position"), &url, &of_fleet.stream)
             });
@@ -87,6 +90,13 @@ mod shared {
         /// What rate limits go by that are shared, if there is a Redis.
         pub(in crate::app) fn shared_limits(&self) -> Option<&SharedLimits> {
             self.redis.as_ref().map(|shared| &shared.limits)
+        }
+
+        /// From now on Redis is asked as whom these settings say.
+        pub(in crate::app) fn log_in_as(&self, settings: &Settings) {
+            if let Some((shared, settings)) = self.redis.as_ref().zip(settings.redis.as_ref()) {
+                shared.redis.log_in_as(settings);
+            }
         }
 
         /// What goes on for all that, for as long as the proxy is there.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::admission::{self, Authenticators};
+use super::admission::Authenticators;
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
 use super::limits::Limits;
@@ -102,9 +102,8 @@ impl Generation {
             Some(tables) if problems.is_empty() => {
                 let router = Router::new(tables);
                 let layers = routes.values().filter_map(|built| built.auth.as_ref());
-                let fields = admission::identity_fields(layers);
                 let log = access_log.clone();
-                let gateway = compose::gateway(&settings, router, fields, log, common);
+                let gateway = compose::gateway(&settings, router, layers, log, common);
                 Ok(Self {
                     settings,
                     gateway,

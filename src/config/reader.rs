@@ -263,6 +263,10 @@ impl<'a> Value<'a> {
         self.value.is_table()
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        self.value.as_array().is_some()
+    }
+
     pub(super) fn is_string(&self) -> bool {
         self.value.is_str()
     }

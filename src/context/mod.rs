@@ -8,6 +8,7 @@
 mod client_certificate;
 mod derived;
 mod identity;
+mod query;
 
 use std::any::Any;
 use std::fmt;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 pub use client_certificate::{ClientCertificate, SubjectName};
 pub use derived::Derived;
 pub use identity::Identity;
+pub use query::parameter_name;
 
 use crate::budget::{Budget, Charge};
 use crate::error::Kind;
@@ -255,8 +257,9 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// Who the request is from, once that is known.
     pub identity: Option<Arc<Identity>>,
-    /// The query parameter that credentials may stand in: its value is not logged.
-    pub secret_parameter: Option<Arc<str>>,
+    /// Query parameters that credentials may stand in: the access log hides their values,
+    /// beside those of parameters that always may. `None`: there are none.
+    pub secret_parameters: Option<Arc<[Arc<str>]>>,
     /// What the cache did, in the words of its metric; `None` where none was asked.
     pub cache: Option<&'static str>,
     /// Why the cache had the request forwarded (RFC 9211 §2.2).

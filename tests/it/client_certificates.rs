@@ -4,7 +4,7 @@ use rustls::HandshakeKind;
 use tollgate::admin::Operator;
 
 use crate::support::certs::{Authority, connect, showing};
-use crate::support::client::{Raw, get};
+use crate::support::client::Raw;
 use crate::support::mutual::{Mutual, ask};
 use crate::support::{eventually, within};
 
@@ -72,10 +72,7 @@ async fn another_bundle_and_another_revocation_list_are_followed() {
 
         mutual.replace("clients.pem", "no certificate");
         let failed = "tollgate_certificate_last_reload_ok{listener=\"public\"} 0";
-        eventually("the metric tells", async || {
-            get(mutual.proxy.admin, "/metrics", "").await.text().contains(failed)
-        })
-        .await;
+        eventually("the metric tells", async || mutual.metrics().await.contains(failed)).await;
         assert!(mutual.is_let_in(Some(&two)).await, "the last good bundle is kept");
         assert!(!mutual.is_let_in(Some(&one)).await);
 

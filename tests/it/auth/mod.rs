@@ -7,6 +7,7 @@ mod combined;
 mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod mtls;
 mod signature;
 
 use crate::support::proxy::Setup;

@@ -7,7 +7,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use tempfile::TempDir;
 
 use super::certs::{Authority, connect, showing};
-use super::client::{Answer, Raw, get};
+use super::client::{self, Answer, Raw};
 use super::origin::Origin;
 use super::proxy::{Running, Setup};
 
@@ -64,9 +64,13 @@ impl Mutual {
         replace(self.proxy.dir.path(), file, content);
     }
 
+    pub async fn metrics(&self) -> String {
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client::ask(self.proxy.admin, request).await.text()
+    }
+
     pub async fn failures(&self, reason: &str) -> bool {
-        let metrics = get(self.proxy.admin, "/metrics", "").await.text();
-        metrics.contains(&format!(
+        self.metrics().await.contains(&format!(
             "tollgate_tls_handshake_failures_total{{listener=\"public\",reason=\"{reason}\"}} "
         ))
     }
