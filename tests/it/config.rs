@@ -149,6 +149,7 @@ fn every_key_is_documented() {
         "auth/api_key.rs",
         "auth/forward.rs",
         "auth/mod.rs",
+        "auth/mtls.rs",
         "auth/signature.rs",
         "cache.rs",
         "client_auth.rs",

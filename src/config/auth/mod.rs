@@ -5,6 +5,7 @@ mod api_key;
 mod basic;
 mod forward;
 mod jwt;
+mod mtls;
 mod signature;
 
 use std::num::NonZeroU32;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub(super) use api_key::api_keys;
 pub(crate) use api_key::{FileKey, parse_keys};
+pub(super) use mtls::needs_client_auth;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
@@ -32,6 +34,7 @@ const SCHEMES: &[(&str, Read)] = &[
         forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
     }),
     ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
     ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
@@ -82,6 +85,8 @@ fn authenticator(
         ("jwt_authn", "jwt"),
         ("jwks", "jwt"),
         ("bearer", "jwt"),
+        ("client_certificate", "mtls"),
+        ("tls", "mtls"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));

@@ -6,7 +6,9 @@
 
 mod auth;
 mod keys;
+mod limits;
 mod listeners;
+mod mtls;
 mod process;
 mod routes;
 mod spell;

@@ -15,6 +15,7 @@ mod flights;
 mod forward;
 mod identity;
 mod jwt;
+mod mtls;
 mod policy;
 mod service;
 mod settings;
@@ -35,6 +36,7 @@ pub use jwt::{
     JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
     TokenPlace, UnknownAlgorithm,
 };
+pub use mtls::{Mtls, MtlsName, MtlsSettings, NamePattern, PatternError, SubjectNamePattern};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,

@@ -16,6 +16,7 @@ use super::forward::{ForwardAuth, ForwardAuthSettings};
 #[cfg(feature = "jwt")]
 use super::jwt::JsonWebTokens;
 use super::jwt::{JwtKeys, JwtSettings};
+use super::mtls::{Mtls, MtlsSettings};
 use super::signature::{SignatureSettings, Signatures};
 use crate::observe::Metrics;
 use crate::pace::Quota;
@@ -38,14 +39,16 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
-    /// Another service, which decides.
-    Forward(Box<ForwardAuthSettings>),
-    /// Signatures of requests.
-    Signature(SignatureSettings),
     /// Names and passwords.
     Basic(BasicSettings),
+    /// Another service, which decides.
+    Forward(Box<ForwardAuthSettings>),
     /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
     Jwt(Box<JwtSettings>),
+    /// Certificates that connections are made with.
+    Mtls(MtlsSettings),
+    /// Signatures of requests.
+    Signature(SignatureSettings),
     /// A scheme of the host application's.
     Custom(CustomScheme),
 }
@@ -102,6 +105,7 @@ impl SchemeSettings {
             | Self::ApiKey(_)
             | Self::Basic(_)
             | Self::Signature(_)
+            | Self::Mtls(_)
             | Self::Custom(_) => None,
         }
     }
@@ -119,6 +123,7 @@ impl SchemeSettings {
             Self::Forward(settings) => {
                 Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
             }
+            Self::Mtls(settings) => Arc::new(Mtls::new(settings)),
             Self::Signature(settings) => Arc::new(Signatures::new(settings)),
             #[cfg(feature = "jwt")]
             Self::Jwt(settings) => {

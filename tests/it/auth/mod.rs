@@ -4,9 +4,10 @@ mod address;
 mod api_key;
 mod basic;
 mod combined;
+mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
-mod forward;
+mod mtls;
 mod signature;
 
 use crate::support::proxy::Setup;

@@ -1,14 +1,15 @@
 //! The keys of `[[auth]]`, and of what routes ask of them.
 
 mod forward;
+mod jwt;
+mod mtls;
 mod signature;
 
 use super::keys::{Hidden, Keys};
-use super::spell::{duration, memory_size, or_none, path};
+use super::spell::{duration, or_none, path};
 use crate::layers::{
     AddressSettings, ApiKey, ApiKeySettings, AuthSettings, AuthenticatorSettings, BasicSettings,
-    BasicUser, JwksSettings, JwtKeys, JwtRules, JwtSettings, RedisKeySettings, SchemeSettings,
-    TokenPlace,
+    BasicUser, RedisKeySettings, SchemeSettings,
 };
 use crate::pace::Quota;
 
@@ -20,8 +21,9 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
         SchemeSettings::ApiKey(settings) => keys.table("api_key", api_key(settings)),
         SchemeSettings::Forward(settings) => keys.table("forward", forward::keys(settings)),
         SchemeSettings::Signature(settings) => keys.table("signature", signature::keys(settings)),
-        SchemeSettings::Jwt(settings) => keys.table("jwt", jwt(settings)),
+        SchemeSettings::Jwt(settings) => keys.table("jwt", jwt::keys(settings)),
         SchemeSettings::Basic(settings) => keys.table("basic", basic(settings)),
+        SchemeSettings::Mtls(settings) => keys.table("mtls", mtls::keys(settings)),
         // Of the host application's own making: whether it is another, the whole says.
         SchemeSettings::Custom(_) => {}
     }
@@ -109,58 +111,4 @@ fn address(settings: &AddressSettings) -> Keys {
     keys.list("allow", allow);
     keys.list("deny", deny);
     keys
-}
-
-fn jwt(settings: &JwtSettings) -> Keys {
-    let JwtSettings {
-        keys: source,
-        algorithms,
-        rules,
-        place,
-        strip,
-        max_token,
-        name_claim,
-        scopes_claim,
-        claims_to_headers,
-    } = settings;
-    let JwtRules { issuers, audiences, any_audience, require_exp, leeway, required } = rules;
-    let mut keys = Keys::default();
-    match source {
-        JwtKeys::Jwks(jwks) => {
-            let JwksSettings { url, ca, timeout, refresh, unknown_kid_pause } = jwks;
-            keys.one("jwks", url);
-            keys.one("ca", or_none(ca.as_deref(), path));
-            keys.one("timeout", duration(*timeout));
-            keys.one("refresh", duration(*refresh));
-            keys.one("unknown_kid_pause", duration(*unknown_kid_pause));
-        }
-        JwtKeys::PublicKey(key) => keys.hidden("public_key", key.info()),
-        JwtKeys::Secret(secret) => keys.hidden("secret", secret.reveal()),
-    }
-    keys.list("algorithms", algorithms);
-    keys.list("issuer", issuers);
-    keys.list("audience", audiences);
-    keys.one("any_audience", any_audience);
-    keys.one("require_exp", require_exp);
-    keys.one("leeway", duration(*leeway));
-    let one_of = |(name, values): &(String, Vec<serde_json::Value>)| {
-        format!("{name} = {}", serde_json::Value::from(values.clone()))
-    };
-    keys.list("required_claims", required.iter().map(one_of));
-    match place {
-        TokenPlace::Bearer => {}
-        TokenPlace::Header(name) => keys.one("header", name),
-        TokenPlace::Cookie(name) => keys.one("cookie", name),
-    }
-    keys.one("strip", strip);
-    keys.one("max_token", memory_size(*max_token));
-    keys.one("name_claim", name_claim);
-    keys.one("scopes_claim", or_none(scopes_claim.as_ref(), ToString::to_string));
-    claims_in_headers(&mut keys, claims_to_headers);
-    keys
-}
-
-fn claims_in_headers(keys: &mut Keys, pairs: &[(String, http::HeaderName)]) {
-    let pair = |(claim, field): &(String, http::HeaderName)| format!("{claim} = {field}");
-    keys.list("claims_to_headers", pairs.iter().map(pair));
 }
