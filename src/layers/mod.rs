@@ -70,17 +70,6 @@ pub use auth::{
 #[cfg(feature = "jwt")]
 pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
 pub use bandwidth::{Bandwidth, BandwidthFuture, BandwidthLayer, BandwidthSettings};
-    BasicUser, Changes, CustomScheme, Grant, HtpasswdFault, Judging, MAX_PASSWORD, Mtls, MtlsName,
-    MtlsSettings, NamePattern, PasswordError, PasswordHash, PasswordHashError, PasswordScheme,
-    PatternError, RedisKeySettings, SchemeSettings, StripIdentity, StripIdentityLayer,
-    SubjectNamePattern, Verdict, check_key_name, check_scope, check_user, parse_htpasswd,
-};
-#[cfg(feature = "jwt")]
-pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
-pub use auth::{
-    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
-    TokenPlace, UnknownAlgorithm,
-};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
 pub use cache::{
