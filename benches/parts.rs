@@ -28,7 +28,7 @@ use tollgate::context::Downstream;
 use tollgate::drain::Watcher;
 use tollgate::forward::{Forward, ForwardSettings, TargetSettings};
 use tollgate::layers::{
-    ApiKey, ApiKeyLayer, ApiKeySettings, BodyLimitLayer, ClientAddressLayer, ExchangesLayer,
+    ApiKey, ApiKeySettings, ApiKeys, AuthLayer, BodyLimitLayer, ClientAddressLayer, ExchangesLayer,
     ForwardedLayer, HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings, InFlightLayer,
     KeyDigest, RateLimitLayer, RateLimitSettings, RescueLayer, TrustSettings,
 };
@@ -177,7 +177,7 @@ mod layer {
             }
         };
         let keys = ApiKeySettings::new((0..keys).map(key).collect());
-        ask(bencher, ApiKeyLayer::new(&keys).layer(Nothing));
+        ask(bencher, AuthLayer::by(ApiKeys::new(&keys)).layer(Nothing));
     }
 
     #[divan::bench]

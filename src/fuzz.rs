@@ -8,4 +8,5 @@ pub use crate::observe::fuzz::{log_line_json, log_line_text};
 pub use crate::route::readings;
 pub use crate::serve::http1_fuzz::{RequestHead, request_head, write_response};
 pub use crate::serve::http2_fuzz::frame_heads;
+pub use crate::signature::fuzz::signatures;
 pub use crate::upstream::fuzz::{ResponseHead, response_head, write_request};

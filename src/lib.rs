@@ -16,7 +16,7 @@
 //! let to_api = Action::Forward(ForwardAction::new("api"));
 //! let mut route = RouteSettings::new("api", below_api, to_api);
 //! let ten = NonZeroU32::new(10).ok_or("ten is not zero")?;
-//! route.rate_limit = Some(RateLimitSettings::per_second(ten));
+//! route.rate_limits = vec![RateLimitSettings::per_second(ten)];
 //!
 //! let proxy = Proxy::builder()
 //!     .upstream("api", ["http://127.0.0.1:3000", "http://127.0.0.1:3001"])
@@ -68,6 +68,7 @@ pub mod config;
 pub mod context;
 pub mod drain;
 pub mod error;
+pub mod fetch;
 pub mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -81,9 +82,11 @@ pub mod pem;
 pub mod proxy_protocol;
 pub mod redis;
 pub mod respond;
+pub mod roots;
 pub mod route;
 pub mod seat;
 pub mod serve;
+pub mod signature;
 pub mod socket;
 pub mod switch;
 pub mod systemd;

@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SubjectPublicKeyInfoDer,
+};
 
 /// A PEM file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,16 @@ pub enum PemError {
         .0.display()
     )]
     NoKey(PathBuf),
+    /// It has no public key.
+    #[error("{} holds no public key (expected `-----BEGIN PUBLIC KEY-----`)", .0.display())]
+    NoPublicKey(PathBuf),
+    /// It has no revocation list.
+    #[error(
+        "{} holds no revocation list (expected `-----BEGIN X509 CRL-----`; `openssl crl -inform \
+         DER` makes that of another form)",
+        .0.display()
+    )]
+    NoRevocationList(PathBuf),
 }
 
 /// Reads every certificate of a file, in its order.
@@ -65,6 +77,35 @@ pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let key = rustls_pemfile::private_key(&mut open(path)?)
         .map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })?;
     key.ok_or_else(|| PemError::NoKey(path.to_owned()))
+}
+
+/// Reads the first public key of a file: a `SubjectPublicKeyInfo` (RFC 5280 §4.1).
+///
+/// # Errors
+///
+/// The file cannot be read, or has no public key.
+pub fn read_public_key(path: &Path) -> Result<SubjectPublicKeyInfoDer<'static>, PemError> {
+    let first = rustls_pemfile::public_keys(&mut open(path)?).next();
+    let key =
+        first.transpose().map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })?;
+    key.ok_or_else(|| PemError::NoPublicKey(path.to_owned()))
+}
+
+/// Reads every list of revoked certificates of a file, in its order.
+///
+/// # Errors
+///
+/// The file cannot be read, or has no such list.
+pub fn read_revocation_lists(
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let lists: Vec<_> = rustls_pemfile::crls(&mut open(path)?)
+        .collect::<Result<_, _>>()
+        .map_err(|cause| PemError::Malformed { path: path.to_owned(), cause })?;
+    if lists.is_empty() {
+        return Err(PemError::NoRevocationList(path.to_owned()));
+    }
+    Ok(lists)
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, PemError> {
@@ -108,6 +149,10 @@ mod tests {
         assert!(matches!(error, PemError::NoCertificate(_)), "{error}");
         let error = read_key(empty.path()).unwrap_err();
         assert!(matches!(error, PemError::NoKey(_)), "{error}");
+        let error = read_public_key(empty.path()).unwrap_err();
+        assert!(matches!(error, PemError::NoPublicKey(_)), "{error}");
+        let error = read_revocation_lists(empty.path()).unwrap_err();
+        assert!(matches!(error, PemError::NoRevocationList(_)), "{error}");
         let error = read_key(Path::new("/nonexistent/key.pem")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/key.pem"), "{error}");
     }

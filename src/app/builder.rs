@@ -2,7 +2,7 @@
 
 use super::{BuildError, Proxy};
 use crate::config::{RouteSettings, Settings};
-use crate::layers::TrustSettings;
+use crate::layers::{AuthenticatorSettings, SchemeSettings, TrustSettings};
 use crate::observe::{AccessLogSettings, LogOutput};
 use crate::route::{Action, ForwardAction, Match, PathPattern};
 use crate::upstream::{DnsSettings, OriginSettings, UpstreamSettings};
@@ -60,6 +60,15 @@ impl ProxyBuilder {
         let matches = Match { path: PathPattern::Prefix(prefix.to_owned()), ..Match::default() };
         let action = Action::Forward(ForwardAction::new(upstream));
         self.route(RouteSettings::new(prefix, matches, action))
+    }
+
+    /// Adds a way of telling who asks, for routes to ask for by this name
+    /// ([`RouteSettings::auth`]).
+    #[must_use]
+    pub fn authenticator(mut self, name: &str, scheme: SchemeSettings) -> Self {
+        let name = name.to_owned();
+        self.settings.authenticators.push(AuthenticatorSettings { name, scheme });
+        self
     }
 
     /// Adds a route.

@@ -4,22 +4,25 @@
 //! [`gateway`] and then [`route`] from top to bottom, and you have followed a
 //! request on its way in.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use http::HeaderName;
 use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
 
 use super::Common;
+use super::limits::Limits;
 use super::router::{Router, Terminus};
 use crate::balance::{Balance, Hashed, RoundRobin};
 use crate::config::{RouteSettings, Settings};
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
-    AcceptEncoding, AcceptEncodingLayer, ApiKeyLayer, BodyLimit, BodyLimitLayer, CacheLayer,
-    ClientAddress, ClientAddressLayer, CompressionLayer, Exchanges, ExchangesLayer, Forwarded,
-    ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite, HeaderRewriteLayer, Identify,
-    InFlight, MakeRequestId, MethodsLayer, RateLimitLayer, RequestIdLayer, Rescue, RescueLayer,
-    StripIdentity, StripIdentityLayer,
+    AcceptEncoding, AcceptEncodingLayer, AuthLayer, BandwidthLayer, BodyLimit, BodyLimitLayer,
+    CacheLayer, ClientAddress, ClientAddressLayer, CompressionLayer, ConcurrencyLayer, Exchanges,
+    ExchangesLayer, Forwarded, ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite,
+    HeaderRewriteLayer, Identify, InFlight, MakeRequestId, MethodsLayer, RateLimitLayer,
+    RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
 };
 use crate::observe::AccessLog;
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -34,8 +37,12 @@ pub type Gateway = Exchanges<
 /// What the exchanges of one route pass.
 pub type RouteStack = Optional<
     MethodsLayer,
-    Optional<RateLimitLayer, Optional<ApiKeyLayer, Optional<GrpcWebLayer, Grpc<Upwards>>>>,
+    Optional<RateLimitLayer, Optional<AuthLayer, Optional<RateLimitLayer, Called>>>,
 >;
+
+/// What is left of a route's layers once it is known who asks, and how often.
+type Called =
+    Optional<ConcurrencyLayer, Optional<BandwidthLayer, Optional<GrpcWebLayer, Grpc<Upwards>>>>;
 
 /// What is left of a route's layers once it is known what a request is.
 pub(super) type Upwards = BodyLimit<
@@ -51,18 +58,17 @@ pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
 pub(super) fn gateway(
     settings: &Settings,
     router: Router<RouteStack>,
+    identity_fields: HashSet<HeaderName>,
     access_log: AccessLog,
     common: &Common,
 ) -> Gateway {
-    let api_keys = settings.routes.iter().filter_map(|route| route.api_key.as_ref());
-    let identities = api_keys.filter_map(|api_key| api_key.identity_header.clone());
     ServiceBuilder::new()
         // Opens the exchange's record, and writes log and metrics at its end.
         .layer(ExchangesLayer::new(access_log, common.metrics.clone()))
         // Whose request it is: everything after this decides by that.
         .layer(ClientAddressLayer::new(&settings.trust))
         // Nobody brings an identity along.
-        .layer(StripIdentityLayer::new(identities))
+        .layer(StripIdentityLayer::new(identity_fields))
         // A name for the exchange that client, log and origin share.
         .layer(RequestIdLayer::new(MakeRequestId::default()))
         // Whatever fails below becomes one well-formed response.
@@ -78,20 +84,26 @@ pub(super) fn gateway(
 pub(super) fn route(
     settings: &RouteSettings,
     all: &Settings,
-    rate_limit: Option<&RateLimitLayer>,
+    limits: &Limits,
+    auth: Option<&AuthLayer>,
     cache: Option<&CacheLayer>,
     compression: Option<&CompressionLayer>,
     end: Terminus,
 ) -> RouteStack {
     let methods = settings.methods.as_ref().map(MethodsLayer::new);
-    let api_key = settings.api_key.as_ref().map(ApiKeyLayer::new);
     ServiceBuilder::new()
         // What is not served at all needs no look at who asks.
         .option_layer(methods)
-        // Before anything that costs more than a look at the address.
-        .option_layer(rate_limit.cloned())
+        // Before anything that costs more than a look at the head.
+        .option_layer(limits.before.clone())
         // Who asks; a stranger's body is never read.
-        .option_layer(api_key)
+        .option_layer(auth.cloned())
+        // How often that one may ask.
+        .option_layer(limits.after.clone())
+        // How much of that at once.
+        .option_layer(limits.concurrency.clone())
+        // How fast it is answered.
+        .option_layer(settings.bandwidth.as_ref().map(BandwidthLayer::new))
         // A browser's call becomes one that origins understand.
         .option_layer(settings.grpc.web.then_some(GrpcWebLayer))
         // A call that nobody waits for any more is ended.
@@ -122,6 +134,7 @@ pub(super) fn forward(
     route: &RouteSettings,
     action: &ForwardAction,
     upstream: Arc<Upstream>,
+    auth: Option<&AuthLayer>,
     common: &Common,
 ) -> Result<Forward, http::Error> {
     let (PathPattern::Exact(matched) | PathPattern::Prefix(matched)) = &route.matches.path;
@@ -131,7 +144,7 @@ pub(super) fn forward(
         OriginHost::Set(host) => HostPolicy::Set(host.parse()?),
     };
     let changes = &route.headers.request;
-    let identity = route.api_key.as_ref().and_then(|api_key| api_key.identity_header.clone());
+    let identity = auth.into_iter().flat_map(AuthLayer::identity_fields);
     let written = changes.set.iter().chain(&changes.append).map(|(name, _)| name.clone());
     let settings = ForwardSettings {
         target: TargetSettings {
@@ -139,7 +152,7 @@ pub(super) fn forward(
             host,
         },
         upgrades: action.upgrades.clone(),
-        vouched: identity.into_iter().chain(written).collect(),
+        vouched: identity.chain(written).collect(),
         way: route.name.clone(),
     };
     let balance: Box<dyn Balance> = match &upstream.settings().balance {

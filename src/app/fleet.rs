@@ -5,6 +5,8 @@ use super::BuildError;
 use super::Common;
 use super::keepers::Task;
 use crate::config::Settings;
+#[cfg(not(feature = "redis"))]
+use crate::layers::AuthMeans;
 
 /// Without Redis there is nothing to share.
 #[cfg(not(feature = "redis"))]
@@ -24,6 +26,11 @@ impl super::Common {
 
     #[allow(clippy::unused_self, reason = "as where there is a Redis")]
     pub(super) fn log_in_as(&self, _settings: &Settings) {}
+
+    /// What schemes of authentication may need.
+    pub(super) fn means(&self) -> AuthMeans {
+        AuthMeans { metrics: self.metrics.clone() }
+    }
 }
 
 #[cfg(feature = "redis")]
@@ -34,7 +41,7 @@ mod shared {
     use std::sync::Arc;
 
     use super::{BuildError, Common, Settings, Task};
-    use crate::layers::{Cache, Fleet, FleetPosition, SharedLimits};
+    use crate::layers::{AuthMeans, Cache, Fleet, FleetPosition, SharedLimits};
     use crate::observe::Metrics;
     use crate::redis::Redis;
 
@@ -104,6 +111,12 @@ mod shared {
                 beside.push(Box::pin(run));
             }
             beside
+        }
+
+        /// What schemes of authentication may need.
+        pub(in crate::app) fn means(&self) -> AuthMeans {
+            let redis = self.redis.as_ref().map(|shared| shared.redis.clone());
+            AuthMeans { metrics: self.metrics.clone(), redis }
         }
     }
 }

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::admission::{self, Authenticators};
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
+use super::limits::Limits;
 use super::router::{Entry, Place, Router, Tables, Terminus};
 use super::{BuildError, Common};
 use crate::accept::ListenAddress;
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
-use crate::layers::{CacheLayer, CompressionLayer, ContentCoding, RateLimitLayer};
+use crate::layers::{AuthLayer, CacheLayer, CompressionLayer, ContentCoding, Limit};
 use crate::observe::{AccessLog, LogOutput, Metrics, Opened};
 use crate::route::{Action, Conflict, Reply, Table};
 use crate::tls::TlsAcceptor;
@@ -28,6 +30,7 @@ pub(super) struct Generation {
     pub(super) upstreams: HashMap<String, Arc<Upstream>>,
     /// One for each listener of the settings.
     pub(super) tls: Vec<Option<TlsAcceptor>>,
+    authenticators: Authenticators,
     routes: HashMap<String, Built>,
     resolver: Arc<Resolver>,
     access_log: AccessLog,
@@ -42,7 +45,8 @@ pub(super) struct Generation {
 #[derive(Clone, Debug)]
 struct Built {
     entry: Entry<RouteStack>,
-    rate_limit: Option<RateLimitLayer>,
+    limits: Limits,
+    auth: Option<AuthLayer>,
     cache: Option<CacheLayer>,
 }
 
@@ -75,8 +79,18 @@ impl Generation {
         };
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
         let trusted = Contents::of(bundles);
-        let build =
-            Build { settings: &settings, common, old, tls, resolver: &resolver, trusted: &trusted };
+        let before = old.map(|old| (&old.settings, &old.authenticators));
+        let authenticators =
+            Authenticators::build(&settings, &common.means(), before, &mut problems);
+        let build = Build {
+            settings: &settings,
+            common,
+            old,
+            tls,
+            resolver: &resolver,
+            trusted: &trusted,
+            authenticators: &authenticators,
+        };
         let upstreams = build.upstreams(&mut problems);
         let tls = build.acceptors(&mut problems);
         let (access_log, reopened) = build.access_log(&mut problems);
@@ -85,12 +99,16 @@ impl Generation {
         match tables {
             Some(tables) if problems.is_empty() => {
                 let router = Router::new(tables);
-                let gateway = compose::gateway(&settings, router, access_log.clone(), common);
+                let layers = routes.values().filter_map(|built| built.auth.as_ref());
+                let fields = admission::identity_fields(layers);
+                let log = access_log.clone();
+                let gateway = compose::gateway(&settings, router, fields, log, common);
                 Ok(Self {
                     settings,
                     gateway,
                     upstreams,
                     tls,
+                    authenticators,
                     routes,
                     resolver,
                     access_log,
@@ -156,31 +174,33 @@ impl Generation {
     /// The certificates in use, as they are compared.
     pub(super) fn certificates(&self) -> Vec<CertificateInUse> {
         let of_one = |(listener, tls): (Arc<str>, TlsAcceptor)| {
-            tls.certificates().into_iter().map(move |facts| CertificateInUse {
+            tls.in_use().into_iter().map(move |(file, fingerprint, not_after)| CertificateInUse {
                 listener: listener.to_string(),
-                file: facts.file.display().to_string(),
-                fingerprint: facts.sha256,
-                not_after: facts.not_after,
+                file: file.display().to_string(),
+                fingerprint,
+                not_after,
             })
         };
         self.acceptors().into_iter().flat_map(of_one).collect()
     }
 
-    /// Routes whose limit does not do as it is configured, and whether it is on a dry
-    /// run.
-    pub(super) fn dry_runs(&self) -> Vec<(String, bool)> {
-        let routes = self.settings.routes.iter();
-        let switched = routes.filter_map(|route| {
-            let (limit, settings) = (self.rate_limit(&route.name)?, route.rate_limit.as_ref()?);
-            let now = limit.is_dry_run();
-            (now != settings.dry_run).then(|| (route.name.clone(), now))
-        });
-        switched.collect()
+    /// Limits that do not do as they are configured, each with its route, and whether it is
+    /// on a dry run.
+    pub(super) fn dry_runs(&self) -> Vec<(String, String, bool)> {
+        let limits = self
+            .routes
+            .iter()
+            .flat_map(|(route, built)| built.limits.configured().map(move |limit| (route, limit)));
+        let switched = limits.filter(|(_, limit)| limit.is_dry_run() != limit.settings().dry_run);
+        let named = |(route, limit): (&String, &Limit)| {
+            (route.clone(), limit.settings().name.to_string(), limit.is_dry_run())
+        };
+        switched.map(named).collect()
     }
 
-    /// The rate limit of a route, if it has one.
-    pub(super) fn rate_limit(&self, route: &str) -> Option<&RateLimitLayer> {
-        self.routes.get(route)?.rate_limit.as_ref()
+    /// The rate limits that a route is configured to have.
+    pub(super) fn rate_limits(&self, route: &str) -> impl Iterator<Item = &Limit> {
+        self.routes.get(route).into_iter().flat_map(|built| built.limits.configured())
     }
 }
 
@@ -245,6 +265,7 @@ struct Build<'a> {
     tls: &'a [(Arc<str>, TlsAcceptor)],
     resolver: &'a Arc<Resolver>,
     trusted: &'a Contents,
+    authenticators: &'a Authenticators,
 }
 
 impl Build<'_> {
@@ -371,7 +392,10 @@ impl Build<'_> {
             }
             Action::Redirect(_) | Action::Respond(_) => true,
         };
-        let same = before == route && old.settings.trust == self.settings.trust && same_upstream;
+        let same = before == route
+            && old.settings.trust == self.settings.trust
+            && same_upstream
+            && self.authenticators.are_alike_for(route, &old.authenticators);
         same.then(|| old.routes.get(&route.name)).flatten()
     }
 
@@ -380,20 +404,25 @@ impl Build<'_> {
         route: &RouteSettings,
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
-        let end = self.terminus(route, upstreams)?;
-        let rate_limit = self.rate_limit(route);
+        let before = self.old.and_then(|old| old.routes.get(&route.name));
+        let auth =
+            self.authenticators.of_route(route, before.and_then(|before| before.auth.as_ref()))?;
+        let end = self.terminus(route, upstreams, auth.as_ref())?;
+        let known = before.map(|before| &before.limits);
+        let limits = Limits::build(route, self.common, known)?;
         let cache = self.cache(route);
         let compression = self.compression(route)?;
         let stack = compose::route(
             route,
             self.settings,
-            rate_limit.as_ref(),
+            &limits,
+            auth.as_ref(),
             cache.as_ref(),
             compression.as_ref(),
             end,
         );
         let route = self.common.metrics.route(&route.name.as_str().into());
-        Ok(Built { entry: Entry { route, stack }, rate_limit, cache })
+        Ok(Built { entry: Entry { route, stack }, limits, auth, cache })
     }
 
     /// What is stored goes on being used where the route does the same as before.
@@ -425,23 +454,11 @@ impl Build<'_> {
         Ok(Some(CompressionLayer::new(settings).counting(counts).vouching(written)))
     }
 
-    /// Counts go on where the rate is the same.
-    fn rate_limit(&self, route: &RouteSettings) -> Option<RateLimitLayer> {
-        let settings = route.rate_limit.as_ref()?;
-        let known = self.old.and_then(|old| old.rate_limit(&route.name));
-        Some(known.map_or_else(
-            || {
-                let counts = self.common.metrics.rate_limit_dry_run(&route.name.as_str().into());
-                RateLimitLayer::new(settings).counting(counts)
-            },
-            |known| known.renewed(settings),
-        ))
-    }
-
     fn terminus(
         &self,
         route: &RouteSettings,
         upstreams: &HashMap<String, Arc<Upstream>>,
+        auth: Option<&AuthLayer>,
     ) -> Result<Terminus, String> {
         let wrong = |error: http::Error| error.to_string();
         match &route.action {
@@ -451,7 +468,7 @@ impl Build<'_> {
                 let upstream = upstreams
                     .get(&action.upstream)
                     .ok_or_else(|| format!("there is no upstream `{}`", action.upstream))?;
-                compose::forward(route, action, upstream.clone(), self.common)
+                compose::forward(route, action, upstream.clone(), auth, self.common)
                     .map(|forward: Forward| Terminus::Forward(forward))
                     .map_err(wrong)
             }

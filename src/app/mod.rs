@@ -5,6 +5,7 @@
 //! stop, and then drains. [`Proxy::into_service`] takes the other way: the
 //! same request path as a tower service, with no socket of its own.
 
+mod admission;
 mod bound;
 mod builder;
 mod changing;
@@ -19,6 +20,7 @@ mod fleet;
 mod follow;
 mod generation;
 mod keepers;
+mod limits;
 mod live;
 mod operator;
 mod router;

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
+use super::client_auth;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{
     count, duration, duration_or_off, file, file_mode, frame_size, listen_address, memory_size,
@@ -195,11 +196,16 @@ fn tls_settings(mut table: Table<'_>, base: &Path) -> TlsSettings {
         ),
         None => {}
     }
+    tls.client_auth = table.table("client_auth").map(|table| client_auth::read(table, base));
     table.finish(&[
         ("certificate", "certificates"),
         ("cert", "certificates"),
         ("timeout", "handshake_timeout"),
         ("warn_before", "expiry_warning"),
+        ("mtls", "[listener.tls.client_auth]"),
+        ("clientAuth", "[listener.tls.client_auth]"),
+        ("client_ca", "[listener.tls.client_auth]"),
+        ("verify_client", "[listener.tls.client_auth]"),
     ]);
     tls
 }

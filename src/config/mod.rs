@@ -5,17 +5,22 @@
 
 mod admin;
 mod alike;
+mod auth;
 mod cache;
+mod client_auth;
 mod compression;
 mod dns;
+mod limits;
 mod listeners;
 mod plan;
 mod problem;
+mod rate_limits;
 mod reader;
 mod redis;
 mod routes;
 mod server;
 mod settings;
+mod signing;
 mod units;
 mod upstreams;
 
@@ -85,12 +90,19 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let known = Known { upstreams: &names, listeners: &listeners };
+    let authenticators = auth::read(&mut root, base);
+    let known = Known {
+        upstreams: &names,
+        listeners: &listeners,
+        authenticators: &authenticators,
+        redis: redis.is_some(),
+    };
     let routes = routes::read(&mut root, base, &known);
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),
         ("routes", "[[route]]"),
+        ("authentication", "[[auth]]"),
         ("logging", "[log]"),
         ("resolver", "[dns]"),
         ("valkey", "[redis]"),
@@ -99,6 +111,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     Settings {
         listeners,
         upstreams,
+        authenticators,
         routes,
         server,
         dns,
@@ -122,7 +135,7 @@ fn says_where(text: &str) -> bool {
 /// no values yet: whatever is quoted behind `key =` and the like. A URL may have a password
 /// in it, though it should not.
 fn conceal_secrets(text: &str, problems: &Problems<'_>) {
-    let named = ["key", "token", "password", "url"]
+    let named = ["key", "token", "password", "secret", "url"]
         .into_iter()
         .flat_map(|word| text.match_indices(word).map(|(at, word)| at + word.len()));
     for behind in named {

@@ -2,21 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value, nearest};
-use super::units::{
-    api_key, duration, field_name, header_name, header_value, network, positive, set_min_rate,
-    size, status,
-};
-use super::{RouteSettings, says_where};
+use super::units::{duration, field_name, header_name, header_value, set_min_rate, size, status};
+use super::{RouteSettings, auth};
 use crate::accept::ListenerSettings;
 use crate::layers::{
-    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
-    RateLimitSettings,
+    AuthenticatorSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,
@@ -35,7 +30,7 @@ const ELSEWHERE: [(&str, &str); 18] = [
     ("backend", "upstream"),
     ("proxy_pass", "upstream"),
     ("target", "upstream"),
-    ("auth", "api_key"),
+    ("authentication", "auth"),
     ("header", "headers"),
     ("client_max_body_size", "max_request_body"),
     ("min_rate", "min_request_rate"),
@@ -48,6 +43,9 @@ const ELSEWHERE: [(&str, &str); 18] = [
 pub(super) struct Known<'a> {
     pub(super) upstreams: &'a [String],
     pub(super) listeners: &'a [ListenerSettings],
+    pub(super) authenticators: &'a [AuthenticatorSettings],
+    /// Whether there is a Redis.
+    pub(super) redis: bool,
 }
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path, known: &Known<'_>) -> Vec<RouteSettings> {
@@ -124,8 +122,11 @@ fn route(
     );
     route.listeners = listeners.unwrap_or_default();
     route.methods = methods(&mut table);
-    route.rate_limit = table.table("rate_limit").and_then(rate_limit);
-    route.api_key = table.table("api_key").and_then(|keys| api_keys(keys, base));
+    route.rate_limits = super::rate_limits::read(&mut table, known.redis);
+    table.set("rate_limit_headers", &mut route.rate_limit_headers, Value::boolean);
+    super::limits::read(&mut table, &mut route);
+    route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base));
+    route.auth = auth::of_route(&mut table, known.authenticators);
     route.cache = table.table("cache").map(super::cache::of_route);
     route.compression = table.table("compression").map(super::compression::of_route);
     if let Some(grpc) = table.table("grpc") {
@@ -167,7 +168,7 @@ fn listener(value: &Value<'_>, all: &[ListenerSettings]) -> Fits<String> {
     one_of(value.string("the name of a listener")?, "listener", &names)
 }
 
-fn one_of(name: &str, what: &str, names: &[&str]) -> Fits<String> {
+pub(super) fn one_of(name: &str, what: &str, names: &[&str]) -> Fits<String> {
     if names.contains(&name) {
         return Ok(name.to_owned());
     }
@@ -342,65 +343,6 @@ fn respond(mut table: Table<'_>) -> FixedResponse {
         content_type: content_type.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
         body: body.unwrap_or_default(),
     }
-}
-
-fn rate_limit(mut table: Table<'_>) -> Option<RateLimitSettings> {
-    let rate = table.require("rate", "how many requests are let through", positive);
-    let per = table.read("per", duration).unwrap_or(Duration::from_secs(1));
-    let burst = table.read("burst", positive);
-    let exempt = table.list("exempt", network).unwrap_or_default();
-    let dry_run = table.read("dry_run", Value::boolean).unwrap_or(false);
-    table.finish(&[
-        ("requests", "rate"),
-        ("limit", "rate"),
-        ("window", "per"),
-        ("period", "per"),
-        ("shadow", "dry_run"),
-    ]);
-    let rate = rate?;
-    Some(RateLimitSettings { rate, per, burst: burst.unwrap_or(rate), exempt, dry_run })
-}
-
-fn api_keys(mut table: Table<'_>, base: &Path) -> Option<ApiKeySettings> {
-    let header = table.read("header", header_name);
-    let identity_header = table.read("identity_header", header_name);
-    let mut keys: Vec<ApiKey> = Vec::new();
-    if table.has("keys") {
-        for key in table.tables("keys") {
-            let names: Vec<String> = keys.iter().map(|key| key.name.to_string()).collect();
-            keys.extend(one_key(key, base, &names));
-        }
-    } else {
-        table.complain("the key `keys` is missing: who is let in", None);
-        let _known = table.value("keys");
-    }
-    table.finish(&[("key", "keys"), ("header_name", "header"), ("name", "header")]);
-    let mut settings = ApiKeySettings::new(keys);
-    settings.identity_header = identity_header;
-    if let Some(header) = header {
-        settings.header = header;
-    }
-    Some(settings)
-}
-
-fn one_key(mut table: Table<'_>, base: &Path, names: &[String]) -> Option<ApiKey> {
-    for (field, _, value) in table.entries() {
-        // Whatever it is called, it may be the key itself.
-        if field != "name" && !value.string("").is_ok_and(says_where) {
-            value.conceal();
-        }
-    }
-    let name = table.require("name", "whose key it is", |v| {
-        let name = unique(v, names)?;
-        match HeaderValue::from_str(&name) {
-            Ok(_) => Ok(name),
-            Err(_) => Err(Misfit::new("a name has no control characters")),
-        }
-    });
-    let digest =
-        table.require("key", "the key, by its digest or where to read it", |v| api_key(v, base));
-    table.finish(&[("secret", "key"), ("value", "key"), ("hash", "key")]);
-    Some(ApiKey { name: name?.into(), digest: digest? })
 }
 
 fn grpc_of(mut table: Table<'_>) -> GrpcSettings {

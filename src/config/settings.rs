@@ -8,14 +8,16 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, CacheDiskSettings, CacheFleetSettings, CacheSettings, CompressionSettings,
-    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
-    RateLimitSettings, TrustSettings,
+    ApiKeySettings, AuthSettings, AuthenticatorSettings, BandwidthSettings, CacheDiskSettings,
+    CacheFleetSettings, CacheSettings, CompressionSettings, ConcurrencySettings, GrpcSettings,
+    HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings,
+    TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
 use crate::redis::RedisSettings;
 use crate::route::{Action, Match};
+use crate::tls::TlsSettings;
 use crate::upstream::{DnsSettings, UpstreamSettings};
 
 /// Everything a proxy is told.
@@ -25,6 +27,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// Groups of origins.
     pub upstreams: Vec<UpstreamSettings>,
+    /// The ways of telling who asks that routes ask for by name.
+    pub authenticators: Vec<AuthenticatorSettings>,
     /// Routes; the most specific match wins, wherever it stands.
     pub routes: Vec<RouteSettings>,
     /// Limits that hold for the whole proxy.
@@ -151,10 +155,22 @@ pub struct RouteSettings {
     pub action: Action,
     /// The methods it takes; `None`: all but CONNECT and TRACE.
     pub methods: Option<MethodSettings>,
-    /// How often a client address may ask; `None`: as often as it likes.
-    pub rate_limit: Option<RateLimitSettings>,
-    /// Who may ask; `None`: everyone.
+    /// How often one may ask: all of these hold, each under a name of its own. Those that
+    /// count by identity are asked once it is known, all others before.
+    pub rate_limits: Vec<RateLimitSettings>,
+    /// Whether clients are told of the limits also where they are let through, by the fields
+    /// `RateLimit` and `RateLimit-Policy`. Default false.
+    pub rate_limit_headers: bool,
+    /// How many requests may be under way at once; `None`: as many as come.
+    pub concurrency: Option<ConcurrencySettings>,
+    /// How fast a response is sent; `None`: as fast as it can be.
+    pub bandwidth: Option<BandwidthSettings>,
+    /// The keys that may ask, where that is all there is to it; `None`: it does not go by
+    /// keys of its own.
     pub api_key: Option<ApiKeySettings>,
+    /// Who may ask, by [`Settings::authenticators`]; `None`: everyone, unless there are
+    /// keys.
+    pub auth: Option<AuthSettings>,
     /// What of its responses is stored; `None`: nothing.
     pub cache: Option<CacheSettings>,
     /// How its responses are compressed; `None`: not at all.
@@ -178,6 +194,7 @@ impl Default for Settings {
         Self {
             listeners: Vec::new(),
             upstreams: Vec::new(),
+            authenticators: Vec::new(),
             routes: Vec::new(),
             server: ServerSettings::default(),
             dns: DnsSettings::default(),
@@ -194,15 +211,15 @@ impl Default for Settings {
 
 impl Settings {
     /// Every file that a proxy of these settings is made from: the configuration,
-    /// secrets, certificates with their keys, and whom origins are trusted by.
+    /// secrets, certificates with their keys, and whom clients and origins are trusted by.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let certificates = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let certificates = certificates.flat_map(|tls| &tls.certificates);
-        let pairs = certificates.flat_map(|one| [&one.certificate, &one.key]);
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let certificates = listeners.flat_map(TlsSettings::files);
         let trusted = self.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
         let trusted = trusted.chain(self.redis.as_ref().and_then(|redis| redis.ca.as_ref()));
-        let mut files: Vec<_> = self.sources.iter().chain(pairs).chain(trusted).cloned().collect();
+        let mut files: Vec<_> =
+            self.sources.iter().chain(certificates).chain(trusted).cloned().collect();
         files.sort();
         files.dedup();
         files
@@ -245,8 +262,12 @@ impl RouteSettings {
             matches,
             action,
             methods: None,
-            rate_limit: None,
+            rate_limits: Vec::new(),
+            rate_limit_headers: false,
+            concurrency: None,
+            bandwidth: None,
             api_key: None,
+            auth: None,
             cache: None,
             compression: None,
             grpc: GrpcSettings::default(),

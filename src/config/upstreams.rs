@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use super::cache::parameter;
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
+use super::signing;
 use super::units::{count, duration, file, positive, socket_path, window};
 use crate::proxy_protocol::Version;
 use crate::upstream::{
@@ -92,6 +93,7 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
     if let Some(tls) = table.table("tls") {
         settings.tls = tls_settings(tls, base);
     }
+    settings.sign = table.table("sign").and_then(|table| signing::sign(table, base));
     if let Some(timeouts) = table.table("timeouts") {
         settings.timeouts = timeouts_of(timeouts);
     }

@@ -9,6 +9,7 @@ mod cookie;
 pub(crate) mod fuzz;
 mod hop_by_hop;
 mod retry;
+mod sign;
 mod target;
 mod upgrade;
 mod via;
@@ -120,6 +121,10 @@ impl Inner {
         self.prepare(request, switch.as_ref())?;
         // Nothing that was kept for the layers follows the request upstream.
         request.extensions_mut().clear();
+        let signed = self.balance.upstream().settings().sign.as_ref();
+        if let Some(most) = signed.and_then(|sign| sign.digest_body) {
+            sign::digest_body(request, most).await?;
+        }
         let mut attempts =
             retry::Attempts::new(&*self.balance, key, &self.metrics, exchange.as_ref(), now);
         let response = attempts.run(slot, &self.settings.target).await?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 
+use super::sign;
 use super::target::{self, TargetSettings};
 use crate::balance::Balance;
 use crate::body::Body;
@@ -73,6 +74,9 @@ impl<'a> Attempts<'a> {
                 );
             }
             target::address(request, &origin, target);
+            if let Some(settings) = &upstream.settings().sign {
+                sign::sign(request, &origin, settings)?;
+            }
             match self.ask(&origin, slot).await {
                 Ok(response) => return Ok(response),
                 Err(error) => last = Some(error),

@@ -11,8 +11,10 @@
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
 //! | [`MethodsLayer`] | lets only a route's own methods in |
-//! | [`RateLimitLayer`] | bounds how often a client address asks |
-//! | [`ApiKeyLayer`] | lets only known API keys in |
+//! | [`RateLimitLayer`] | bounds how often a client, or whatever else one counts by, asks |
+//! | [`AuthLayer`] | lets only those in whom its schemes know |
+//! | [`ConcurrencyLayer`] | bounds the exchanges under way of one client |
+//! | [`BandwidthLayer`] | bounds how fast a response is sent |
 //! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
 //! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
@@ -33,10 +35,12 @@
 
 mod ask;
 mod auth;
+mod bandwidth;
 mod body_limit;
 mod cache;
 mod client_address;
 mod compress;
+mod concurrency;
 mod exchanges;
 mod forwarded;
 mod grpc;
@@ -52,7 +56,12 @@ mod short_circuit;
 mod twins;
 
 pub use ask::Ask;
-pub use auth::{ApiKeyAuth, ApiKeyLayer, StripIdentity, StripIdentityLayer};
+pub use auth::{
+    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthMeans,
+    AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging,
+    SchemeSettings, StripIdentity, StripIdentityLayer, Verdict,
+};
+pub use bandwidth::{Bandwidth, BandwidthFuture, BandwidthLayer, BandwidthSettings};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
 pub use cache::{
@@ -65,6 +74,7 @@ pub use compress::{
     AcceptEncoding, AcceptEncodingLayer, Compressed, CompressionFuture, CompressionLayer,
     CompressionLevel, CompressionSettings, ContentCoding, MediaPattern,
 };
+pub use concurrency::{Concurrency, ConcurrencyFuture, ConcurrencyLayer, ConcurrencySettings};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
 pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
@@ -74,12 +84,15 @@ pub use in_flight::{Holding, InFlight, InFlightLayer};
 pub use methods::{Methods, MethodsLayer};
 #[cfg(feature = "redis")]
 pub use rate_limit::{Checked, DecidedBy, Deciding, Decision, SharedLimiter, SharedLimits};
-pub use rate_limit::{OnFailure, RateLimit, RateLimitLayer, SharedSettings};
+pub use rate_limit::{
+    CostSettings, Limit, LimitKey, LimitKeyPart, OnFailure, RateLimit, RateLimitFuture,
+    RateLimitLayer, RateLimitSettings, SharedSettings,
+};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
     ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    MethodSettings, RateLimitSettings, TrustSettings,
+    MethodSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
 pub(crate) use twins::are_twins;

@@ -16,10 +16,10 @@ use prometheus_client::registry::{Registry, Unit};
 use super::cache::Caches;
 use super::certificates::Certificates;
 use super::compression::Compressions;
-use super::dry_runs::DryRuns;
 use super::fleet::Shared;
 use super::memory::Memory;
 use super::origins::Origins;
+use super::rate_limits::RateLimits;
 use super::reloads::Reloads;
 use super::routes::RouteCounts;
 use super::shared_limits::SharedLimits;
@@ -113,7 +113,7 @@ pub(super) struct Families {
     tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
-    dry_runs: DryRuns,
+    rate_limits: RateLimits,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -140,7 +140,7 @@ impl Default for Families {
             tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
-            dry_runs: DryRuns::default(),
+            rate_limits: RateLimits::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -179,7 +179,7 @@ impl Families {
         registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
-        self.dry_runs.register(registry);
+        self.rate_limits.register(registry);
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -229,8 +229,8 @@ impl Metrics {
         &self.0.reloads
     }
 
-    pub(super) fn dry_runs(&self) -> &DryRuns {
-        &self.0.dry_runs
+    pub(super) fn rate_limits(&self) -> &RateLimits {
+        &self.0.rate_limits
     }
 
     /// Tells of this memory budget. The first has it: there is one.

@@ -11,15 +11,16 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
 use parking_lot::RwLock;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{RedisAt, RedisPassword, RedisSettings, RedisUrl};
+use crate::roots::RootsError;
 
 /// Settings that no connection can be made by.
 #[derive(Debug, thiserror::Error)]
@@ -278,21 +279,10 @@ fn tls(settings: &RedisSettings) -> Result<TlsConnector, RedisSetupError> {
             }
         }
     }
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = &settings.ca {
-        let wrong = |reason: String| RedisSetupError::Ca { path: path.clone(), reason };
-        let certificates =
-            crate::pem::read_certificates(path).map_err(|error| wrong(error.to_string()))?;
-        for certificate in certificates {
-            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-        }
-    } else {
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err(RedisSetupError::NoSystemRoots);
-        }
-    }
+    let roots = crate::roots::trusted(settings.ca.as_deref()).map_err(|error| match error {
+        RootsError::Bundle { path, reason } => RedisSetupError::Ca { path, reason },
+        RootsError::NoneOnSystem => RedisSetupError::NoSystemRoots,
+    })?;
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use super::base::Base;
+use super::client_auth::{ClientAuth, ClientAuthFile};
 use super::facts::CertificateFacts;
 use super::tickets::{Scope, Tickets};
-use super::{CertificateSettings, TlsError};
+use super::{CertificateSettings, TlsError, TlsSettings};
 use crate::context::Hosts;
 use crate::pem;
 
@@ -21,6 +24,9 @@ pub(super) struct Certificates {
     shown: Vec<Shown>,
     /// The first, for clients that ask for none of the names.
     default: Arc<ServerConfig>,
+    /// How clients are judged, where they are asked for certificates. It changes with the
+    /// others, all at once.
+    clients: Option<ClientAuth>,
 }
 
 /// A certificate, and how hands are shaken with it.
@@ -49,26 +55,34 @@ pub struct CertificateChange {
 }
 
 impl Certificates {
-    /// Reads every certificate and key; `base` is what they have in common.
+    /// Reads every file that the settings name; `base` is what the certificates have in
+    /// common.
     ///
     /// # Errors
     ///
     /// Every file that cannot be used.
     pub(super) fn read(
-        settings: &[CertificateSettings],
-        base: &ServerConfig,
+        settings: &TlsSettings,
+        base: &Base,
         tickets: &Tickets,
     ) -> Result<Self, TlsError> {
         let mut problems = Vec::new();
         let (mut names, mut shown, mut default) = (Names::default(), Vec::new(), None);
-        for one in settings {
-            match read(one, base.crypto_provider()) {
+        let clients = settings.client_auth.as_ref();
+        let clients = clients.map(|clients| ClientAuth::read(clients, base.provider())).transpose();
+        // What cannot be read lets nobody in: the problems make an end of it below.
+        let clients = clients.map_err(|unfit| problems.extend(unfit)).unwrap_or_default();
+        let verifier = clients
+            .as_ref()
+            .map_or_else(WebPkiClientVerifier::no_client_auth, ClientAuth::verifier);
+        let judged = clients.as_ref().map(ClientAuth::digest);
+        for one in &settings.certificates {
+            match read(one, base.provider()) {
                 Ok((key, facts)) => {
                     let config = |default| {
-                        let mut config = base.clone();
-                        config.cert_resolver = Arc::new(SingleCertAndKey::from(key.clone()));
-                        config.ticketer = tickets.within(Scope::new(&facts.file, default));
-                        Arc::new(config)
+                        let resolver = Arc::new(SingleCertAndKey::from(key.clone()));
+                        let scope = Scope::new(&facts.file, default, judged);
+                        Arc::new(base.config(verifier.clone(), resolver, tickets.within(scope)))
                     };
                     names.add(&facts.names, shown.len());
                     default.get_or_insert_with(|| config(true));
@@ -77,21 +91,26 @@ impl Certificates {
                 Err(problem) => problems.push(problem),
             }
         }
-        if settings.is_empty() {
+        if settings.certificates.is_empty() {
             problems.push("no certificate is configured".to_owned());
         }
         match default {
             Some(default) if problems.is_empty() => {
-                Ok(Self { names: Arc::new(names), shown, default })
+                Ok(Self { names: Arc::new(names), shown, default, clients })
             }
             _ => Err(TlsError { problems }),
         }
     }
 
     /// How to shake hands with a client that asks for this server name.
-    pub(super) fn config(&self, name: Option<&str>) -> &Arc<ServerConfig> {
+    pub(super) fn config(&self, name: Option<&str>, base: &Base) -> Arc<ServerConfig> {
         let found = name.and_then(|name| self.names.find(name));
-        found.and_then(|at| self.shown.get(at)).map_or(&self.default, |shown| &shown.config)
+        let config =
+            found.and_then(|at| self.shown.get(at)).map_or(&self.default, |shown| &shown.config);
+        match &self.clients {
+            None => config.clone(),
+            Some(clients) => Arc::new(clients.of_one(config, base)),
+        }
     }
 
     pub(super) fn names(&self) -> &Arc<Names> {
@@ -102,8 +121,20 @@ impl Certificates {
         self.shown.iter().map(|shown| &shown.facts)
     }
 
+    /// The files by which clients are judged.
+    pub(super) fn client_auth(&self) -> &[ClientAuthFile] {
+        self.clients.as_ref().map_or(&[], ClientAuth::files)
+    }
+
+    /// Whether clients are judged as those of `other` are.
+    pub(super) fn judges_like(&self, other: &Self) -> bool {
+        self.clients.as_ref().map(ClientAuth::digest)
+            == other.clients.as_ref().map(ClientAuth::digest)
+    }
+
     /// Why these must not take the place of `running`: a certificate is not valid, and
-    /// the one that came from its file before still is.
+    /// the one that came from its file before still is, or a list of revocations is out
+    /// of date.
     pub(super) fn worse_than(&self, running: &Self, now: i64) -> Vec<String> {
         let good =
             |file: &PathBuf| running.facts().any(|old| old.file == *file && old.is_valid_at(now));
@@ -116,7 +147,9 @@ impl Certificates {
                 format!("the certificate in {file} is not valid before {}", new.not_before)
             }
         });
-        worse.collect()
+        let both = self.clients.as_ref().zip(running.clients.as_ref());
+        let judged = both.map(|(new, old)| new.worse_than(old, now));
+        worse.chain(judged.into_iter().flatten()).collect()
     }
 
     /// What these, of the same settings, change of `running`.
@@ -204,7 +237,7 @@ fn names(settings: &CertificateSettings, key: &CertifiedKey) -> Vec<String> {
         .map_or_else(Vec::new, |leaf| leaf.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
-fn chained(error: &dyn std::error::Error) -> String {
+pub(super) fn chained(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -75,7 +75,8 @@ impl CertificateFacts {
     }
 }
 
-fn rfc3339(seconds: i64) -> String {
+/// As RFC 3339 has it; the end of all days for what is beyond it.
+pub(super) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 

@@ -1,9 +1,12 @@
-//! TLS from clients: server name, handshake, all before a deadline.
+//! TLS from clients: server name, handshake, the client's certificate if it is to have
+//! one, all before a deadline.
 //!
 //! Certificates are read again while connections come in ([`TlsAcceptor::reload`]), and
 //! sessions are resumed across that ([`Tickets`]).
 
+mod base;
 mod certificates;
+mod client_auth;
 mod facts;
 mod settings;
 mod tickets;
@@ -18,23 +21,28 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls::server::{Acceptor, NoServerSessionStorage, ResolvesServerCertUsingSni};
+use rustls::pki_types::CertificateDer;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use certificates::CertificateChange;
+pub use client_auth::{ClientAuthFile, ClientAuthHolds};
 pub use facts::CertificateFacts;
-pub use settings::{CertificateSettings, TlsSettings, TlsVersion};
+pub use settings::{
+    CertificateSettings, ClientAuthMode, ClientAuthSettings, TlsSettings, TlsVersion,
+    UnknownRevocation,
+};
 pub use tickets::{TicketKeys, Tickets};
 pub use watch::{keep_watch, reload, show, taken_in};
 
-use crate::context::{Hosts, TlsFacts};
+use crate::context::{ClientCertificate, Hosts, TlsFacts};
 use crate::error::cause_of;
 use crate::pem;
+use base::Base;
 use certificates::Certificates;
+use client_auth::client_certificate;
 
 /// Terminates TLS on a listener's connections. Cheap to clone: all clones show the
 /// same certificates, also after a reload.
@@ -44,7 +52,7 @@ pub struct TlsAcceptor(Arc<Listening>);
 struct Listening {
     settings: TlsSettings,
     /// What all certificates have in common.
-    base: ServerConfig,
+    base: Base,
     tickets: Tickets,
     certificates: ArcSwap<Certificates>,
     /// Held by whoever reads the files.
@@ -59,6 +67,8 @@ pub struct Reloaded {
     /// The certificates that are not as they were; none where the files say what is
     /// in use already.
     pub changed: Vec<CertificateChange>,
+    /// Whether clients are judged by other authorities or revocations than before.
+    pub clients: bool,
 }
 
 /// The protocol a handshake agreed on (RFC 7301).
@@ -87,6 +97,9 @@ pub enum HandshakeError {
     /// It failed.
     #[error("the handshake failed")]
     Failed(#[source] io::Error),
+    /// The client's certificate is verified, and yet cannot be read.
+    #[error("the client's certificate cannot be used: {0}")]
+    Client(&'static str),
 }
 
 impl TlsAcceptor {
@@ -104,9 +117,9 @@ impl TlsAcceptor {
         http2: bool,
         tickets: &Tickets,
     ) -> Result<Self, TlsError> {
-        let base = base(settings.min_version, http1, http2)
+        let base = Base::new(settings.min_version, http1, http2)
             .map_err(|error| TlsError::new(error.to_string()))?;
-        let certificates = Certificates::read(&settings.certificates, &base, tickets)?;
+        let certificates = Certificates::read(settings, &base, tickets)?;
         warn_of_exposed_keys(settings);
         Ok(Self(Arc::new(Listening {
             settings: settings.clone(),
@@ -135,7 +148,8 @@ impl TlsAcceptor {
         let (read, running) = (new.0.certificates.load(), self.0.certificates.load());
         must_not_be_worse(&read, &running)?;
         let same = new.0.settings == self.0.settings
-            && new.0.base.alpn_protocols == self.0.base.alpn_protocols
+            && new.0.base.agrees_with(&self.0.base)
+            && read.judges_like(&running)
             && read.changes(&running).is_empty();
         drop((read, running));
         Ok(if same { self.clone() } else { new })
@@ -146,8 +160,8 @@ impl TlsAcceptor {
     ///
     /// It changes all or nothing: if one file cannot be used, the certificates in use
     /// stay. So they do if a certificate is not valid at this time (expired, or not
-    /// valid yet) while the one that came from its file before is. It blocks while it
-    /// reads.
+    /// valid yet) while the one that came from its file before is, and if the successor
+    /// of a list of revocations is due. It blocks while it reads.
     ///
     /// # Errors
     ///
@@ -162,23 +176,22 @@ impl TlsAcceptor {
     fn try_reload(&self) -> Result<Reloaded, TlsError> {
         let Listening { settings, base, tickets, certificates, .. } = &*self.0;
         let running = certificates.load_full();
-        let mut read = Certificates::read(&settings.certificates, base, tickets)?;
+        let mut read = Certificates::read(settings, base, tickets)?;
         must_not_be_worse(&read, &running)?;
-        let changed = read.changes(&running);
-        if !changed.is_empty() {
+        let reloaded =
+            Reloaded { changed: read.changes(&running), clients: !read.judges_like(&running) };
+        if !reloaded.is_unchanged() {
             read.share_names(&running);
             certificates.store(Arc::new(read));
             warn_of_exposed_keys(settings);
         }
-        Ok(Reloaded { changed })
+        Ok(reloaded)
     }
 
     /// The files that it reads, each once.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let settings = self.0.settings.certificates.iter();
-        let mut files: Vec<_> =
-            settings.flat_map(|one| [one.certificate.clone(), one.key.clone()]).collect();
+        let mut files: Vec<_> = self.0.settings.files().cloned().collect();
         files.sort();
         files.dedup();
         files
@@ -188,6 +201,24 @@ impl TlsAcceptor {
     #[must_use]
     pub fn certificates(&self) -> Vec<CertificateFacts> {
         self.0.certificates.load().facts().cloned().collect()
+    }
+
+    /// The files by which clients are judged, as they are in use; none where clients are
+    /// not asked for certificates.
+    #[must_use]
+    pub fn client_auth(&self) -> Vec<ClientAuthFile> {
+        self.0.certificates.load().client_auth().to_vec()
+    }
+
+    /// Every certificate, and every file by which clients are judged, as it is in use:
+    /// where it is, its fingerprint, and until when it is valid.
+    #[must_use]
+    pub fn in_use(&self) -> Vec<(PathBuf, String, String)> {
+        let shown = self.certificates().into_iter();
+        let shown = shown.map(|facts| (facts.file, facts.sha256, facts.not_after));
+        let judge = self.client_auth().into_iter();
+        let judge = judge.map(|one| (one.file, one.sha256, facts::rfc3339(one.not_after_seconds)));
+        shown.chain(judge).collect()
     }
 
     /// Whether the last reload failed, so that the files are not what is in use.
@@ -223,6 +254,7 @@ impl TlsAcceptor {
             .map_err(|_| HandshakeError::Timeout(timeout))?
             .map_err(HandshakeError::Failed)?;
         let connection = stream.get_ref().1;
+        let client = self.client(connection.peer_certificates())?.map(Arc::new);
         let alpn = match connection.alpn_protocol() {
             Some(b"h2") => Alpn::Http2,
             Some(_) => Alpn::Http1,
@@ -235,8 +267,27 @@ impl TlsAcceptor {
             version: version.unwrap_or("unknown"),
             cipher: cipher.unwrap_or("unknown"),
             hosts,
+            client,
         };
         Ok((Box::new(stream), facts, alpn))
+    }
+
+    /// Who the client is, by the chain that it has shown, now or when the session began.
+    fn client(
+        &self,
+        chain: Option<&[CertificateDer<'static>]>,
+    ) -> Result<Option<ClientCertificate>, HandshakeError> {
+        match (&self.0.settings.client_auth, chain) {
+            (None, _) => Ok(None),
+            (Some(_), Some(chain)) => {
+                client_certificate(chain).map(Some).map_err(HandshakeError::Client)
+            }
+            // No handshake ends like that; who is let in does not hang on it.
+            (Some(auth), None) if auth.mode == ClientAuthMode::Require => {
+                Err(HandshakeError::Client("there is none"))
+            }
+            (Some(_), None) => Ok(None),
+        }
     }
 
     /// The certificate is chosen, and with it whose tickets are taken, once the client
@@ -251,7 +302,7 @@ impl TlsAcceptor {
             // Where there is one certificate for all, all hosts are alike.
             let several = self.0.settings.certificates.len() > 1;
             let hosts = several.then(|| certificates.names().clone() as Arc<dyn Hosts>);
-            (certificates.config(hello.client_hello().server_name()).clone(), hosts)
+            (certificates.config(hello.client_hello().server_name(), &self.0.base), hosts)
         };
         Ok((hello.into_stream(config).await?, hosts))
     }
@@ -268,37 +319,11 @@ fn must_not_be_worse(new: &Certificates, running: &Certificates) -> Result<(), T
     if problems.is_empty() { Ok(()) } else { Err(TlsError { problems }) }
 }
 
-/// What does not depend on the certificate.
-fn base(least: TlsVersion, http1: bool, http2: bool) -> Result<ServerConfig, rustls::Error> {
-    let versions: &[&rustls::SupportedProtocolVersion] = match least {
-        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        TlsVersion::Tls13 => &[&rustls::version::TLS13],
-    };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
-    // Sessions are resumed by tickets alone: what a configuration stores of its own
-    // would not survive it.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    // A ticket costs half of what resuming with it saves, so no spare one.
-    config.send_tls13_tickets = 1;
-    if http2 {
-        config.alpn_protocols.push(b"h2".to_vec());
-    }
-    if http1 {
-        config.alpn_protocols.push(b"http/1.1".to_vec());
-        // Asked for by clients that were told to speak nothing newer.
-        config.alpn_protocols.push(b"http/1.0".to_vec());
-    }
-    Ok(config)
-}
-
 impl Reloaded {
     /// Whether the files say what is in use already.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        self.changed.is_empty()
+        self.changed.is_empty() && !self.clients
     }
 }
 
@@ -306,9 +331,15 @@ impl HandshakeError {
     /// The reason as one word, for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        let Self::Failed(error) = self else { return "timeout" };
+        let error = match self {
+            Self::Timeout(_) => return "timeout",
+            Self::Client(_) => return "client_certificate",
+            Self::Failed(error) => error,
+        };
         match cause_of::<rustls::Error>(error) {
             Some(rustls::Error::NoApplicationProtocol) => "alpn",
+            Some(rustls::Error::NoCertificatesPresented) => "no_client_certificate",
+            Some(rustls::Error::InvalidCertificate(_)) => "client_certificate",
             Some(rustls::Error::AlertReceived(_)) => "alert",
             Some(_) => "protocol",
             None => "disconnected",

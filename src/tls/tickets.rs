@@ -33,7 +33,9 @@ const SECRET_LEN: usize = 32;
 /// A ticket is bound to the certificate file that answers to the client's name, and
 /// rustls binds it to the name and the cipher suite. Without the former a client that
 /// was lured from one listener to another, which has no certificate for that name,
-/// would not notice.
+/// would not notice. It is bound to how clients are judged as well: a session that
+/// began where nobody was asked for a certificate, or where others vouch for clients,
+/// is not resumed where one is needed.
 #[derive(Clone)]
 pub struct Tickets(Arc<Issuer>);
 
@@ -228,13 +230,18 @@ pub(super) struct Scope(Box<[u8]>);
 
 impl Scope {
     /// Sessions that were shown the certificate of this file, as the one that answers
-    /// to the client's name or (`default`) because none does.
-    ///
-    /// A listener that asks clients for certificates must not take what another
-    /// issued: that has to go in here, too.
-    pub(super) fn new(certificate: &std::path::Path, default: bool) -> Self {
+    /// to the client's name or (`default`) because none does, and whose clients were
+    /// judged in the way that has this digest (`None`: not asked for certificates).
+    pub(super) fn new(
+        certificate: &std::path::Path,
+        default: bool,
+        clients: Option<&[u8; 32]>,
+    ) -> Self {
         let path = certificate.as_os_str().as_encoded_bytes();
-        Self([&[u8::from(default)], path].concat().into())
+        // The first byte says how long the digest is, so no path is taken for one.
+        let kind = u8::from(default) | (u8::from(clients.is_some()) << 1);
+        let clients = clients.map_or(&[][..], |digest| digest.as_slice());
+        Self([&[kind][..], clients, path].concat().into())
     }
 
     fn bytes(&self) -> &[u8] {
@@ -292,7 +299,7 @@ mod tests {
     const START: u64 = 1_800_000_000;
 
     fn scope(file: &str) -> Scope {
-        Scope::new(Path::new(file), false)
+        Scope::new(Path::new(file), false, None)
     }
 
     #[test]
@@ -326,8 +333,11 @@ mod tests {
         let ticket = tickets.seal(&scope("a"), b"session", START).unwrap();
         assert!(tickets.open(&scope("a"), &ticket, START).is_some());
         assert_eq!(tickets.open(&scope("b"), &ticket, START), None);
-        let default = Scope::new(Path::new("a"), true);
-        assert_eq!(tickets.open(&default, &ticket, START), None);
+        for (default, clients) in [(true, None), (false, Some(&[0; 32])), (true, Some(&[b'a'; 32]))]
+        {
+            let other = Scope::new(Path::new("a"), default, clients);
+            assert_eq!(tickets.open(&other, &ticket, START), None);
+        }
         for at in 0..ticket.len() {
             let mut wrong = ticket.clone();
             wrong[at] ^= 1;

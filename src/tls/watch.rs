@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CertificateFacts, Reloaded, TlsAcceptor, TlsError};
+use super::{
+    CertificateFacts, ClientAuthFile, ClientAuthHolds, Reloaded, TlsAcceptor, TlsError,
+    UnknownRevocation,
+};
 use crate::observe::{CertificateReload, Metrics};
 
 /// How often the certificates are looked at. Files whose change was missed, or that
@@ -60,6 +63,12 @@ fn report(
             "certificate reloaded"
         );
     }
+    if reloaded.as_ref().is_ok_and(|reloaded| reloaded.clients) {
+        for one in acceptor.client_auth() {
+            let (file, sha256) = (one.file.display(), one.sha256);
+            tracing::info!(listener = &**listener, %file, sha256, "clients are judged anew");
+        }
+    }
     metrics.certificates_reloaded(listener, result);
     show_one(listener, acceptor, metrics);
 }
@@ -86,9 +95,11 @@ pub fn taken_in(in_use: &[(Arc<str>, TlsAcceptor)], metrics: &Metrics) {
 }
 
 fn show_one(listener: &Arc<str>, acceptor: &TlsAcceptor, metrics: &Metrics) {
-    let facts = acceptor.certificates();
+    let (facts, clients) = (acceptor.certificates(), acceptor.client_auth());
     let shown = facts.iter().map(|one| (one.file.to_string_lossy(), one.not_after_seconds));
-    metrics.certificates_shown(listener, shown);
+    let clients = clients.iter().filter(|one| one.not_after_seconds < i64::MAX);
+    let judge = clients.map(|one| (one.file.to_string_lossy(), one.not_after_seconds));
+    metrics.certificates_shown(listener, shown.chain(judge));
 }
 
 /// Watches over the certificates in use, which `in_use` tells whenever it is asked, and
@@ -103,7 +114,8 @@ pub async fn keep_watch(in_use: impl Fn() -> Vec<(Arc<str>, TlsAcceptor)>, metri
     }
 }
 
-/// When the log was last told of a certificate: by listener and fingerprint.
+/// When the log was last told of a certificate, or of a file by which clients are
+/// judged: by listener and digest.
 #[derive(Default)]
 pub(super) struct Watch(HashMap<(Arc<str>, String), i64>);
 
@@ -131,20 +143,29 @@ impl Watch {
                     report(listener, acceptor, metrics, &reloaded);
                 }
             }
-            for one in acceptor.certificates() {
-                let outlook = outlook(&one, acceptor.settings().expiry_warning, now);
+            let warning = acceptor.settings().expiry_warning;
+            let mut look_at = |sha256: &str, validity, tell: &dyn Fn(Outlook)| {
+                let outlook = outlook(validity, warning, now);
                 if outlook == Outlook::Good {
-                    continue;
+                    return;
                 }
-                let key = (listener.clone(), one.sha256.clone());
+                let key = (listener.clone(), sha256.to_owned());
                 let last = self.0.get(&key).copied();
                 // A clock that was put back makes it old, too.
                 let last = last.filter(|last| (0..REPEAT).contains(&(now - last)));
                 if last.is_none() && !told.contains_key(&key) {
-                    tell(listener, &one, outlook);
+                    tell(outlook);
                     said.push(outlook);
                 }
                 told.entry(key).or_insert_with(|| last.unwrap_or(now));
+            };
+            for one in acceptor.certificates() {
+                let validity = (one.not_before_seconds, one.not_after_seconds);
+                look_at(&one.sha256, validity, &|outlook| tell(listener, &one, outlook));
+            }
+            for one in acceptor.client_auth() {
+                let validity = (one.not_before_seconds, one.not_after_seconds);
+                look_at(&one.sha256, validity, &|outlook| tell_of_clients(listener, &one, outlook));
             }
         }
         self.0 = told;
@@ -152,16 +173,16 @@ impl Watch {
     }
 }
 
-fn outlook(facts: &CertificateFacts, warning: Duration, now: i64) -> Outlook {
-    if now < facts.not_before_seconds {
+fn outlook((from, until): (i64, i64), warning: Duration, now: i64) -> Outlook {
+    if now < from {
         return Outlook::NotYetValid;
     }
-    let left = facts.not_after_seconds - now;
+    let left = until.saturating_sub(now);
     if left < 0 {
         return Outlook::Expired;
     }
     // One that is made for a week would be warned of from the first day on.
-    let third = (facts.not_after_seconds - facts.not_before_seconds) / 3;
+    let third = until.saturating_sub(from) / 3;
     let warning = i64::try_from(warning.as_secs()).unwrap_or(i64::MAX).min(third);
     if left < warning { Outlook::Ends(left) } else { Outlook::Good }
 }
@@ -180,6 +201,39 @@ fn tell(listener: &str, facts: &CertificateFacts, outlook: Outlook) {
         }
         Outlook::Expired => {
             tracing::error!(listener, %certificate, not_after, "the certificate has expired");
+        }
+    }
+}
+
+fn tell_of_clients(listener: &str, one: &ClientAuthFile, outlook: Outlook) {
+    let file = one.file.display();
+    match (outlook, one.holds) {
+        (Outlook::Good, _) => {}
+        (Outlook::NotYetValid, _) => {
+            tracing::warn!(listener, %file, "what clients are judged by is not valid yet");
+        }
+        (Outlook::Ends(left), ClientAuthHolds::Authorities) => {
+            let days = left / REPEAT;
+            tracing::warn!(listener, %file, days, "a certificate authority of clients expires soon");
+        }
+        (Outlook::Expired, ClientAuthHolds::Authorities) => {
+            tracing::warn!(listener, %file, "a certificate authority of clients has expired");
+        }
+        (Outlook::Ends(left), ClientAuthHolds::Revocations(_)) => {
+            let hours = left / 3_600;
+            tracing::warn!(listener, %file, hours, "the successor of a revocation list is due soon");
+        }
+        (Outlook::Expired, ClientAuthHolds::Revocations(UnknownRevocation::Refuse)) => {
+            tracing::error!(
+                listener, %file,
+                "a revocation list is out of date; the clients that it is about are refused"
+            );
+        }
+        (Outlook::Expired, ClientAuthHolds::Revocations(UnknownRevocation::Accept)) => {
+            tracing::error!(
+                listener, %file,
+                "a revocation list is out of date; it says nothing of what was revoked since"
+            );
         }
     }
 }

@@ -7,6 +7,7 @@ use http::{HeaderName, Method, StatusCode, Uri};
 
 use super::url::{OriginScheme, OriginUrl};
 use crate::proxy_protocol::Version;
+use crate::signature::SignSettings;
 
 /// A named group of origins that serve the same thing.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub struct UpstreamSettings {
     pub proxy_protocol: Option<Version>,
     /// TLS towards `https` origins.
     pub tls: UpstreamTls,
+    /// How requests are signed (RFC 9421), each as its origin sees it. Default not at all.
+    pub sign: Option<SignSettings>,
     /// How long each phase may take.
     pub timeouts: UpstreamTimeouts,
     /// Idle connections kept for one origin, per worker. Default 64.
@@ -209,6 +212,7 @@ impl UpstreamSettings {
             h2: UpstreamH2::default(),
             proxy_protocol: None,
             tls: UpstreamTls::default(),
+            sign: None,
             timeouts: UpstreamTimeouts::default(),
             max_idle: 64,
             max_connections: None,

@@ -10,6 +10,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use sha2::{Digest, Sha256};
 
 use super::{OriginScheme, Protocol, UpstreamSettings};
+use crate::roots::RootsError;
 
 /// The TLS settings that all connections to an upstream share; `None` where
 /// no origin speaks TLS.
@@ -126,27 +127,11 @@ fn digest(root: &TrustAnchor<'_>) -> [u8; 32] {
 }
 
 fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, ClientTlsError> {
-    let mut roots = RootCertStore::empty();
     let upstream = settings.name.clone();
-    if let Some(path) = &settings.tls.ca {
-        let fail = |reason: String| ClientTlsError::Ca {
-            upstream: upstream.clone(),
-            path: path.clone(),
-            reason,
-        };
-        let certificates =
-            crate::pem::read_certificates(path).map_err(|error| fail(error.to_string()))?;
-        for certificate in certificates {
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-        }
-    } else {
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err(ClientTlsError::NoSystemRoots { upstream });
-        }
-    }
-    Ok(roots)
+    crate::roots::trusted(settings.tls.ca.as_deref()).map_err(|error| match error {
+        RootsError::Bundle { path, reason } => ClientTlsError::Ca { upstream, path, reason },
+        RootsError::NoneOnSystem => ClientTlsError::NoSystemRoots { upstream },
+    })
 }
 
 /// Believes any certificate, for `tls.verify = false`. Signatures are still

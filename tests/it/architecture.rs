@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 34] = [
+const FLOORS: [(&str, u32); 37] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u32); 34] = [
     ("pace", 0),
     ("pem", 0),
     ("proxy_protocol", 0),
+    ("roots", 0),
     ("seat", 0),
     ("socket", 0),
     ("switch", 0),
@@ -23,10 +24,12 @@ const FLOORS: [(&str, u32); 34] = [
     ("systemd", 0),
     ("observe", 1),
     ("respond", 1),
+    ("signature", 1),
     ("upstream", 2),
     ("balance", 2),
     ("forward", 2),
     ("redis", 2),
+    ("fetch", 2),
     ("layers", 3),
     ("route", 3),
     ("serve", 4),
@@ -43,15 +46,17 @@ const FLOORS: [(&str, u32); 34] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 13] = [
+const BESIDE: [(&str, &str); 14] = [
     ("body", "error"),
     ("body", "pace"),
     ("budget", "seat"),
     ("context", "budget"),
     ("context", "error"),
+    ("context", "pace"),
     ("http1", "body"),
     ("http1", "budget"),
     ("http1", "error"),
+    ("roots", "pem"),
     ("balance", "upstream"),
     ("forward", "balance"),
     ("forward", "upstream"),

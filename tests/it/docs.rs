@@ -12,7 +12,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
 use crate::support::within;
 
-fn read(name: &str) -> String {
+pub fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -22,7 +22,7 @@ fn operations() -> String {
 }
 
 /// The fenced blocks, each with what stands behind its fence.
-fn blocks(text: &str) -> Vec<(&str, String)> {
+pub fn blocks(text: &str) -> Vec<(&str, String)> {
     let mut blocks: Vec<(&str, String)> = Vec::new();
     let mut within = false;
     for line in text.lines() {

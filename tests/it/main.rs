@@ -6,16 +6,19 @@
 
 mod admin_api;
 mod architecture;
+mod auth;
 mod axum_embed;
 mod balancing;
 mod cache;
 mod cli;
+mod client_certificates;
 mod compression;
 mod config;
 mod defects;
 mod deploy;
 mod dns;
 mod docs;
+mod docs_checked;
 mod errors;
 mod forwarding;
 mod grpc;
@@ -36,6 +39,7 @@ mod reload;
 mod renewal;
 mod retries;
 mod routing;
+mod signing;
 mod support;
 mod timeouts;
 mod tls;

@@ -5,7 +5,10 @@ use super::spell::{duration, duration_or_off, memory_size, min_rate, path, size}
 use crate::accept::{ListenerSettings, ProxyProtocolSettings};
 use crate::context::HeadLimits;
 use crate::serve::{H2Settings, ServeSettings};
-use crate::tls::{CertificateSettings, TlsSettings, TlsVersion};
+use crate::tls::{
+    CertificateSettings, ClientAuthMode, ClientAuthSettings, TlsSettings, TlsVersion,
+    UnknownRevocation,
+};
 
 /// All but its certificates, of which only their order is compared.
 pub(super) fn listener(settings: &ListenerSettings) -> Keys {
@@ -85,7 +88,8 @@ fn h2_keys(settings: &H2Settings) -> Keys {
 }
 
 fn tls_keys(settings: &TlsSettings) -> Keys {
-    let TlsSettings { certificates, min_version, handshake_timeout, expiry_warning } = settings;
+    let TlsSettings { certificates, min_version, handshake_timeout, expiry_warning, client_auth } =
+        settings;
     let mut keys = Keys::default();
     keys.order("certificates", certificates.iter().map(|one| path(&one.certificate)));
     keys.one(
@@ -97,6 +101,31 @@ fn tls_keys(settings: &TlsSettings) -> Keys {
     );
     keys.one("handshake_timeout", duration(*handshake_timeout));
     keys.one("expiry_warning", duration_or_off(*expiry_warning));
+    if let Some(client_auth) = client_auth {
+        keys.table("client_auth", client_auth_keys(client_auth));
+    }
+    keys
+}
+
+fn client_auth_keys(settings: &ClientAuthSettings) -> Keys {
+    let ClientAuthSettings { ca, mode, revoked, unknown_revocation } = settings;
+    let mut keys = Keys::default();
+    keys.one("ca", path(ca));
+    keys.one(
+        "mode",
+        match mode {
+            ClientAuthMode::Require => "require",
+            ClientAuthMode::Request => "request",
+        },
+    );
+    keys.list("crl", revoked.iter().map(|file| path(file)));
+    keys.one(
+        "unknown_revocation",
+        match unknown_revocation {
+            UnknownRevocation::Refuse => "refuse",
+            UnknownRevocation::Accept => "accept",
+        },
+    );
     keys
 }
 

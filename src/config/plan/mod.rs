@@ -1,10 +1,12 @@
 //! What a reload is going to change, before it does.
 //!
-//! Listeners, upstreams and routes are the same if their names are, origins if
+//! Listeners, upstreams, authenticators and routes are the same if their names are, origins if
 //! their URLs are within one upstream, and certificates if their files are within
 //! one listener.
 
+mod auth;
 mod keys;
+mod limits;
 mod listeners;
 mod process;
 mod routes;
@@ -14,13 +16,16 @@ mod tests;
 mod text;
 mod upstreams;
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use self::keys::Keys;
 pub use self::keys::{Difference, KeyChange};
 use super::Settings;
 use crate::accept::ListenerSettings;
-use crate::tls::CertificateSettings;
+use crate::layers::AuthenticatorSettings;
+use crate::tls::{CertificateSettings, ClientAuthSettings};
 use crate::upstream::{OriginSettings, UpstreamSettings};
 
 /// What changes between two configurations, and what is kept.
@@ -31,12 +36,14 @@ use crate::upstream::{OriginSettings, UpstreamSettings};
 pub struct Plan {
     /// Listeners, by name.
     pub listeners: Part,
-    /// Certificates, by file within their listener.
+    /// Certificates, and what clients' are judged by, by file within their listener.
     pub certificates: Part,
     /// Upstreams, by name.
     pub upstreams: Part,
     /// Origins, by URL within their upstream.
     pub origins: Part,
+    /// The ways of telling who asks, by name.
+    pub authenticators: Part,
     /// Routes, by name.
     pub routes: Part,
     /// The tables that are there once and say something else, such as `server`.
@@ -107,6 +114,7 @@ impl Plan {
             certificates: part(certificates(old), certificates(new)),
             upstreams: part(upstreams(old), upstreams(new)),
             origins: part(origins(old), origins(new)),
+            authenticators: part(authenticators(old), authenticators(new)),
             routes: part(routes(old), routes(new)),
             ..Self::default()
         };
@@ -214,9 +222,14 @@ impl Plan {
 
     fn counts(&self) -> Counts {
         let mut counts = Counts { changed: self.settings.len(), ..Counts::default() };
-        for part in
-            [&self.listeners, &self.certificates, &self.upstreams, &self.origins, &self.routes]
-        {
+        for part in [
+            &self.listeners,
+            &self.certificates,
+            &self.upstreams,
+            &self.origins,
+            &self.authenticators,
+            &self.routes,
+        ] {
             counts.added += part.added.len();
             counts.changed += part.changed.len();
             counts.removed += part.removed.len();
@@ -269,6 +282,16 @@ fn part<T: PartialEq>(mut old: Vec<Thing<T>>, new: Vec<Thing<T>>) -> Part {
     part
 }
 
+fn authenticators(settings: &Settings) -> Vec<Thing<AuthenticatorSettings>> {
+    let thing = |one: &AuthenticatorSettings| Thing {
+        name: one.name.clone(),
+        of: None,
+        keys: auth::authenticator(one),
+        whole: one.clone(),
+    };
+    settings.authenticators.iter().map(thing).collect()
+}
+
 fn listeners(settings: &Settings) -> Vec<Thing<ListenerSettings>> {
     let thing = |listener: &ListenerSettings| {
         let mut whole = listener.clone();
@@ -280,20 +303,26 @@ fn listeners(settings: &Settings) -> Vec<Thing<ListenerSettings>> {
     settings.listeners.iter().map(thing).collect()
 }
 
-fn certificates(settings: &Settings) -> Vec<Thing<CertificateSettings>> {
-    let with_tls = settings.listeners.iter().filter_map(|listener| {
-        listener.tls.as_ref().map(|tls| (listener.name.clone(), &tls.certificates))
-    });
-    let thing = |(listener, one): (String, &CertificateSettings)| Thing {
-        name: spell::path(&one.certificate),
-        of: Some(listener),
-        keys: listeners::certificate(one),
-        whole: one.clone(),
-    };
-    with_tls
-        .flat_map(|(listener, all)| all.iter().map(move |one| (listener.clone(), one)))
-        .map(thing)
-        .collect()
+/// Those that clients are shown, and the files by which clients are judged.
+fn certificates(settings: &Settings) -> Vec<Thing<Option<CertificateSettings>>> {
+    let mut things = Vec::new();
+    for listener in &settings.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let thing = |file: &Path, keys, whole| Thing {
+            name: spell::path(file),
+            of: Some(listener.name.clone()),
+            keys,
+            whole,
+        };
+        let shown = tls.certificates.iter();
+        things
+            .extend(shown.map(|one| {
+                thing(&one.certificate, listeners::certificate(one), Some(one.clone()))
+            }));
+        let judge = tls.client_auth.iter().flat_map(ClientAuthSettings::files);
+        things.extend(judge.map(|file| thing(file, Keys::default(), None)));
+    }
+    things
 }
 
 fn upstreams(settings: &Settings) -> Vec<Thing<UpstreamSettings>> {

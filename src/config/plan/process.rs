@@ -43,6 +43,7 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 7] {
     let Settings {
         listeners: _,
         upstreams: _,
+        authenticators: _,
         routes: _,
         sources: _,
         server,

@@ -7,7 +7,7 @@ use crate::config::parse;
 fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
-        std::fs::write(dir.path().join(name), format!("hunter2-{name}")).unwrap();
+        std::fs::write(dir.path().join(name), format!("hunter2-of-many-letters-{name}")).unwrap();
     }
     dir
 }
@@ -51,9 +51,17 @@ fn every_key(other: Option<usize>) -> (String, Vec<Other>) {
 
 /// Every key that a plan names.
 fn named(plan: &Plan) -> Vec<String> {
-    let Plan { listeners, certificates, upstreams, origins, routes, settings, needs_restart } =
-        plan;
-    let parts = [listeners, certificates, upstreams, origins, routes];
+    let Plan {
+        listeners,
+        certificates,
+        upstreams,
+        origins,
+        authenticators,
+        routes,
+        settings,
+        needs_restart,
+    } = plan;
+    let parts = [listeners, certificates, upstreams, origins, authenticators, routes];
     let within = parts
         .into_iter()
         .flat_map(|part| &part.changed)

@@ -45,6 +45,7 @@ impl Plan {
         group(&mut lines, ("listener", &self.listeners), ("certificate", &self.certificates));
         group(&mut lines, ("upstream", &self.upstreams), ("origin", &self.origins));
         let nothing = Part::default();
+        group(&mut lines, ("auth", &self.authenticators), ("", &nothing));
         group(&mut lines, ("route", &self.routes), ("", &nothing));
         for key in &self.needs_restart {
             let how = format!("{}  (needs a restart or an upgrade)", key.change);

@@ -3,6 +3,7 @@
 use super::keys::{KeyChange, Keys};
 use super::spell::{NONE, duration, or_none, path, size};
 use crate::proxy_protocol::Version;
+use crate::signature::SignSettings;
 use crate::upstream::{
     Balancing, HashBy, HealthCheck, OriginScheme, OriginSettings, PassiveHealth, Probe, Protocol,
     UpstreamH2, UpstreamSettings, UpstreamTimeouts, UpstreamTls,
@@ -18,6 +19,7 @@ pub(super) fn upstream(settings: &UpstreamSettings) -> Keys {
         h2,
         proxy_protocol,
         tls,
+        sign,
         timeouts,
         max_idle,
         max_connections,
@@ -54,6 +56,9 @@ pub(super) fn upstream(settings: &UpstreamSettings) -> Keys {
     }
     keys.table("h2", h2_keys(*h2));
     keys.table("tls", tls_keys(tls));
+    if let Some(sign) = sign {
+        keys.table("sign", sign_keys(sign));
+    }
     keys
 }
 
@@ -122,6 +127,23 @@ fn tls_keys(settings: &UpstreamTls) -> Keys {
     keys.one("verify", verify);
     keys.one("ca", ca.as_deref().map_or_else(|| "the system's".to_owned(), path));
     keys.one("server_name", server_name.as_deref().unwrap_or("the origin's host"));
+    keys
+}
+
+fn sign_keys(settings: &SignSettings) -> Keys {
+    let SignSettings { key, key_id, components, expires, label, tag, nonce, digest_body } =
+        settings;
+    let mut keys = Keys::default();
+    keys.one("key_id", key_id);
+    keys.one("algorithm", key.algorithm());
+    let name = if key.algorithm().is_symmetric() { "secret" } else { "private_key" };
+    keys.hidden(name, key.fingerprint());
+    keys.list("components", components);
+    keys.one("expires", expires.map_or_else(|| "never".to_owned(), duration));
+    keys.one("label", label);
+    keys.one("tag", tag.as_deref().unwrap_or(NONE));
+    keys.one("nonce", nonce);
+    keys.one("digest_body", or_none(*digest_body, |most| size(most as u64)));
     keys
 }
 

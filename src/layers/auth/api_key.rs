@@ -1,51 +1,42 @@
-//! Authentication by API key.
+//! API keys.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::header;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use tower::{Layer, Service};
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
 
-use crate::context::Exchange;
-use crate::layers::twins::remove_twins;
-use crate::layers::{ApiKeySettings, KeyDigest, ShortCircuit};
-use crate::respond::{Answer, Format};
+use super::authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+use crate::context::Identity;
+use crate::layers::{ApiKeySettings, KeyDigest};
 
-/// Puts [`ApiKeyAuth`] before a service.
-#[derive(Clone, Debug)]
-pub struct ApiKeyLayer {
-    shared: Arc<Shared>,
-}
-
-/// Lets requests with a known API key in, and answers 401 to all others.
+/// Knows who asks by a key that the request carries.
 ///
 /// The key is taken out of the request; its name goes into the exchange and,
 /// if asked for, into a field for the origin. The same answer, after the same
 /// work, meets a missing key and a wrong one: what was given is hashed, its
 /// digest is looked up, and one digest is compared in constant time, somebody's
 /// or nobody's. The work does not grow with the number of keys.
-#[derive(Clone, Debug)]
-pub struct ApiKeyAuth<S> {
-    inner: S,
-    shared: Arc<Shared>,
-}
-
 #[derive(Debug)]
-struct Shared {
+pub struct ApiKeys {
     settings: ApiKeySettings,
     challenge: HeaderValue,
-    /// Whose keys they are.
-    names: HashMap<KeyDigest, Arc<str>, RandomState>,
+    /// What each key is good for.
+    known: HashMap<KeyDigest, Known, RandomState>,
     /// What an unknown key is compared with.
     nobody: KeyDigest,
 }
 
-impl ApiKeyLayer {
-    /// Lets these keys in.
+/// Made once for all requests with one key.
+#[derive(Clone, Debug)]
+struct Known {
+    identity: Arc<Identity>,
+    changes: Arc<Changes>,
+}
+
+impl ApiKeys {
+    /// Knows these keys.
     #[must_use]
     pub fn new(settings: &ApiKeySettings) -> Self {
         // `ApiKey` is no registered scheme (RFC 9110 §16.4.1): there is none
@@ -53,78 +44,64 @@ impl ApiKeyLayer {
         let challenge = format!("ApiKey realm=\"tollgate\", header=\"{}\"", settings.header);
         let challenge = HeaderValue::try_from(challenge)
             .unwrap_or_else(|_| HeaderValue::from_static("ApiKey realm=\"tollgate\""));
-        let names = settings.keys.iter().map(|key| (key.digest, key.name.clone())).collect();
-        let nobody = KeyDigest::from_bytes([0; 32]);
-        let shared = Shared { settings: settings.clone(), challenge, names, nobody };
-        Self { shared: Arc::new(shared) }
-    }
-}
-
-impl<S> Layer<S> for ApiKeyLayer {
-    type Service = ApiKeyAuth<S>;
-
-    fn layer(&self, inner: S) -> ApiKeyAuth<S> {
-        ApiKeyAuth { inner, shared: self.shared.clone() }
-    }
-}
-
-impl<S, B, ResB> Service<Request<B>> for ApiKeyAuth<S>
-where
-    S: Service<Request<B>, Response = Response<ResB>>,
-    ResB: From<Bytes>,
-{
-    type Response = Response<ResB>;
-    type Error = S::Error;
-    type Future = ShortCircuit<S::Future, ResB>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Shared { settings, challenge, .. } = &*self.shared;
-        let identified = self.shared.identify(request.headers());
-        if let Some(exchange) = request.extensions().get::<Exchange>() {
-            exchange.update(|record| match &identified {
-                Ok(name) => record.identity = Some(name.clone()),
-                Err(rejection) => record.rejection = Some(rejection),
-            });
-        }
-        let Ok(name) = identified else {
-            let detail = "A valid API key is needed here.";
-            let answer = Answer::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
-                .header(header::WWW_AUTHENTICATE, challenge.clone());
-            return ShortCircuit::rejected(answer.render(Format::preferred(request.headers())));
+        let known = |name: &Arc<str>| {
+            let field = settings.identity_header.clone();
+            let set = field.and_then(|field| Some((field, HeaderValue::from_str(name).ok()?)));
+            let changes = Changes {
+                remove: vec![settings.header.clone()],
+                set: set.into_iter().collect(),
+                strip_query: None,
+            };
+            let identity = Arc::new(Identity::new(name.clone(), "api_key"));
+            Known { identity, changes: Arc::new(changes) }
         };
-        let headers = request.headers_mut();
-        headers.remove(&settings.header);
-        if let Some(field) = &settings.identity_header {
-            remove_twins(headers, field);
-            if let Ok(value) = HeaderValue::from_str(&name) {
-                headers.insert(field.clone(), value);
-            }
-        }
-        ShortCircuit::forwarded(self.inner.call(request))
+        let known = settings.keys.iter().map(|key| (key.digest, known(&key.name))).collect();
+        let nobody = KeyDigest::from_bytes([0; 32]);
+        Self { settings: settings.clone(), challenge, known, nobody }
     }
-}
 
-impl Shared {
-    /// The name of the key that a request carries, or why it has none.
-    fn identify(&self, headers: &HeaderMap) -> Result<Arc<str>, &'static str> {
+    /// What the key of a request is good for, or why it is good for nothing; the latter
+    /// is nothing if there is no key.
+    fn identify(&self, headers: &HeaderMap) -> Result<&Known, Option<&'static str>> {
         let mut lines = headers.get_all(&self.settings.header).iter();
         let (given, why) = match (lines.next(), lines.next()) {
-            (Some(given), None) => (given.as_bytes(), "auth_invalid"),
-            (Some(_), Some(_)) => (&b""[..], "auth_ambiguous"),
-            (None, _) => (&b""[..], "auth_missing"),
+            (Some(given), None) => (given.as_bytes(), Some("auth_invalid")),
+            (Some(_), Some(_)) => (&b""[..], Some("auth_ambiguous")),
+            (None, _) => (&b""[..], None),
         };
         let digest = KeyDigest::of(given);
         // To where in the map a request leads is for SHA-256 to say and not for
         // whoever sent it: how long the look-up takes tells nothing of the keys.
-        let known = self.names.get_key_value(&digest).map(|(digest, name)| (digest, Some(name)));
-        let (stored, name) = known.unwrap_or((&self.nobody, None));
+        let found = self.known.get_key_value(&digest).map(|(digest, known)| (digest, Some(known)));
+        let (stored, known) = found.unwrap_or((&self.nobody, None));
         let same = bool::from(stored.matches(&digest));
-        let given_once = why == "auth_invalid";
-        name.filter(|_| same && given_once).cloned().ok_or(why)
+        let given_once = why == Some("auth_invalid");
+        known.filter(|_| same && given_once).ok_or(why)
+    }
+}
+
+impl Authenticate for ApiKeys {
+    fn scheme(&self) -> &'static str {
+        "api_key"
+    }
+
+    fn judge(&self, request: &Asked<'_>) -> Judging {
+        let verdict = match self.identify(request.headers) {
+            Ok(known) => {
+                Verdict::Granted(Grant::to(known.identity.clone()).changing(known.changes.clone()))
+            }
+            Err(Some(why)) => Verdict::Refused(why),
+            Err(None) => Verdict::Absent,
+        };
+        verdict.into()
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        Some(self.challenge.clone())
+    }
+
+    fn identity_fields(&self) -> Vec<HeaderName> {
+        self.settings.identity_header.iter().cloned().collect()
     }
 }
 
@@ -132,10 +109,10 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::body::Body;
-    use crate::layers::ApiKey;
-    use http::HeaderName;
+    use crate::layers::{ApiKey, AuthLayer};
+    use http::{Request, Response};
     use std::convert::Infallible;
-    use tower::ServiceExt;
+    use tower::{Layer, ServiceExt};
 
     fn key(name: &str, secret: &str) -> ApiKey {
         ApiKey { name: name.into(), digest: KeyDigest::of(secret.as_bytes()) }
@@ -143,19 +120,19 @@ mod tests {
 
     /// Answers with the fields that reached the origin.
     async fn ask(fields: &[(&str, &str)]) -> Response<Body> {
-        let echo = |request: Request<()>| async move {
+        let echo = |request: Request<Body>| async move {
             let mut response = Response::new(Body::empty());
             *response.headers_mut() = request.headers().clone();
             Ok::<_, Infallible>(response)
         };
         let mut settings = ApiKeySettings::new(vec![key("alice", "a1"), key("bob", "b2")]);
         settings.identity_header = Some(HeaderName::from_static("x-client"));
-        let service = ApiKeyLayer::new(&settings).layer(tower::service_fn(echo));
+        let service = AuthLayer::by(ApiKeys::new(&settings)).layer(tower::service_fn(echo));
         let mut request = Request::get("/");
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        service.oneshot(request.body(()).unwrap()).await.unwrap()
+        service.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     #[tokio::test]
@@ -183,26 +160,27 @@ mod tests {
     #[test]
     fn each_of_many_keys_is_found_and_no_other_is() {
         let keys = (0..1_000).map(|n| key(&format!("client-{n}"), &format!("secret-{n}")));
-        let layer = ApiKeyLayer::new(&ApiKeySettings::new(keys.collect()));
+        let keys = ApiKeys::new(&ApiKeySettings::new(keys.collect()));
         let identify = |secret: String| {
             let headers = [("x-api-key", secret)].map(|(name, value)| {
                 (HeaderName::from_static(name), HeaderValue::try_from(value).unwrap())
             });
-            layer.shared.identify(&headers.into_iter().collect())
+            let known = keys.identify(&headers.into_iter().collect())?;
+            Ok::<_, Option<&str>>(known.identity.name.to_string())
         };
         for n in 0..1_000 {
             assert_eq!(identify(format!("secret-{n}")).as_deref(), Ok(&*format!("client-{n}")));
-            assert_eq!(identify(format!("Secret-{n}")), Err("auth_invalid"));
+            assert_eq!(identify(format!("Secret-{n}")), Err(Some("auth_invalid")));
         }
     }
 
     #[test]
     fn nobodys_digest_lets_nobody_in() {
-        let mut layer = ApiKeyLayer::new(&ApiKeySettings::new(Vec::new()));
-        let shared = Arc::get_mut(&mut layer.shared).unwrap();
-        shared.nobody = KeyDigest::of(b"x");
+        let mut keys = ApiKeys::new(&ApiKeySettings::new(Vec::new()));
+        keys.nobody = KeyDigest::of(b"x");
         let headers = [(HeaderName::from_static("x-api-key"), HeaderValue::from_static("x"))];
-        assert_eq!(shared.identify(&headers.into_iter().collect()), Err("auth_invalid"));
+        let identified = keys.identify(&headers.into_iter().collect());
+        assert_eq!(identified.err(), Some(Some("auth_invalid")));
     }
 
     #[tokio::test]

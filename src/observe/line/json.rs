@@ -72,6 +72,7 @@ fn line<'a>(
 ) -> JsonLine<'a> {
     let request = exchange.request();
     let downstream = exchange.downstream();
+    let certificate = downstream.tls.as_ref().and_then(|tls| tls.client.as_deref());
     JsonLine {
         time,
         client: record.client,
@@ -79,6 +80,8 @@ fn line<'a>(
         proxy: downstream.proxy,
         listener: &downstream.listener,
         tls: downstream.tls.as_ref().map(|tls| tls.version),
+        client_subject: certificate.map(|one| &*one.subject),
+        client_fingerprint: certificate.map(|one| Fingerprint(&one.sha256)),
         method: request.method.as_str(),
         target: Target(request),
         version: version(request.version),
@@ -110,6 +113,11 @@ struct JsonLine<'a> {
     listener: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<&'static str>,
+    /// Of the certificate that the client has shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_fingerprint: Option<Fingerprint<'a>>,
     method: &'a str,
     target: Target<'a>,
     version: &'static str,
@@ -136,6 +144,15 @@ struct JsonLine<'a> {
     referer: Option<Cow<'a, str>>,
 }
 
+/// As it stands in the configuration, too.
+struct Fingerprint<'a>(&'a str);
+
+impl Serialize for Fingerprint<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("sha256:{}", self.0))
+    }
+}
+
 /// Path and query, in the pieces that are logged of them.
 struct Target<'a>(&'a RequestLine);
 
@@ -159,7 +176,7 @@ fn learnt<S: Serializer>(record: &&Record, serializer: S) -> Result<S::Ok, S::Er
     let fields = [
         ("request_id", request_id.as_deref()),
         ("route", record.route.as_ref().map(|route| &*route.name)),
-        ("identity", record.identity.as_deref()),
+        ("identity", record.identity.as_ref().map(|identity| &*identity.name)),
         ("cache", record.cache),
         ("upstream", record.upstream.as_deref()),
         ("origin", record.origin.as_deref()),

@@ -1,7 +1,7 @@
 //! What a line reads like, and that it reads so whatever it is about.
 
 use super::*;
-use crate::context::{Downstream, Exchange, Record, RequestLine, Route};
+use crate::context::{Downstream, Exchange, Identity, Record, RequestLine, Route};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -81,6 +81,30 @@ fn a_json_line_is_json_with_what_is_known() {
 }
 
 #[test]
+fn a_client_that_has_shown_a_certificate_is_told_by_it() {
+    use crate::context::{ClientCertificate, TlsFacts};
+    let certificate = ClientCertificate {
+        subject: "CN=web\\,1,O=A \\\"B\\\"".into(),
+        common_name: None,
+        issuer: "CN=Clients".into(),
+        serial: "1".into(),
+        names: Box::default(),
+        sha256: "ab12".into(),
+        not_after: 0,
+        chain: Box::default(),
+    };
+    let tls = TlsFacts { client: Some(Arc::new(certificate)), ..TlsFacts::default() };
+    let downstream = Downstream { tls: Some(tls), ..Downstream::default() };
+    let request = exchange("/x").request().clone();
+    let exchange = Exchange::open(Arc::new(downstream), request, None);
+    let line = text(&exchange);
+    assert!(line.contains(r#" certificate="CN=web\\,1,O=A \\\"B\\\"""#), "{line}");
+    let line: serde_json::Value = serde_json::from_str(&json(&exchange)).unwrap();
+    assert_eq!(line["client_subject"], r#"CN=web\,1,O=A \"B\""#);
+    assert_eq!(line["client_fingerprint"], "sha256:ab12");
+}
+
+#[test]
 fn a_client_that_went_away_has_no_status() {
     let exchange = exchange("/x");
     exchange.update(|record| (record.status, record.complete) = (None, false));
@@ -114,7 +138,7 @@ fn plain_text(exchange: &Facts, at: Moment) -> String {
     let pairs = [
         ("host", request.host.as_ref().map(text)),
         ("route", record.route.map(|route| route.name.to_string())),
-        ("identity", record.identity.map(|identity| identity.to_string())),
+        ("identity", record.identity.map(|identity| identity.name.to_string())),
         ("origin", record.origin.map(|origin| origin.to_string())),
         ("attempts", (record.attempts > 1).then(|| record.attempts.to_string())),
         ("rejected", record.rejection.map(str::to_owned)),
@@ -207,7 +231,7 @@ fn records() -> impl Strategy<Value = Record> {
                 client,
                 request_id: id,
                 route: words.0.map(Route::named),
-                identity: words.1.map(Into::into),
+                identity: words.1.map(|name: String| Arc::new(Identity::new(name, "api_key"))),
                 origin: words.2.map(Into::into),
                 attempts,
                 error: words.3,

@@ -62,7 +62,10 @@ fn pairs(exchange: &Facts, record: &Record, into: &mut Vec<u8>) {
     let request = exchange.request();
     pair(into, " host=", request.host.as_ref());
     pair(into, " route=", record.route.as_ref().map(|route| &*route.name));
-    pair(into, " identity=", record.identity.as_deref());
+    pair(into, " identity=", record.identity.as_ref().map(|identity| &*identity.name));
+    let tls = exchange.downstream().tls.as_ref();
+    let certificate = tls.and_then(|tls| tls.client.as_deref());
+    pair(into, " certificate=", certificate.map(|one| &*one.subject));
     pair(into, " cache=", record.cache);
     pair(into, " origin=", record.origin.as_deref());
     if record.attempts > 1 {

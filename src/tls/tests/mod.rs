@@ -1,9 +1,11 @@
+mod client_auth;
 mod reload;
 mod resumption;
 mod watch;
 
 use std::path::Path;
 
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
@@ -11,6 +13,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+
+/// So many days from now, as rcgen has it; it does not say what that type is called.
+macro_rules! in_days {
+    ($days:expr) => {
+        rcgen::date_time_ymd(1970, 1, 1)
+            + Duration::from_secs((now() + $days * DAY).try_into().unwrap())
+    };
+}
+use in_days;
 
 /// Writes a self-signed certificate for `names` and its key.
 fn certificate(dir: &Path, file: &str, names: &[&str]) -> CertificateSettings {
@@ -22,11 +33,7 @@ fn certificate(dir: &Path, file: &str, names: &[&str]) -> CertificateSettings {
 fn valid(dir: &Path, file: &str, names: &[&str], from: i64, until: i64) -> CertificateSettings {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = rcgen::CertificateParams::new(names).unwrap();
-    let day = |days: i64| {
-        let seconds = (now() + days * DAY).try_into().unwrap();
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
-    };
-    (params.not_before, params.not_after) = (day(from), day(until));
+    (params.not_before, params.not_after) = (in_days!(from), in_days!(until));
     let signing_key = rcgen::KeyPair::generate().unwrap();
     let made = params.self_signed(&signing_key).unwrap();
     let certificate = dir.join(format!("{file}.crt"));

@@ -3,7 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -29,6 +33,11 @@ impl Authority {
         std::fs::write(dir.join("ca.pem"), self.issuer.pem()).unwrap();
     }
 
+    /// Its certificate.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// Writes `FILE.crt` and `FILE.key` for these names.
     pub fn sign(&self, dir: &Path, file: &str, names: &[&str]) {
         let (certificate, key) = self.signed(names);
@@ -43,6 +52,65 @@ impl Authority {
         let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// An authority of this name, which vouches for clients.
+    pub fn of_clients(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = named(name, "Example");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { issuer }
+    }
+
+    /// Its own certificate, in PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate for the client `CN=name,O=organization` with this serial number and
+    /// its key, in PEM, changed as `change` says.
+    pub fn client_signed(
+        &self,
+        name: &str,
+        organization: &str,
+        serial: u64,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = named(name, organization);
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let uri = format!("spiffe://example.test/{name}");
+        let dns = format!("{name}.clients.test");
+        params.subject_alt_names = vec![
+            SanType::URI(uri.as_str().try_into().unwrap()),
+            SanType::DnsName(dns.as_str().try_into().unwrap()),
+        ];
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A list of revoked serial numbers that is good for a century, in PEM.
+    pub fn revoking(&self, serials: &[u64]) -> String {
+        let one = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2124, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(one).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// A client that trusts this authority only.
@@ -66,6 +134,38 @@ impl Authority {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
     }
+}
+
+fn named(name: &str, organization: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::OrganizationName, organization);
+    names.push(DnType::CommonName, name);
+    names
+}
+
+/// Has a client show this certificate, whomever the server trusts.
+pub fn showing(mut config: ClientConfig, (certificate, key): &(String, String)) -> ClientConfig {
+    #[derive(Debug)]
+    struct Always(Arc<rustls::sign::CertifiedKey>);
+    impl rustls::client::ResolvesClientCert for Always {
+        fn resolve(
+            &self,
+            _: &[&[u8]],
+            _: &[rustls::SignatureScheme],
+        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            Some(self.0.clone())
+        }
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let shown = rustls::sign::CertifiedKey::new(chain, key);
+    config.client_auth_cert_resolver = Arc::new(Always(Arc::new(shown)));
+    config
 }
 
 /// A server that shows what is in `FILE.crt`.

@@ -1,0 +1,136 @@
+//! Who has failed too often is not listened to for a while.
+//!
+//! Wrong credentials are counted by address; once there are too many, requests from there
+//! are answered 429 before anything is verified. While nobody is shut out, and that is
+//! nearly always, a request costs the look at one flag.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use governor::RateLimiter;
+use governor::clock::{Clock, DefaultClock};
+use governor::state::keyed::DashMapStateStore;
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use crate::context::client_network;
+use crate::pace::Quota;
+
+/// So many addresses are shut out at once at the most: whoever has more of them is held
+/// back by the work that verifying is.
+const MOST: usize = 100_000;
+
+/// How often what is over is taken out.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Counts failures by address.
+#[derive(Debug)]
+pub(super) struct Failures {
+    quota: Quota,
+    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>,
+    clock: DefaultClock,
+    shut_out: RwLock<ShutOut>,
+    /// Whether anybody may be shut out.
+    anybody: AtomicBool,
+}
+
+#[derive(Debug)]
+struct ShutOut {
+    until: HashMap<IpAddr, Instant>,
+    /// When the last of them is listened to again.
+    latest: Instant,
+    swept: Instant,
+}
+
+impl Failures {
+    pub(super) fn new(quota: Quota) -> Self {
+        let (clock, now) = (DefaultClock::default(), Instant::now());
+        let limit = crate::layers::rate_limit::governor_quota(quota);
+        Self {
+            quota,
+            limiter: RateLimiter::new(limit, DashMapStateStore::default(), clock.clone()),
+            clock,
+            shut_out: RwLock::new(ShutOut { until: HashMap::new(), latest: now, swept: now }),
+            anybody: AtomicBool::new(false),
+        }
+    }
+
+    /// How often an address may fail.
+    pub(super) fn quota(&self) -> Quota {
+        self.quota
+    }
+
+    /// For how long nobody listens to `client`.
+    pub(super) fn shut_out_for(&self, client: IpAddr) -> Option<Duration> {
+        if !self.anybody.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (shut_out, now) = (self.shut_out.read(), Instant::now());
+        if shut_out.latest <= now {
+            self.anybody.store(false, Ordering::Relaxed);
+        }
+        let left = shut_out.until.get(&client_network(client))?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Somebody at `client` had wrong credentials.
+    pub(super) fn note(&self, client: IpAddr) {
+        let client = client_network(client);
+        let refused = self.limiter.check_key(&client).err();
+        let wait = refused.map(|not_until| not_until.wait_time_from(self.clock.now()));
+        let now = Instant::now();
+        let mut shut_out = self.shut_out.write();
+        if now - shut_out.swept >= SWEEP {
+            shut_out.swept = now;
+            shut_out.until.retain(|_, until| *until > now);
+            self.limiter.retain_recent();
+        }
+        if let Some(wait) = wait
+            && shut_out.until.len() < MOST
+        {
+            shut_out.until.insert(client, now + wait);
+            shut_out.latest = shut_out.latest.max(now + wait);
+            self.anybody.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn whoever_fails_too_often_is_shut_out_and_nobody_else() {
+        let quota = Quota::new(NonZeroU32::new(3).unwrap(), Duration::from_secs(60));
+        let failures = Failures::new(quota);
+        let (bad, mapped, good): (IpAddr, IpAddr, IpAddr) = (
+            "192.0.2.1".parse().unwrap(),
+            "::ffff:192.0.2.1".parse().unwrap(),
+            "192.0.2.2".parse().unwrap(),
+        );
+        for _ in 0..3 {
+            failures.note(bad);
+            assert_eq!(failures.shut_out_for(bad), None);
+        }
+        failures.note(bad);
+        let wait = failures.shut_out_for(bad).unwrap();
+        assert!(wait > Duration::from_secs(10) && wait <= Duration::from_secs(20), "{wait:?}");
+        assert!(failures.shut_out_for(mapped).is_some());
+        assert_eq!(failures.shut_out_for(good), None);
+    }
+
+    #[test]
+    fn it_is_over_when_the_time_is() {
+        let quota = Quota::new(NonZeroU32::MIN, Duration::from_millis(20));
+        let failures = Failures::new(quota);
+        let client = "192.0.2.1".parse().unwrap();
+        failures.note(client);
+        failures.note(client);
+        assert!(failures.shut_out_for(client).is_some());
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(failures.shut_out_for(client), None);
+    }
+}

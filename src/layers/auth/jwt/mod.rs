@@ -1,0 +1,58 @@
+//! JSON Web Tokens (RFC 7519), signed (RFC 7515).
+
+mod algorithm;
+#[cfg(feature = "jwt")]
+mod claims;
+#[cfg(feature = "jwt")]
+mod grant;
+#[cfg(feature = "jwt")]
+mod jwk;
+#[cfg(feature = "jwt")]
+mod kept;
+#[cfg(feature = "jwt")]
+mod key;
+#[cfg(feature = "jwt")]
+mod place;
+mod settings;
+#[cfg(all(test, feature = "jwt"))]
+mod testing;
+#[cfg(feature = "jwt")]
+mod token;
+#[cfg(feature = "jwt")]
+mod verify;
+
+use std::path::PathBuf;
+
+pub use algorithm::{JwtAlgorithm, UnknownAlgorithm};
+#[cfg(feature = "jwt")]
+pub use key::JwtKeyError;
+pub use settings::{JwksSettings, JwtKeys, JwtRules, JwtSecret, JwtSettings, TokenPlace};
+
+use crate::fetch::FetchSetupError;
+use crate::pem::PemError;
+
+/// Settings that no token can be checked by.
+#[cfg(feature = "jwt")]
+#[derive(Debug, thiserror::Error)]
+pub enum JwtSetupError {
+    /// The file of the public key cannot be used.
+    #[error(transparent)]
+    File(#[from] PemError),
+    /// The public key in a file cannot be used.
+    #[error("the key in {}: {source}", path.display())]
+    KeyIn {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: JwtKeyError,
+    },
+    /// The secret cannot be used.
+    #[error(transparent)]
+    Key(#[from] JwtKeyError),
+    /// A secret that is published is none.
+    #[error("{0} goes by a secret, and a set of keys is published")]
+    PublishedSecret(JwtAlgorithm),
+    /// Keys cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchSetupError),
+}

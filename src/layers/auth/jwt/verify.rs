@@ -1,0 +1,230 @@
+//! From the text of a token to what it says.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use http::header;
+
+use super::claims::Claims;
+use super::jwk;
+use super::kept::{Fresh, Kept, Pace, Source};
+use super::key::{Key, KeySet};
+use super::token::Token;
+use super::{JwksSettings, JwtAlgorithm, JwtKeys, JwtRules, JwtSetupError};
+use crate::error::BoxError;
+use crate::fetch::{Fetch, FetchSettings};
+use crate::layers::list_members;
+use crate::pem;
+
+/// What a token is checked by, besides keys.
+#[derive(Clone, Debug)]
+pub(in crate::layers::auth) struct Checks {
+    pub(in crate::layers::auth) algorithms: Vec<JwtAlgorithm>,
+    pub(in crate::layers::auth) rules: JwtRules,
+    /// The longest token, in bytes.
+    pub(in crate::layers::auth) max_token: usize,
+}
+
+/// Checks tokens by keys that it has, or has fetched.
+#[derive(Clone, Debug)]
+pub(super) struct Verifier {
+    keys: Keys,
+    checks: Arc<Checks>,
+}
+
+#[derive(Clone, Debug)]
+enum Keys {
+    Fixed(Arc<KeySet>),
+    Jwks(Kept<Jwks>),
+}
+
+/// Where an issuer publishes its keys.
+#[derive(Debug)]
+struct Jwks {
+    settings: JwksSettings,
+    fetch: Fetch,
+    algorithms: Vec<JwtAlgorithm>,
+    what: String,
+}
+
+/// Why a token is not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::layers::auth) enum Fault {
+    /// For this reason, which goes to the log only.
+    Refused(&'static str),
+    /// There is no key that it could be by.
+    UnknownKey,
+    /// It cannot be told now, for this reason.
+    Unavailable(&'static str),
+}
+
+/// What came of a token.
+pub(super) enum Verifying {
+    Now(Result<Claims, Fault>),
+    /// Keys have to be fetched first.
+    Later(Pin<Box<dyn Future<Output = Result<Claims, Fault>> + Send>>),
+}
+
+impl Checks {
+    /// What a token says, if it is by one of these keys and says what it has to.
+    pub(in crate::layers::auth) fn check(
+        &self,
+        text: &str,
+        keys: &KeySet,
+    ) -> Result<Claims, Fault> {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        self.check_at(text, keys, now)
+    }
+
+    fn check_at(&self, text: &str, keys: &KeySet, now: Duration) -> Result<Claims, Fault> {
+        // A token that is too long is not looked at.
+        if text.len() > self.max_token {
+            return Err(Fault::Refused("jwt_too_long"));
+        }
+        let mut head = Vec::new();
+        let token = Token::read(text, &mut head).map_err(Fault::Refused)?;
+        if !self.algorithms.contains(&token.algorithm) {
+            return Err(Fault::Refused("jwt_algorithm"));
+        }
+        let id = token.key_id.as_deref();
+        if !keys.knows(token.algorithm, id) {
+            return Err(Fault::UnknownKey);
+        }
+        if !keys.verify(token.algorithm, id, token.signed, &token.signature) {
+            return Err(Fault::Refused("jwt_signature"));
+        }
+        // Nothing of what it says is read before it is known who said it.
+        let payload = token.payload().map_err(Fault::Refused)?;
+        let claims = Claims::read(&payload).map_err(Fault::Refused)?;
+        self.rules.check(&claims, now.as_secs_f64()).map_err(Fault::Refused)?;
+        Ok(claims)
+    }
+}
+
+impl Verifier {
+    pub(super) fn new(
+        keys: &JwtKeys,
+        algorithms: &[JwtAlgorithm],
+        rules: JwtRules,
+        max_token: usize,
+    ) -> Result<Self, JwtSetupError> {
+        let mut algorithms = algorithms.to_vec();
+        let keys = match keys {
+            JwtKeys::Secret(secret) => {
+                if algorithms.is_empty() {
+                    algorithms.push(JwtAlgorithm::Hs256);
+                }
+                fixed(Key::secret(secret.reveal(), &algorithms)?)
+            }
+            JwtKeys::PublicKey(path) => {
+                let info = pem::read_public_key(path)?;
+                let key = Key::public(&info, &algorithms)
+                    .map_err(|source| JwtSetupError::KeyIn { path: path.clone(), source })?;
+                algorithms = key.algorithms().collect();
+                fixed(key)
+            }
+            JwtKeys::Jwks(settings) => {
+                if algorithms.is_empty() {
+                    algorithms.extend(JwtAlgorithm::PUBLIC);
+                }
+                if let Some(secret) = algorithms.iter().find(|one| one.is_symmetric()) {
+                    return Err(JwtSetupError::PublishedSecret(*secret));
+                }
+                Keys::Jwks(Jwks::new(settings, &algorithms)?)
+            }
+        };
+        Ok(Self { keys, checks: Arc::new(Checks { algorithms, rules, max_token }) })
+    }
+
+    pub(super) fn rules(&self) -> &JwtRules {
+        &self.checks.rules
+    }
+
+    /// What a token says, if it can be believed.
+    pub(super) fn verify(&self, text: &str) -> Verifying {
+        let kept = match &self.keys {
+            Keys::Fixed(keys) => {
+                return Verifying::Now(self.checks.check(text, keys).map_err(named));
+            }
+            Keys::Jwks(kept) => kept,
+        };
+        let keys = kept.get();
+        // With no keys as well, for what is no token at all does not wait for any.
+        match self.checks.check(text, keys.as_deref().unwrap_or(&KeySet::default())) {
+            Err(Fault::UnknownKey) => {}
+            done => return Verifying::Now(done),
+        }
+        let Some(renewed) = kept.renewed() else {
+            return Verifying::Now(Err(match keys {
+                Some(_) => named(Fault::UnknownKey),
+                None => Fault::Unavailable("jwt_no_keys"),
+            }));
+        };
+        let (text, checks) = (text.to_owned(), self.checks.clone());
+        Verifying::Later(Box::pin(async move {
+            match renewed.await {
+                Some(keys) => checks.check(&text, &keys).map_err(named),
+                None => Err(Fault::Unavailable("jwt_no_keys")),
+            }
+        }))
+    }
+}
+
+fn fixed(key: Key) -> Keys {
+    Keys::Fixed(Arc::new(KeySet::new(vec![key])))
+}
+
+fn named(fault: Fault) -> Fault {
+    match fault {
+        Fault::UnknownKey => Fault::Refused("jwt_unknown_key"),
+        other => other,
+    }
+}
+
+impl Jwks {
+    fn new(
+        settings: &JwksSettings,
+        algorithms: &[JwtAlgorithm],
+    ) -> Result<Kept<Self>, JwtSetupError> {
+        let fetch = Fetch::new(&FetchSettings {
+            ca: settings.ca.clone(),
+            timeout: settings.timeout,
+            ..FetchSettings::default()
+        })?;
+        let pace = Pace {
+            refresh: settings.refresh,
+            pause: settings.unknown_kid_pause.min(settings.refresh),
+            patience: settings.timeout + Duration::from_secs(1),
+        };
+        let what = format!("{}{}", settings.url.host().unwrap_or_default(), settings.url.path());
+        let (settings, algorithms) = (settings.clone(), algorithms.to_vec());
+        Ok(Kept::new(Self { settings, fetch, algorithms, what }, pace))
+    }
+}
+
+impl Source for Jwks {
+    type Value = KeySet;
+
+    async fn fetch(&self) -> Result<Fresh<KeySet>, BoxError> {
+        let response = self.fetch.get_json(&self.settings.url).await?;
+        let lifetime = max_age(response.headers());
+        Ok(Fresh { value: jwk::read(response.body(), &self.algorithms)?, lifetime })
+    }
+
+    fn what(&self) -> &str {
+        &self.what
+    }
+}
+
+/// How long an answer says that it is good (RFC 9111 §5.2.2.1).
+pub(in crate::layers::auth) fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let lines = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut members = lines.flat_map(|line| list_members(line.as_bytes()));
+    members.find_map(|member| {
+        let (name, seconds) = std::str::from_utf8(member).ok()?.split_once('=')?;
+        let seconds = name.eq_ignore_ascii_case("max-age").then(|| seconds.trim_matches('"'))?;
+        seconds.parse().ok().map(Duration::from_secs)
+    })
+}

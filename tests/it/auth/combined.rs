@@ -1,0 +1,167 @@
+//! Several schemes on one route, scopes, and addresses that keep failing.
+
+use tollgate::admin::Reload;
+use tollgate::observe::ReloadTrigger;
+
+use super::{K1, guarded};
+use crate::support::client::{Answer, get};
+use crate::support::origin::Origin;
+use crate::support::proxy::Running;
+use crate::support::within;
+
+/// An office, partners with a key, and others with one in a field of their own.
+fn schemes() -> String {
+    format!(
+        "[[auth]]\nname = \"office\"\n[auth.address]\nallow = [\"10.0.0.0/8\"]\n\
+         [[auth]]\nname = \"partners\"\n[auth.api_key]\nidentity_header = \"X-Client\"\n\
+         keys = [{{ name = \"alice\", key = \"{K1}\" }}]\n\
+         [[auth]]\nname = \"others\"\n[auth.api_key]\nheader = \"X-Other\"\n\
+         keys = [{{ name = \"bob\", key = \"{K1}\" }}]\n"
+    )
+}
+
+async fn start(route: &str) -> (Origin, Running) {
+    let origin = Origin::named("one").await;
+    let setup = guarded(&origin, &schemes(), route);
+    let proxy = setup.server("trusted_proxies = [\"127.0.0.1\"]").start();
+    (origin, proxy)
+}
+
+async fn from(proxy: &Running, client: &str, fields: &str) -> Answer {
+    get(proxy.address, "/", &format!("X-Forwarded-For: {client}\r\n{fields}")).await
+}
+
+const KEY: &str = "X-API-Key: k1\r\n";
+
+#[tokio::test]
+async fn any_of_several_lets_in() {
+    within(async {
+        let (_origin, proxy) =
+            start("auth = { any = [\"office\", \"partners\", \"others\"] }").await;
+        for (client, fields, status) in [
+            ("10.1.1.1", "", 200),
+            ("192.0.2.1", "", 401),
+            ("192.0.2.1", KEY, 200),
+            ("192.0.2.1", "X-Other: k1\r\n", 200),
+            ("192.0.2.1", "X-Other: k2\r\n", 401),
+            ("192.0.2.1", "X-Other: k2\r\nX-API-Key: k1\r\n", 200),
+        ] {
+            let answer = from(&proxy, client, fields).await;
+            assert_eq!(answer.status, status, "{client} {fields:?}");
+            let challenges = answer.fields("www-authenticate").len();
+            assert_eq!(challenges, if status == 401 { 2 } else { 0 });
+        }
+        let lines = proxy.log_lines(6).await;
+        for (line, word) in lines.iter().zip([
+            "route=all",
+            "rejected=auth_missing",
+            "identity=alice",
+            "identity=bob",
+            "rejected=auth_invalid",
+            "identity=alice",
+        ]) {
+            assert!(line.contains(word), "{line}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_of_several_have_to() {
+    within(async {
+        let (origin, proxy) = start("auth = { all = [\"office\", \"partners\"] }").await;
+        assert_eq!(from(&proxy, "10.1.1.1", "").await.status, 401);
+        assert_eq!(from(&proxy, "192.0.2.1", KEY).await.status, 403);
+        assert!(origin.bytes().is_empty());
+        assert_eq!(from(&proxy, "10.1.1.1", KEY).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_of_some_and_any_of_others() {
+    within(async {
+        let route = "auth = { all = [\"office\"], any = [\"partners\", \"others\"] }";
+        let (_origin, proxy) = start(route).await;
+        assert_eq!(from(&proxy, "192.0.2.1", KEY).await.status, 403);
+        assert_eq!(from(&proxy, "10.1.1.1", "").await.status, 401);
+        assert_eq!(from(&proxy, "10.1.1.1", "X-Other: k1\r\n").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_lacks_a_scope_is_known_and_may_not() {
+    within(async {
+        let (origin, proxy) = start("auth = { any = [\"partners\"], scopes = [\"write\"] }").await;
+        assert_eq!(from(&proxy, "192.0.2.1", KEY).await.status, 403);
+        assert_eq!(from(&proxy, "192.0.2.1", "").await.status, 401);
+        assert!(origin.bytes().is_empty());
+        assert!(proxy.log_lines(1).await[0].contains("rejected=auth_scope"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn missing_and_wrong_credentials_are_answered_alike() {
+    within(async {
+        let (_origin, proxy) = start("auth = \"partners\"").await;
+        let missing = from(&proxy, "192.0.2.1", "").await;
+        let wrong = from(&proxy, "192.0.2.1", "X-API-Key: k2\r\n").await;
+        assert_eq!((missing.status, wrong.status), (401, 401));
+        let without_id = |answer: &Answer| {
+            let lines = answer.head.lines().map(str::to_ascii_lowercase);
+            let differs =
+                |line: &String| line.starts_with("x-request-id") || line.starts_with("date");
+            (lines.filter(|line| !differs(line)).collect::<Vec<_>>(), answer.text())
+        };
+        assert_eq!(without_id(&missing), without_id(&wrong));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_that_keeps_failing_is_not_listened_to() {
+    within(async {
+        let failures = "failures = { rate = 3, per = \"1h\" }";
+        let (origin, proxy) =
+            start(&format!("auth = {{ any = [\"partners\"], {failures} }}")).await;
+        for _ in 0..4 {
+            assert_eq!(from(&proxy, "192.0.2.1", "X-API-Key: k2\r\n").await.status, 401);
+        }
+        let answer = from(&proxy, "192.0.2.1", KEY).await;
+        assert_eq!(answer.status, 429);
+        let wait: u64 = answer.field("retry-after").unwrap().parse().unwrap();
+        assert!((1..=1200).contains(&wait), "{wait}");
+        assert!(origin.bytes().is_empty());
+        // Others are, and so is who brings nothing at all, again and again.
+        for _ in 0..8 {
+            assert_eq!(from(&proxy, "192.0.2.2", "").await.status, 401);
+        }
+        assert_eq!(from(&proxy, "192.0.2.2", KEY).await.status, 200);
+        let lines = proxy.log_lines(5).await;
+        assert!(lines[4].contains("rejected=auth_failures"), "{lines:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_failures_in_mind() {
+    within(async {
+        let route = |more: &str| {
+            format!(
+                "auth = {{ any = [\"partners\"], failures = {{ rate = 1, per = \"1h\" }} }}\n{more}"
+            )
+        };
+        let (origin, proxy) = start(&route("")).await;
+        for _ in 0..2 {
+            assert_eq!(from(&proxy, "192.0.2.1", "X-API-Key: k2\r\n").await.status, 401);
+        }
+        assert_eq!(from(&proxy, "192.0.2.1", KEY).await.status, 429);
+        let changed = guarded(&origin, &schemes(), &route("max_request_body = 7"));
+        proxy.write(&changed.server("trusted_proxies = [\"127.0.0.1\"]"));
+        proxy.control.reload_now(ReloadTrigger::Api, Reload::default()).await.unwrap();
+        assert_eq!(from(&proxy, "192.0.2.1", KEY).await.status, 429);
+    })
+    .await;
+}
