@@ -7,25 +7,28 @@ use http::HeaderName;
 
 use crate::config::{RouteSettings, Settings};
 use crate::layers::{ApiKeys, AuthLayer, AuthMeans, AuthSettings, Authenticate};
+use crate::watch::Contents;
 
 /// The schemes that routes ask by name.
 #[derive(Debug)]
 pub(super) struct Authenticators(HashMap<String, Arc<dyn Authenticate>>);
 
 impl Authenticators {
-    /// Builds those of `settings`. What `old` has built alike goes on, with all that it
-    /// remembers.
+    /// Builds those of `settings`. What `old` has built alike, by certificates that are the
+    /// same as in `trusted`, goes on, with all that it remembers.
     pub(super) fn build(
         settings: &Settings,
         means: &AuthMeans,
-        old: Option<(&Settings, &Self)>,
+        trusted: &Contents,
+        old: Option<(&Settings, &Self, &Contents)>,
         problems: &mut Vec<String>,
     ) -> Self {
         let mut built = HashMap::new();
         for one in &settings.authenticators {
-            let known = old.and_then(|(before, Self(known))| {
-                before.authenticators.iter().find(|before| *before == one)?;
-                known.get(&one.name)
+            let known = old.and_then(|(before, Self(known), trusted_before)| {
+                let alike = before.authenticators.contains(one)
+                    && !trusted.differ_in(trusted_before, one.scheme.ca());
+                known.get(&one.name).filter(|_| alike)
             });
             let scheme = known.map_or_else(|| one.scheme.build(means), |known| Ok(known.clone()));
             match scheme {
@@ -54,13 +57,15 @@ impl Authenticators {
     pub(super) fn of_route(
         &self,
         route: &RouteSettings,
+        means: &AuthMeans,
         before: Option<&AuthLayer>,
     ) -> Result<Option<AuthLayer>, String> {
         let (layer, failures) = match (&route.auth, &route.api_key) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err("`auth` and `api_key` exclude each other".to_owned()),
             (None, Some(keys)) => {
-                (AuthLayer::by(ApiKeys::new(keys)), AuthSettings::default().failures)
+                let keys = ApiKeys::with(keys, means)?;
+                (AuthLayer::by(keys), AuthSettings::default().failures)
             }
             (Some(auth), None) => (self.layer(auth)?, auth.failures),
         };
@@ -88,6 +93,13 @@ impl Authenticators {
     fn named(&self, name: &String) -> Result<Arc<dyn Authenticate>, String> {
         self.0.get(name).cloned().ok_or_else(|| format!("there is no authenticator `{name}`"))
     }
+}
+
+/// Every query parameter that credentials may stand in, on whatever route.
+pub(super) fn secret_parameters<'a>(
+    layers: impl Iterator<Item = &'a AuthLayer>,
+) -> impl Iterator<Item = Arc<str>> {
+    layers.flat_map(AuthLayer::secret_parameters)
 }
 
 /// Every field by which origins are told who asks, on whatever route, each once.

@@ -4,14 +4,13 @@
 //! [`gateway`] and then [`route`] from top to bottom, and you have followed a
 //! request on its way in.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::HeaderName;
 use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
 
 use super::Common;
+use super::admission::{identity_fields, secret_parameters};
 use super::limits::Limits;
 use super::router::{Router, Terminus};
 use crate::balance::{Balance, Hashed, RoundRobin};
@@ -55,20 +54,23 @@ pub(super) type Upwards = BodyLimit<
 pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
 
 /// Puts the layers of every exchange around the router.
-pub(super) fn gateway(
+pub(super) fn gateway<'a>(
     settings: &Settings,
     router: Router<RouteStack>,
-    identity_fields: HashSet<HeaderName>,
+    auth: impl Iterator<Item = &'a AuthLayer> + Clone,
     access_log: AccessLog,
     common: &Common,
 ) -> Gateway {
     ServiceBuilder::new()
         // Opens the exchange's record, and writes log and metrics at its end.
-        .layer(ExchangesLayer::new(access_log, common.metrics.clone()))
+        .layer(
+            ExchangesLayer::new(access_log, common.metrics.clone())
+                .hiding(secret_parameters(auth.clone())),
+        )
         // Whose request it is: everything after this decides by that.
         .layer(ClientAddressLayer::new(&settings.trust))
         // Nobody brings an identity along.
-        .layer(StripIdentityLayer::new(identity_fields))
+        .layer(StripIdentityLayer::new(identity_fields(auth)))
         // A name for the exchange that client, log and origin share.
         .layer(RequestIdLayer::new(MakeRequestId::default()))
         // Whatever fails below becomes one well-formed response.

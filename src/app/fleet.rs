@@ -24,13 +24,13 @@ impl super::Common {
         Vec::new()
     }
 
-    #[allow(clippy::unused_self, reason = "as where there is a Redis")]
-    pub(super) fn log_in_as(&self, _settings: &Settings) {}
-
     /// What schemes of authentication may need.
     pub(super) fn means(&self) -> AuthMeans {
         AuthMeans { metrics: self.metrics.clone() }
     }
+
+    #[allow(clippy::unused_self, reason = "as where there is a Redis")]
+    pub(super) fn log_in_as(&self, _settings: &Settings) {}
 }
 
 #[cfg(feature = "redis")]

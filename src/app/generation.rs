@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::admission::{self, Authenticators};
+use super::admission::Authenticators;
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
 use super::limits::Limits;
@@ -78,10 +78,12 @@ impl Generation {
             _ => Resolver::new(settings.dns.clone()),
         };
         let bundles = settings.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone());
-        let trusted = Contents::of(bundles);
-        let before = old.map(|old| (&old.settings, &old.authenticators));
+        let schemes = settings.authenticators.iter().filter_map(|one| one.scheme.ca());
+        let trusted = Contents::of(bundles.chain(schemes.map(ToOwned::to_owned)));
+        let before = old.map(|old| (&old.settings, &old.authenticators, &old.trusted));
+        let means = common.means();
         let authenticators =
-            Authenticators::build(&settings, &common.means(), before, &mut problems);
+            Authenticators::build(&settings, &means, &trusted, before, &mut problems);
         let build = Build {
             settings: &settings,
             common,
@@ -100,9 +102,8 @@ impl Generation {
             Some(tables) if problems.is_empty() => {
                 let router = Router::new(tables);
                 let layers = routes.values().filter_map(|built| built.auth.as_ref());
-                let fields = admission::identity_fields(layers);
                 let log = access_log.clone();
-                let gateway = compose::gateway(&settings, router, fields, log, common);
+                let gateway = compose::gateway(&settings, router, layers, log, common);
                 Ok(Self {
                     settings,
                     gateway,
@@ -405,8 +406,8 @@ impl Build<'_> {
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
         let before = self.old.and_then(|old| old.routes.get(&route.name));
-        let auth =
-            self.authenticators.of_route(route, before.and_then(|before| before.auth.as_ref()))?;
+        let auth_before = before.and_then(|before| before.auth.as_ref());
+        let auth = self.authenticators.of_route(route, &self.common.means(), auth_before)?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
         let known = before.map(|before| &before.limits);
         let limits = Limits::build(route, self.common, known)?;

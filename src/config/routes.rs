@@ -127,6 +127,10 @@ fn route(
     super::limits::read(&mut table, &mut route);
     route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base));
     route.auth = auth::of_route(&mut table, known.authenticators);
+    if let Some(asked) = &route.auth {
+        let (all, its) = (known.listeners, &route.listeners);
+        auth::needs_client_auth(&table, asked, known.authenticators, all, its);
+    }
     route.cache = table.table("cache").map(super::cache::of_route);
     route.compression = table.table("compression").map(super::compression::of_route);
     if let Some(grpc) = table.table("grpc") {

@@ -218,8 +218,10 @@ impl Settings {
         let certificates = listeners.flat_map(TlsSettings::files);
         let trusted = self.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
         let trusted = trusted.chain(self.redis.as_ref().and_then(|redis| redis.ca.as_ref()));
+        let schemes = self.authenticators.iter().filter_map(|one| one.scheme.ca());
         let mut files: Vec<_> =
             self.sources.iter().chain(certificates).chain(trusted).cloned().collect();
+        files.extend(schemes.map(ToOwned::to_owned));
         files.sort();
         files.dedup();
         files

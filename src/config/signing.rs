@@ -110,7 +110,7 @@ fn signing_key(table: &mut Table<'_>, base: &Path) -> Option<SigningKey> {
         };
         return file.fit(|v| {
             let der = read_pem(v, base, pem::read_key)?;
-            SigningKey::private(algorithm, der.secret_der()).map_err(rejected)
+            SigningKey::private(algorithm, der.secret_der()).map_err(|error| rejected(&error))
         });
     }
     if let Some(other) = named.filter(|named| !named.is_symmetric()) {
@@ -118,7 +118,7 @@ fn signing_key(table: &mut Table<'_>, base: &Path) -> Option<SigningKey> {
         return None;
     }
     let (value, secret) = secret?;
-    value.fit(|_| SigningKey::secret(&secret).map_err(rejected))
+    value.fit(|_| SigningKey::secret(&secret).map_err(|error| rejected(&error)))
 }
 
 /// The bytes of `secret`, as `secret_encoding` says, with where they were named.
@@ -161,7 +161,7 @@ pub(super) fn read_pem<T>(
     })
 }
 
-pub(super) fn rejected(error: KeyRejected) -> Misfit {
+pub(super) fn rejected(error: &KeyRejected) -> Misfit {
     Misfit::new(error.to_string())
 }
 
@@ -174,18 +174,22 @@ pub(super) fn text(value: &Value<'_>) -> Fits<String> {
     }
 }
 
-/// A component that reaches the other end as it is.
-pub(super) fn covered(value: &Value<'_>) -> Fits<Component> {
+/// A component of a request.
+pub(super) fn component(value: &Value<'_>) -> Fits<Component> {
     const WHAT: &str = "a component such as \"@method\", \"@path\" or \"content-type\"";
     let text = value.string(WHAT)?;
-    let component = text.parse::<Component>();
-    let component = component.map_err(|_| {
+    text.parse::<Component>().map_err(|_| {
         let misfit = Misfit::new(format!("`{text}` is not {WHAT}"));
         match text.to_ascii_lowercase() {
             lower if lower != text => misfit.hint(format!("did you mean \"{lower}\"?")),
             _ => misfit,
         }
-    })?;
+    })
+}
+
+/// A component that reaches the other end as it is.
+fn covered(value: &Value<'_>) -> Fits<Component> {
+    let component = component(value)?;
     if component.field() == Some(&header::HOST) {
         let misfit = Misfit::new("`host` is no field in HTTP/2");
         return Err(misfit.hint("\"@authority\" is the same in every version"));

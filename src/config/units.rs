@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::header::{self, HeaderName};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Uri};
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
@@ -257,6 +257,33 @@ pub(super) fn header_value(value: &Value<'_>) -> Fits<HeaderValue> {
     HeaderValue::from_str(text).map_err(|_| Misfit::new("a field value has no control characters"))
 }
 
+/// A token (RFC 9110 §5.6.2), such as the name of a cookie.
+pub(super) fn token(value: &Value<'_>, what: &str) -> Fits<String> {
+    let text = value.string(what)?;
+    // Names of fields are tokens.
+    match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(Misfit::new(format!("expected {what}, without spaces and such"))),
+    }
+}
+
+/// Where something is that is asked for over HTTP.
+pub(super) fn web_url(value: &Value<'_>) -> Fits<Uri> {
+    const WHAT: &str = "a URL such as \"https://id.example.com/keys\"";
+    let text = value.string(WHAT)?;
+    let url: Uri = text.parse().map_err(|_| Misfit::new(format!("expected {WHAT}")))?;
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    if authority.contains('@') {
+        value.conceal();
+        return Err(Misfit::new("a URL has no name and password in it here"));
+    }
+    let is_web = matches!(url.scheme_str(), Some("http" | "https"));
+    if !is_web || authority.is_empty() || text.contains('#') {
+        return Err(Misfit::new(format!("expected {WHAT}")));
+    }
+    Ok(url)
+}
+
 /// A status from `least` to `most`.
 pub(super) fn status(value: &Value<'_>, least: u16, most: u16) -> Fits<StatusCode> {
     let number = value.integer("a status", u64::from(least), u64::from(most))?;
@@ -284,6 +311,16 @@ pub(super) fn file(value: &Value<'_>, base: &Path) -> Fits<PathBuf> {
                 misfit
             })
         }
+    }
+}
+
+/// The path and the text of a file; relative paths start at `base`.
+pub(super) fn file_text(value: &Value<'_>, base: &Path) -> Fits<(PathBuf, String)> {
+    let path = base.join(value.string("a path")?);
+    value.comes_from(&path);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) => Err(Misfit::new(format!("{} cannot be read: {error}", path.display()))),
     }
 }
 

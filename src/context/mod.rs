@@ -6,7 +6,9 @@
 //! are written from it once, when the exchange is over.
 
 mod client_certificate;
+mod derived;
 mod identity;
+mod query;
 
 use std::any::Any;
 use std::fmt;
@@ -21,7 +23,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use client_certificate::{ClientCertificate, SubjectName};
+pub use derived::Derived;
 pub use identity::Identity;
+pub use query::parameter_name;
 
 use crate::budget::{Budget, Charge};
 use crate::error::Kind;
@@ -88,13 +92,6 @@ pub struct Buffers {
     pub request: usize,
     /// Of a response that the client does not take.
     pub response: usize,
-}
-
-/// What every request of a connection has in common, worked out by the first
-/// that needs it.
-#[derive(Clone, Debug, Default)]
-pub struct Derived {
-    peer: OnceLock<Option<HeaderValue>>,
 }
 
 impl Downstream {
@@ -260,8 +257,9 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// Who the request is from, once that is known.
     pub identity: Option<Arc<Identity>>,
-    /// The query parameter that credentials may stand in: its value is not logged.
-    pub secret_parameter: Option<Arc<str>>,
+    /// Query parameters that credentials may stand in: the access log hides their values,
+    /// beside those of parameters that always may. `None`: there are none.
+    pub secret_parameters: Option<Arc<[Arc<str>]>>,
     /// What the cache did, in the words of its metric; `None` where none was asked.
     pub cache: Option<&'static str>,
     /// Why the cache had the request forwarded (RFC 9211 §2.2).

@@ -57,10 +57,18 @@ mod twins;
 
 pub use ask::Ask;
 pub use auth::{
-    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthMeans,
-    AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging,
-    SchemeSettings, StripIdentity, StripIdentityLayer, Verdict,
+    AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, Asked, Auth, AuthFuture,
+    AuthLayer, AuthMeans, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings,
+    BasicUser, Changes, CustomScheme, DecisionCacheSettings, ForwardAuth, ForwardAuthSettings,
+    Grant, HtpasswdFault, Judging, JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules,
+    JwtSecret, JwtSettings, KeyPart, MAX_PASSWORD, Mtls, MtlsName, MtlsSettings, NamePattern,
+    PasswordError, PasswordHash, PasswordHashError, PasswordScheme, PatternError, RedisKeySettings,
+    SchemeSettings, SignatureKey, SignatureSettings, Signatures, StripIdentity, StripIdentityLayer,
+    SubjectNamePattern, TokenPlace, ToldFields, UnknownAlgorithm, Verdict, check_key_name,
+    check_scope, check_user, parse_htpasswd,
 };
+#[cfg(feature = "jwt")]
+pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
 pub use bandwidth::{Bandwidth, BandwidthFuture, BandwidthLayer, BandwidthSettings};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
@@ -91,8 +99,7 @@ pub use rate_limit::{
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    MethodSettings, TrustSettings,
+    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
 pub(crate) use twins::are_twins;

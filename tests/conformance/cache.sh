@@ -24,28 +24,8 @@ END
     exit 0
 fi
 
-tollgate=${TOLLGATE:-}
-for built in target/release/tollgate target/debug/tollgate; do
-    [ -n "$tollgate" ] || [ ! -x "$built" ] || tollgate=$built
-done
-[ -n "$tollgate" ] || { echo "there is no binary: cargo build --release" >&2; exit 1; }
-
-dir=$(mktemp -d)
-pids=()
-finish() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
-
-# Three ports in a row on which nobody listens at the moment.
-is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-base=0
-until [ "$base" -gt 0 ] && is_free "$base" && is_free $((base + 1)) && is_free $((base + 2)); do
-    base=$((20000 + RANDOM % 10000))
-done
-port() { echo $((base + $1)); }
+. tests/conformance/proxy.sh
+ports 3
 origin_port=${ORIGIN_PORT:-$(port 2)}
 
 # What the suite asks about and the defaults leave off: clients' directives, cookies in
@@ -82,15 +62,11 @@ END
         exec node test-engine/server/server.mjs
 ) >"$dir/origin.log" 2>&1 &
 pids+=($!)
-"$tollgate" run -c "$dir/config.toml" >"$dir/tollgate.log" 2>&1 &
-pids+=($!)
+start "$(port 1)"
 for _ in $(seq 100); do
-    "$tollgate" healthcheck --address "127.0.0.1:$(port 1)" >/dev/null 2>&1 &&
-        ! is_free "$origin_port" && break
+    is_free "$origin_port" || break
     sleep 0.1
 done
-"$tollgate" healthcheck --address "127.0.0.1:$(port 1)" >/dev/null ||
-    { cat "$dir/tollgate.log" >&2; exit 1; }
 
 # What node brings to fetch with shows no interim responses; undici's own does.
 cat >"$dir/fetch.mjs" <<'END'

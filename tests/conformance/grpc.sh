@@ -10,14 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-dir=$(mktemp -d)
-pids=()
-finish() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
+. tests/conformance/proxy.sh
 
 skip() {
     cat >&2 <<END
@@ -35,12 +28,6 @@ timeout 120 "$python" -m venv "$dir/venv" >"$dir/pip.log" 2>&1 ||
 timeout 300 "$dir/venv/bin/pip" install --quiet grpcio >>"$dir/pip.log" 2>&1 ||
     { tail -3 "$dir/pip.log" >&2; skip "grpcio cannot be installed from PyPI"; }
 python=$dir/venv/bin/python
-
-tollgate=${TOLLGATE:-}
-for built in target/release/tollgate target/debug/tollgate; do
-    [ -n "$tollgate" ] || [ ! -x "$built" ] || tollgate=$built
-done
-[ -n "$tollgate" ] || { echo "there is no binary: cargo build --release" >&2; exit 1; }
 
 curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
 openssl req -x509 "${curve[@]}" -days 2 -subj /CN=tests \
@@ -65,12 +52,8 @@ pids+=($!)
 wait_for "$dir/origin"
 read -r plain secure <"$dir/origin"
 
-# Ports that nobody has at the moment.
-free() {
-    "$python" -c 'import socket; s = [socket.socket() for _ in range(3)]
-[one.bind(("127.0.0.1", 0)) for one in s]; print(*[one.getsockname()[1] for one in s])'
-}
-read -r h2c tls admin <<<"$(free)"
+ports 3
+h2c=$(port 0) tls=$(port 1) admin=$(port 2)
 
 cat >"$dir/config.toml" <<END
 [admin]
@@ -118,16 +101,9 @@ name = "nobody"
 origins = ["h2c://127.0.0.1:1"]
 END
 
-timeout 600 "$tollgate" run -c "$dir/config.toml" >"$dir/tollgate.log" 2>&1 &
-pids+=($!)
-for _ in $(seq 100); do
-    "$tollgate" healthcheck --address "127.0.0.1:$admin" >/dev/null 2>&1 && break
-    sleep 0.1
-done
-"$tollgate" healthcheck --address "127.0.0.1:$admin" >/dev/null ||
-    { cat "$dir/tollgate.log" >&2; exit 1; }
+start "$admin"
 
 status=0
 timeout 300 "$python" tests/conformance/grpc_calls.py call "$dir" "$h2c" "$tls" || status=$?
-[ "$status" = 0 ] || tail -n 20 "$dir/tollgate.log" "$dir/origin.log" >&2
+[ "$status" = 0 ] || tail -n 20 "$dir/config.toml.log" "$dir/origin.log" >&2
 exit "$status"

@@ -19,33 +19,9 @@ END
     exit 0
 fi
 
-tollgate=${TOLLGATE:-}
-for built in target/release/tollgate target/debug/tollgate; do
-    [ -n "$tollgate" ] || [ ! -x "$built" ] || tollgate=$built
-done
-[ -n "$tollgate" ] || { echo "there is no binary: cargo build --release" >&2; exit 1; }
-
-dir=$(mktemp -d)
-pids=()
-finish() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
-
-# Four ports in a row on which nobody listens at the moment.
-is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-base=0
-until [ "$base" -gt 0 ] && is_free "$base" && is_free $((base + 1)) &&
-    is_free $((base + 2)) && is_free $((base + 3)); do
-    base=$((20000 + RANDOM % 10000))
-done
-port() { echo $((base + $1)); }
-
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-    -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
-    -keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
+. tests/conformance/proxy.sh
+ports 4
+certificate tls
 
 cat >"$dir/config.toml" <<END
 [server]
@@ -65,7 +41,7 @@ name = "tls"
 address = "127.0.0.1:$(port 1)"
 protocols = ["h2"]
 [listener.tls]
-certificates = [{ certificate = "cert.pem", key = "key.pem" }]
+certificates = [{ certificate = "tls.pem", key = "tls-key.pem" }]
 [[route]]
 name = "all"
 upstream = "origin"
@@ -76,14 +52,7 @@ END
 
 "$tollgate" demo-origin --address "127.0.0.1:$(port 2)" >"$dir/origin.log" 2>&1 &
 pids+=($!)
-"$tollgate" run -c "$dir/config.toml" >"$dir/tollgate.log" 2>&1 &
-pids+=($!)
-for _ in $(seq 100); do
-    "$tollgate" healthcheck --address "127.0.0.1:$(port 3)" >/dev/null 2>&1 && break
-    sleep 0.1
-done
-"$tollgate" healthcheck --address "127.0.0.1:$(port 3)" >/dev/null ||
-    { cat "$dir/tollgate.log" >&2; exit 1; }
+start "$(port 3)"
 
 failed=0
 # spec NAME ARGUMENTS…: all of h2spec, with what fails and the count.

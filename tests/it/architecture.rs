@@ -46,7 +46,7 @@ const FLOORS: [(&str, u32); 37] = [
 ];
 
 /// Which module of a floor may import which other of the same floor.
-const BESIDE: [(&str, &str); 14] = [
+const BESIDE: [(&str, &str); 15] = [
     ("body", "error"),
     ("body", "pace"),
     ("budget", "seat"),

@@ -2,26 +2,40 @@
 
 mod address;
 mod api_key;
+mod basic;
+mod forward;
+mod jwt;
+mod mtls;
+mod signature;
 
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 pub(super) use api_key::api_keys;
+pub(crate) use api_key::{FileKey, parse_keys};
+pub(super) use mtls::needs_client_auth;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::routes::one_of;
 use super::units::{duration, positive};
-use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings};
+use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings, check_scope};
 use crate::pace::Quota;
 
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 2] = [
+const SCHEMES: &[(&str, Read)] = &[
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
+    ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
+    ("forward", |table, base| {
+        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    }),
+    ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
+    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -40,7 +54,7 @@ fn authenticator(
 ) -> Option<AuthenticatorSettings> {
     let name = table.require("name", "a word by which routes ask for it", |v| unique(v, names));
     let given: Vec<(&str, Read)> =
-        SCHEMES.into_iter().filter(|(scheme, _)| table.has(scheme)).collect();
+        SCHEMES.iter().filter(|(scheme, _)| table.has(scheme)).copied().collect();
     let mut scheme = None;
     for (key, read) in &given {
         scheme = table.table(key).and_then(|table| read(table, base));
@@ -60,6 +74,19 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("forward_auth", "forward"),
+        ("auth_request", "forward"),
+        ("ext_authz", "forward"),
+        ("hmac", "signature"),
+        ("httpsig", "signature"),
+        ("basic_auth", "basic"),
+        ("auth_basic", "basic"),
+        ("password", "basic"),
+        ("jwt_authn", "jwt"),
+        ("jwks", "jwt"),
+        ("bearer", "jwt"),
+        ("client_certificate", "mtls"),
+        ("tls", "mtls"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));
@@ -120,10 +147,7 @@ fn name(value: &Value<'_>, known: &[AuthenticatorSettings]) -> Fits<String> {
 
 fn scope(value: &Value<'_>) -> Fits<String> {
     let scope = value.string("a scope")?;
-    if scope.is_empty() || scope.contains(char::is_whitespace) {
-        return Err(Misfit::new("a scope is one word"));
-    }
-    Ok(scope.to_owned())
+    check_scope(scope).map(|()| scope.to_owned()).map_err(Misfit::new)
 }
 
 /// `failures = { rate = 20, per = "1m", burst = 20 }`, or `"unlimited"`.

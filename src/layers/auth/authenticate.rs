@@ -74,6 +74,12 @@ pub trait Authenticate: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Whether it costs so much to judge a request that one which is given up meanwhile
+    /// counts as a failure of its address. Default false.
+    fn is_dear(&self) -> bool {
+        false
+    }
+
     /// The query parameter that credentials may stand in. Default none.
     fn secret_parameter(&self) -> Option<Arc<str>> {
         None
@@ -117,6 +123,9 @@ pub enum Verdict {
     /// The credentials are wrong, for a reason that the client is not told: one word for
     /// the log, such as `auth_invalid`.
     Refused(&'static str),
+    /// The credentials are not good now, and were or will be: an expired token, say. It is
+    /// answered like wrong ones, and is no guess of somebody's.
+    Outdated(&'static str),
     /// It is known who asks, and they may not.
     Forbidden(&'static str),
     /// It comes from where this scheme lets nobody in, but another may.

@@ -7,20 +7,38 @@
 mod address;
 mod api_key;
 mod authenticate;
+mod basic;
 mod changes;
 mod cookies;
 mod failures;
+mod flights;
+mod forward;
 mod identity;
 mod jwt;
+mod mtls;
 mod policy;
 mod service;
 mod settings;
+mod signature;
 
 pub use address::Addresses;
-pub use api_key::ApiKeys;
+pub use api_key::{ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_scope};
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+pub use basic::{
+    Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
+    PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
+};
+pub use forward::{DecisionCacheSettings, ForwardAuth, ForwardAuthSettings, KeyPart, ToldFields};
 pub use identity::{StripIdentity, StripIdentityLayer};
+#[cfg(feature = "jwt")]
+pub use jwt::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use jwt::{
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
+    TokenPlace, UnknownAlgorithm,
+};
+pub use mtls::{Mtls, MtlsName, MtlsSettings, NamePattern, PatternError, SubjectNamePattern};
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };
+pub use signature::{SignatureKey, SignatureSettings, Signatures};

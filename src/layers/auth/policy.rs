@@ -95,7 +95,7 @@ impl Policy {
     }
 
     /// The scheme to ask next: of those of which one is enough, none after that one.
-    fn at(&self, progress: &Progress) -> Option<&Arc<dyn Authenticate>> {
+    pub(super) fn at(&self, progress: &Progress) -> Option<&Arc<dyn Authenticate>> {
         match progress.next.checked_sub(self.all.len()) {
             None => self.all.get(progress.next),
             Some(index) => self.any.get(index).filter(|_| !progress.any),
@@ -145,6 +145,7 @@ impl Policy {
                 return Rejection { reason, failed: false, answer: Said::Theirs(response) };
             }
             Verdict::Refused(reason) => (reason, true, self.unauthorized()),
+            Verdict::Outdated(reason) => (reason, false, self.unauthorized()),
             Verdict::Absent | Verdict::Granted(_) => ("auth_missing", false, self.unauthorized()),
             Verdict::Forbidden(reason) | Verdict::Outside(reason) => (reason, false, forbidden()),
             Verdict::Unavailable(reason) => (reason, false, unavailable()),
@@ -183,7 +184,7 @@ fn weight(verdict: &Verdict) -> u8 {
         Verdict::Outside(_) => 1,
         Verdict::Absent => 2,
         Verdict::Forbidden(_) => 3,
-        Verdict::Refused(_) => 4,
+        Verdict::Outdated(_) | Verdict::Refused(_) => 4,
         Verdict::Unavailable(_) => 5,
         Verdict::Answered(..) => 6,
     }

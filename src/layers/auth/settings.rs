@@ -2,15 +2,22 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::address::Addresses;
-use super::api_key::ApiKeys;
+use super::api_key::{ApiKeySettings, ApiKeys};
 use super::authenticate::Authenticate;
-use crate::layers::ApiKeySettings;
+use super::basic::{Basic, BasicSettings};
+use super::forward::{ForwardAuth, ForwardAuthSettings};
+#[cfg(feature = "jwt")]
+use super::jwt::JsonWebTokens;
+use super::jwt::{JwtKeys, JwtSettings};
+use super::mtls::{Mtls, MtlsSettings};
+use super::signature::{SignatureSettings, Signatures};
 use crate::observe::Metrics;
 use crate::pace::Quota;
 #[cfg(feature = "redis")]
@@ -32,6 +39,16 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// Names and passwords.
+    Basic(BasicSettings),
+    /// Another service, which decides.
+    Forward(Box<ForwardAuthSettings>),
+    /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
+    Jwt(Box<JwtSettings>),
+    /// Certificates that connections are made with.
+    Mtls(MtlsSettings),
+    /// Signatures of requests.
+    Signature(SignatureSettings),
     /// A scheme of the host application's.
     Custom(CustomScheme),
 }
@@ -75,15 +92,45 @@ pub struct AddressSettings {
 }
 
 impl SchemeSettings {
+    /// The bundle of certificates that it reads when it is made.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Jwt(settings) => match &settings.keys {
+                JwtKeys::Jwks(jwks) => jwks.ca.as_deref(),
+                JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
+            },
+            Self::Forward(settings) => settings.ca.as_deref(),
+            Self::Address(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::Signature(_)
+            | Self::Mtls(_)
+            | Self::Custom(_) => None,
+        }
+    }
+
     /// Makes the scheme.
     ///
     /// # Errors
     ///
     /// What it needs and is not there, in a sentence.
-    pub fn build(&self, _means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
+    pub fn build(&self, means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
-            Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
+            Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
+            Self::Basic(settings) => Arc::new(Basic::new(settings)),
+            Self::Forward(settings) => {
+                Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
+            }
+            Self::Mtls(settings) => Arc::new(Mtls::new(settings)),
+            Self::Signature(settings) => Arc::new(Signatures::new(settings)),
+            #[cfg(feature = "jwt")]
+            Self::Jwt(settings) => {
+                Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)
+            }
+            #[cfg(not(feature = "jwt"))]
+            Self::Jwt(_) => return Err("this Tollgate was built without `jwt`".to_owned()),
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })
     }

@@ -1,7 +1,14 @@
 //! Who may come in: schemes, and what routes make of several.
 
 mod address;
+mod api_key;
+mod basic;
 mod combined;
+mod forward;
+#[cfg(feature = "jwt")]
+mod jwt;
+mod mtls;
+mod signature;
 
 use crate::support::proxy::Setup;
 

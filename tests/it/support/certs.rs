@@ -33,7 +33,7 @@ impl Authority {
         std::fs::write(dir.join("ca.pem"), self.issuer.pem()).unwrap();
     }
 
-    /// Its certificate.
+    /// Its own certificate, in PEM.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }

@@ -82,10 +82,21 @@ impl JwtAlgorithm {
         }
     }
 
+    /// How long a secret has to be that it is used with, in bytes (RFC 7518 §3.2).
+    #[must_use]
+    pub fn least_secret(self) -> Option<usize> {
+        match self {
+            Self::Hs256 => Some(32),
+            Self::Hs384 => Some(48),
+            Self::Hs512 => Some(64),
+            _ => None,
+        }
+    }
+
     /// Whether whoever checks a token could also make one.
     #[must_use]
     pub fn is_symmetric(self) -> bool {
-        matches!(self, Self::Hs256 | Self::Hs384 | Self::Hs512)
+        self.least_secret().is_some()
     }
 }
 

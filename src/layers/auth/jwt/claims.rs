@@ -6,6 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::JwtRules;
+use super::verify::Fault;
 
 /// How many scopes are looked at.
 const MOST_SCOPES: usize = 256;
@@ -124,19 +125,24 @@ impl Claims {
 
 impl JwtRules {
     /// Whether these claims are of a token that is good now, in seconds since 1970.
-    pub(super) fn check(&self, claims: &Claims, now: f64) -> Result<(), &'static str> {
+    pub(super) fn check(&self, claims: &Claims, now: f64) -> Result<(), Fault> {
+        // What is wrong at any time first: only a token that was good can be outdated.
+        self.check_origin(claims).map_err(Fault::Refused)?;
         let leeway = self.leeway.as_secs_f64();
-        match claims.seconds("exp")? {
-            Some(expiry) if now >= expiry + leeway => return Err("jwt_expired"),
-            None if self.require_exp => return Err("jwt_no_expiry"),
+        match claims.seconds("exp").map_err(Fault::Refused)? {
+            Some(expiry) if now >= expiry + leeway => return Err(Fault::Outdated("jwt_expired")),
+            None if self.require_exp => return Err(Fault::Refused("jwt_no_expiry")),
             _ => {}
         }
-        if claims.seconds("nbf")?.is_some_and(|begin| now < begin - leeway) {
-            return Err("jwt_not_yet_valid");
+        match claims.seconds("nbf").map_err(Fault::Refused)? {
+            Some(begin) if now < begin - leeway => Err(Fault::Outdated("jwt_not_yet_valid")),
+            _ => Ok(()),
         }
-        let from = claims.0.get("iss");
+    }
+
+    fn check_origin(&self, claims: &Claims) -> Result<(), &'static str> {
         if !self.issuers.is_empty() {
-            let from = from.and_then(Value::as_str).ok_or("jwt_issuer")?;
+            let from = claims.0.get("iss").and_then(Value::as_str).ok_or("jwt_issuer")?;
             if !self.issuers.iter().any(|issuer| issuer == from) {
                 return Err("jwt_issuer");
             }
@@ -173,7 +179,10 @@ mod tests {
     }
 
     fn check(rules: &JwtRules, json: &Value) -> Result<(), &'static str> {
-        rules.check(&claims(json), NOW)
+        rules.check(&claims(json), NOW).map_err(|fault| match fault {
+            Fault::Refused(why) | Fault::Outdated(why) => why,
+            other => panic!("{other:?}"),
+        })
     }
 
     #[test]

@@ -70,12 +70,12 @@ impl Key {
     pub(super) fn secret(secret: &[u8], algorithms: &[JwtAlgorithm]) -> Result<Self, JwtKeyError> {
         let mut by_algorithm = Vec::with_capacity(algorithms.len());
         for &algorithm in algorithms {
-            let (hash, least) = match algorithm {
-                JwtAlgorithm::Hs256 => (hmac::HMAC_SHA256, 32),
-                JwtAlgorithm::Hs384 => (hmac::HMAC_SHA384, 48),
-                JwtAlgorithm::Hs512 => (hmac::HMAC_SHA512, 64),
-                other => return Err(JwtKeyError::Misfit(other)),
+            let hash = match algorithm {
+                JwtAlgorithm::Hs384 => hmac::HMAC_SHA384,
+                JwtAlgorithm::Hs512 => hmac::HMAC_SHA512,
+                _ => hmac::HMAC_SHA256,
             };
+            let least = algorithm.least_secret().ok_or(JwtKeyError::Misfit(algorithm))?;
             if secret.len() < least {
                 return Err(JwtKeyError::Short { algorithm, least, length: secret.len() });
             }

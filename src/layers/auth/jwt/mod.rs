@@ -13,6 +13,8 @@ mod kept;
 mod key;
 #[cfg(feature = "jwt")]
 mod place;
+#[cfg(feature = "jwt")]
+mod scheme;
 mod settings;
 #[cfg(all(test, feature = "jwt"))]
 mod testing;
@@ -21,32 +23,23 @@ mod token;
 #[cfg(feature = "jwt")]
 mod verify;
 
-use std::path::PathBuf;
-
 pub use algorithm::{JwtAlgorithm, UnknownAlgorithm};
 #[cfg(feature = "jwt")]
 pub use key::JwtKeyError;
-pub use settings::{JwksSettings, JwtKeys, JwtRules, JwtSecret, JwtSettings, TokenPlace};
+#[cfg(feature = "jwt")]
+pub use scheme::JsonWebTokens;
+pub use settings::{
+    JwksSettings, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings, TokenPlace,
+};
 
+#[cfg(feature = "jwt")]
 use crate::fetch::FetchSetupError;
-use crate::pem::PemError;
 
 /// Settings that no token can be checked by.
 #[cfg(feature = "jwt")]
 #[derive(Debug, thiserror::Error)]
 pub enum JwtSetupError {
-    /// The file of the public key cannot be used.
-    #[error(transparent)]
-    File(#[from] PemError),
-    /// The public key in a file cannot be used.
-    #[error("the key in {}: {source}", path.display())]
-    KeyIn {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: JwtKeyError,
-    },
-    /// The secret cannot be used.
+    /// The key cannot be used.
     #[error(transparent)]
     Key(#[from] JwtKeyError),
     /// A secret that is published is none.

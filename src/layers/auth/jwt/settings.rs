@@ -1,7 +1,7 @@
 //! What tokens are checked by, and what is made of them.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::JwtAlgorithm;
+use crate::pem::{self, PemError};
 
 /// Authentication by JSON Web Token (RFC 7519, RFC 6750).
 #[derive(Clone, Debug, PartialEq)]
@@ -45,8 +46,8 @@ pub struct JwtSettings {
 pub enum JwtKeys {
     /// A set of public keys that the issuer publishes (RFC 7517).
     Jwks(JwksSettings),
-    /// A file with one public key in PEM (`-----BEGIN PUBLIC KEY-----`).
-    PublicKey(PathBuf),
+    /// One public key.
+    PublicKey(JwtPublicKey),
     /// A secret that the issuer has as well; whoever has it can make tokens.
     Secret(JwtSecret),
 }
@@ -79,6 +80,10 @@ pub enum TokenPlace {
     /// A cookie of this name.
     Cookie(String),
 }
+
+/// A public key: RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519.
+#[derive(Clone, PartialEq)]
+pub struct JwtPublicKey(Arc<[u8]>);
 
 /// A secret that tokens are signed by, which is never shown.
 #[derive(Clone)]
@@ -147,6 +152,36 @@ impl JwksSettings {
             refresh: Duration::from_secs(600),
             unknown_kid_pause: Duration::from_secs(30),
         }
+    }
+}
+
+impl JwtPublicKey {
+    /// Reads it from a file in PEM (`-----BEGIN PUBLIC KEY-----`).
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or has none.
+    pub fn read(path: &Path) -> Result<Self, PemError> {
+        pem::read_public_key(path).map(|info| Self::of_info(info.to_vec()))
+    }
+
+    /// Takes it as it stands in certificates: a `SubjectPublicKeyInfo` in DER (RFC 5280
+    /// §4.1.2.7).
+    #[must_use]
+    pub fn of_info(info: impl Into<Arc<[u8]>>) -> Self {
+        Self(info.into())
+    }
+
+    /// The `SubjectPublicKeyInfo`.
+    #[must_use]
+    pub fn info(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for JwtPublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JwtPublicKey(…)")
     }
 }
 

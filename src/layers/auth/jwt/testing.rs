@@ -48,6 +48,44 @@ impl Signer {
         Self { algorithm, key }
     }
 
+    /// Signs with this secret.
+    pub(in crate::layers::auth) fn by_secret(algorithm: JwtAlgorithm, secret: Vec<u8>) -> Self {
+        Self { algorithm, key: SigningKey::Secret(secret) }
+    }
+
+    /// Signs by another algorithm with the same key.
+    pub(in crate::layers::auth) fn with_algorithm(self, algorithm: JwtAlgorithm) -> Self {
+        Self { algorithm, ..self }
+    }
+
+    /// The private key: PKCS #1 of RSA, or else PKCS #8.
+    pub(super) fn private(&self) -> Option<Vec<u8>> {
+        use aws_lc_rs::encoding::{Pkcs8V1Der, Pkcs8V2Der};
+
+        match &self.key {
+            SigningKey::Secret(_) => None,
+            SigningKey::Rsa(pair) => {
+                let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+                Some(pkcs1(der.as_ref()).to_vec())
+            }
+            SigningKey::Ec(pair) => Some(pair.to_pkcs8v1().unwrap().as_ref().to_vec()),
+            SigningKey::Ed(pair) => {
+                let der: Pkcs8V2Der<'_> = pair.as_der().unwrap();
+                Some(der.as_ref().to_vec())
+            }
+        }
+    }
+
+    /// The public key: PKCS #1 of RSA, or else the point.
+    pub(super) fn public_raw(&self) -> Vec<u8> {
+        match &self.key {
+            SigningKey::Secret(secret) => secret.clone(),
+            SigningKey::Rsa(pair) => pair.public_key().as_ref().to_vec(),
+            SigningKey::Ec(pair) => pair.public_key().as_ref().to_vec(),
+            SigningKey::Ed(pair) => pair.public_key().as_ref().to_vec(),
+        }
+    }
+
     /// The public key as certificates have it.
     pub(in crate::layers::auth) fn public(&self) -> Option<Vec<u8>> {
         let der: PublicKeyX509Der<'_> = match &self.key {
@@ -135,4 +173,9 @@ impl Signer {
 fn numbers(der: &[u8]) -> (&[u8], &[u8]) {
     let n = &der[9..9 + 256];
     (n, &der[9 + 256 + 2..])
+}
+
+/// The `RSAPrivateKey` within a PKCS #8 of 2048 bits (RFC 8017 §A.1.2).
+fn pkcs1(pkcs8: &[u8]) -> &[u8] {
+    &pkcs8[26..]
 }

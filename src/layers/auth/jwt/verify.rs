@@ -16,7 +16,6 @@ use super::{JwksSettings, JwtAlgorithm, JwtKeys, JwtRules, JwtSetupError};
 use crate::error::BoxError;
 use crate::fetch::{Fetch, FetchSettings};
 use crate::layers::list_members;
-use crate::pem;
 
 /// What a token is checked by, besides keys.
 #[derive(Clone, Debug)]
@@ -54,6 +53,8 @@ struct Jwks {
 pub(in crate::layers::auth) enum Fault {
     /// For this reason, which goes to the log only.
     Refused(&'static str),
+    /// It was good, or will be, for this reason not now.
+    Outdated(&'static str),
     /// There is no key that it could be by.
     UnknownKey,
     /// It cannot be told now, for this reason.
@@ -98,7 +99,7 @@ impl Checks {
         // Nothing of what it says is read before it is known who said it.
         let payload = token.payload().map_err(Fault::Refused)?;
         let claims = Claims::read(&payload).map_err(Fault::Refused)?;
-        self.rules.check(&claims, now.as_secs_f64()).map_err(Fault::Refused)?;
+        self.rules.check(&claims, now.as_secs_f64())?;
         Ok(claims)
     }
 }
@@ -118,10 +119,8 @@ impl Verifier {
                 }
                 fixed(Key::secret(secret.reveal(), &algorithms)?)
             }
-            JwtKeys::PublicKey(path) => {
-                let info = pem::read_public_key(path)?;
-                let key = Key::public(&info, &algorithms)
-                    .map_err(|source| JwtSetupError::KeyIn { path: path.clone(), source })?;
+            JwtKeys::PublicKey(key) => {
+                let key = Key::public(key.info(), &algorithms)?;
                 algorithms = key.algorithms().collect();
                 fixed(key)
             }

@@ -1,0 +1,113 @@
+//! `[auth.signature]`
+
+use std::path::Path;
+
+use http::HeaderValue;
+
+use super::scope;
+use crate::config::reader::{Misfit, Table, Value};
+use crate::config::signing::{
+    algorithm, component, conceal_secrets, read_pem, rejected, shared_secret, text,
+};
+use crate::config::units::{count, duration, duration_or_off, header_name, memory_size};
+use crate::layers::{SignatureKey, SignatureSettings};
+use crate::pem;
+use crate::signature::{Scheme, VerifyingKey};
+
+pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<SignatureSettings> {
+    let mut keys: Vec<SignatureKey> = Vec::new();
+    if table.has("keys") {
+        for key in table.tables("keys") {
+            let ids: Vec<String> = keys.iter().map(|key| key.id.clone()).collect();
+            keys.extend(one_key(key, base, &ids));
+        }
+    } else {
+        table.complain("the key `keys` is missing: whose signatures let in", None);
+        let _known = table.value("keys");
+    }
+    let mut settings = SignatureSettings::new(keys);
+    if let Some(required) = table.list("required", component) {
+        settings.required = required;
+    }
+    table.set("max_age", &mut settings.max_age, duration);
+    table.set("skew", &mut settings.skew, duration_or_off);
+    table.set("nonce", &mut settings.nonce, Value::boolean);
+    table.set("replay", &mut settings.replay, Value::boolean);
+    table.set("max_remembered", &mut settings.max_remembered, count);
+    settings.tag = table.read("tag", text);
+    table.set("max_body", &mut settings.max_body, memory_size);
+    settings.scheme =
+        table.read("scheme", |v| v.word(&[("http", Scheme::Http), ("https", Scheme::Https)]));
+    settings.identity_header = table.read("identity_header", header_name);
+    table.finish(&[
+        ("key", "keys"),
+        ("components", "required"),
+        ("headers", "required"),
+        ("clock_skew", "skew"),
+        ("leeway", "skew"),
+        ("ttl", "max_age"),
+    ]);
+    Some(settings)
+}
+
+fn one_key(mut table: Table<'_>, base: &Path, ids: &[String]) -> Option<SignatureKey> {
+    conceal_secrets(&table);
+    let id = table.require("id", "what signatures call it (`keyid`)", |v| {
+        let id = text(v)?;
+        match ids.contains(&id) {
+            true => Err(Misfit::new(format!("another key is called `{id}` already"))),
+            false => Ok(id),
+        }
+    });
+    let name = table.read("name", |v| {
+        let name = v.string("whose key it is")?;
+        match HeaderValue::from_str(name) {
+            Ok(_) if !name.is_empty() => Ok(name.to_owned()),
+            _ => Err(Misfit::new("a name is not empty and has no control characters")),
+        }
+    });
+    let key = verifying_key(&mut table, base);
+    let scopes = table.list("scopes", scope).unwrap_or_default();
+    table.finish(&[
+        ("key_id", "id"),
+        ("keyid", "id"),
+        ("alg", "algorithm"),
+        ("key", "public_key` or `secret"),
+        ("private_key", "public_key"),
+    ]);
+    let id = id?;
+    let mut key = SignatureKey::new(id.clone(), name.unwrap_or(id), key?);
+    key.scopes = scopes.into_iter().map(Into::into).collect();
+    Some(key)
+}
+
+fn verifying_key(table: &mut Table<'_>, base: &Path) -> Option<VerifyingKey> {
+    let named = algorithm(table);
+    let wrong_algorithm = named.is_none() && table.has("algorithm");
+    let secret = shared_secret(table, base);
+    let file = table.value("public_key");
+    if table.has("secret") == file.is_some() {
+        let hint = "`secret = \"env:NAME\"` for hmac-sha256, or `public_key = \"key.pem\"`";
+        table.complain("expected either `secret` or `public_key`", Some(hint.to_owned()));
+        return None;
+    }
+    let Some(algorithm) = named else {
+        // Whoever verifies is not to be told by a request what a key is for.
+        if !wrong_algorithm {
+            table.complain("the key `algorithm` is missing: the one that the key is for", None);
+        }
+        return None;
+    };
+    if let Some(file) = file {
+        return file.fit(|v| {
+            let der = read_pem(v, base, pem::read_public_key)?;
+            VerifyingKey::public(algorithm, &der).map_err(|error| rejected(&error))
+        });
+    }
+    if !algorithm.is_symmetric() {
+        table.complain(format!("`{algorithm}` takes a `public_key` and no `secret`"), None);
+        return None;
+    }
+    let (value, secret) = secret?;
+    value.fit(|_| VerifyingKey::secret(&secret).map_err(|error| rejected(&error)))
+}
