@@ -110,7 +110,7 @@ fn signing_key(table: &mut Table<'_>, base: &Path) -> Option<SigningKey> {
         };
         return file.fit(|v| {
             let der = read_pem(v, base, pem::read_key)?;
-            SigningKey::private(algorithm, der.secret_der()).map_err(rejected)
+            SigningKey::private(algorithm, der.secret_der()).map_err(|error| rejected(&error))
         });
     }
     if let Some(other) = named.filter(|named| !named.is_symmetric()) {
@@ -118,7 +118,7 @@ fn signing_key(table: &mut Table<'_>, base: &Path) -> Option<SigningKey> {
         return None;
     }
     let (value, secret) = secret?;
-    value.fit(|_| SigningKey::secret(&secret).map_err(rejected))
+    value.fit(|_| SigningKey::secret(&secret).map_err(|error| rejected(&error)))
 }
 
 /// The bytes of `secret`, as `secret_encoding` says, with where they were named.
@@ -161,7 +161,7 @@ pub(super) fn read_pem<T>(
     })
 }
 
-pub(super) fn rejected(error: KeyRejected) -> Misfit {
+pub(super) fn rejected(error: &KeyRejected) -> Misfit {
     Misfit::new(error.to_string())
 }
 

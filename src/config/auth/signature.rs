@@ -101,7 +101,7 @@ fn verifying_key(table: &mut Table<'_>, base: &Path) -> Option<VerifyingKey> {
     if let Some(file) = file {
         return file.fit(|v| {
             let der = read_pem(v, base, pem::read_public_key)?;
-            VerifyingKey::public(algorithm, &der).map_err(rejected)
+            VerifyingKey::public(algorithm, &der).map_err(|error| rejected(&error))
         });
     }
     if !algorithm.is_symmetric() {
@@ -109,5 +109,5 @@ fn verifying_key(table: &mut Table<'_>, base: &Path) -> Option<VerifyingKey> {
         return None;
     }
     let (value, secret) = secret?;
-    value.fit(|_| VerifyingKey::secret(&secret).map_err(rejected))
+    value.fit(|_| VerifyingKey::secret(&secret).map_err(|error| rejected(&error)))
 }

@@ -373,6 +373,11 @@ async fn requests_to_switch_protocols_are_asked_about_as_well() {
         assert!(origin.bytes().is_empty());
         let asked = service.request();
         assert!(!asked.to_ascii_lowercase().contains("upgrade"), "{asked}");
+        let known = format!("Authorization: Bearer alice\r\n{HANDSHAKE}");
+        get(proxy.address, "/ws", &known).await;
+        let request = origin.request();
+        assert_eq!(fields(&request, "upgrade"), ["websocket"], "{request}");
+        assert_eq!(fields(&request, "x-auth-user"), ["alice"]);
     })
     .await;
 }

@@ -12,12 +12,14 @@ use http::Request;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
+use tollgate::admin::Reload;
+use tollgate::observe::ReloadTrigger;
 
 use super::guarded;
 use crate::support::certs::{Authority, connect};
 use crate::support::client::{Answer, Raw, fields};
 use crate::support::origin::Origin;
-use crate::support::proxy::Running;
+use crate::support::proxy::{Running, Setup};
 use crate::support::within;
 
 const SECRET: &str = "a secret of billing and the proxy";
@@ -30,6 +32,20 @@ struct World {
     robot: rcgen::KeyPair,
 }
 
+/// The proxy, with these lines in `[auth.signature]` and in its route.
+fn setup(origin: &Origin, lines: &str, route: &str) -> Setup {
+    let auth = format!(
+        "[[auth]]\nname = \"signers\"\n[auth.signature]\nidentity_header = \"X-Who\"\n\
+         keys = [\n\
+         {{ id = \"b1\", name = \"billing\", algorithm = \"hmac-sha256\", \
+            secret = \"file:secret\", scopes = [\"invoices\"] }},\n\
+         {{ id = \"r1\", name = \"robot\", algorithm = \"ed25519\", \
+            public_key = \"robot.pem\" }},\n]\n{lines}\n"
+    );
+    guarded(origin, &auth, &format!("auth = \"signers\"\n{route}"))
+        .listener("[listener.tls]\ncertificates = [{ certificate = \"a.crt\", key = \"a.key\" }]")
+}
+
 impl World {
     async fn new(lines: &str) -> Self {
         let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
@@ -37,20 +53,8 @@ impl World {
         let robot = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         std::fs::write(dir.path().join("secret"), SECRET).unwrap();
         std::fs::write(dir.path().join("robot.pem"), robot.public_key_pem()).unwrap();
-        let auth = format!(
-            "[[auth]]\nname = \"signers\"\n[auth.signature]\nidentity_header = \"X-Who\"\n\
-             keys = [\n\
-             {{ id = \"b1\", name = \"billing\", algorithm = \"hmac-sha256\", \
-                secret = \"file:secret\", scopes = [\"invoices\"] }},\n\
-             {{ id = \"r1\", name = \"robot\", algorithm = \"ed25519\", \
-                public_key = \"robot.pem\" }},\n]\n{lines}\n"
-        );
         let origin = Origin::named("ok").await;
-        let proxy = guarded(&origin, &auth, "auth = \"signers\"")
-            .listener(
-                "[listener.tls]\ncertificates = [{ certificate = \"a.crt\", key = \"a.key\" }]",
-            )
-            .start_in(dir);
+        let proxy = setup(&origin, lines, "").start_in(dir);
         Self { origin, proxy, authority, robot }
     }
 
@@ -168,6 +172,32 @@ async fn a_signature_is_good_once_and_for_a_while() {
         assert_eq!(world.send(&get(&timeless)).await.status, 401);
         assert!(world.rejected(4).await.contains("rejected=signature_without_created"));
         assert_eq!(world.origin.requests().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_seen_is_known_after_a_reload_and_what_may_have_been_is_refused() {
+    within(async {
+        let world = World::new("").await;
+        let (once, again) = (get(&by_billing("1")), get(&by_billing("2")));
+        assert_eq!(world.send(&once).await.status, 200);
+        let reload = async |setup: Setup| {
+            world.proxy.write(&setup);
+            let reload = world.proxy.control.reload_now(ReloadTrigger::Api, Reload::default());
+            reload.await.unwrap();
+        };
+        reload(setup(&world.origin, "", "max_request_body = 7")).await;
+        assert_eq!(world.send(&once).await.status, 401);
+        assert!(world.rejected(2).await.contains("rejected=signature_replayed"));
+        assert_eq!(world.send(&again).await.status, 200);
+        // With another table nothing is remembered: what is as old as that is refused.
+        reload(setup(&world.origin, "skew = \"1s\"\nnonce = true", "")).await;
+        let params = format!("created={};keyid=\"b1\";nonce=\"3\"", now() - 20);
+        let older = signed(GET, NAMES, &params, hmac);
+        assert_eq!(world.send(&get(&older)).await.status, 401);
+        assert!(world.rejected(4).await.contains("rejected=signature_before_start"));
+        assert_eq!(world.send(&get(&by_billing("4"))).await.status, 200);
     })
     .await;
 }

@@ -14,6 +14,7 @@ pub mod origin;
 pub mod proxy;
 pub mod recorder;
 pub mod redis;
+pub mod redis_many;
 pub mod strict;
 pub mod websocket;
 

@@ -68,6 +68,7 @@ impl ForwardAuth {
     pub fn new(settings: &ForwardAuthSettings) -> Result<Self, FetchSetupError> {
         let fetch = Fetch::new(&FetchSettings {
             ca: settings.ca.clone(),
+            plain: settings.url.scheme_str() == Some("http"),
             timeout: settings.timeout,
             connect_timeout: settings.timeout,
             max_bytes: settings.max_response,

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderName, HeaderValue, Uri, Version, header};
+use tokio::time::Instant;
 
 pub use settings::{SignatureKey, SignatureSettings};
 
@@ -202,7 +203,7 @@ impl Signatures {
             }
         }
         let digest = context.finish();
-        match remembered.note(digest.as_ref(), tokio::time::Instant::now().into_std()) {
+        match remembered.note(digest.as_ref(), Instant::now()) {
             Seen::Never => Ok(()),
             Seen::Before => Err(Fault::Refused("signature_replayed")),
             Seen::TooMany => Err(Fault::Unavailable("signature_memory_full")),

@@ -1,10 +1,11 @@
 //! What was seen already.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// How many parts there are, each with a lock of its own.
 const SHARDS: usize = 16;
@@ -43,7 +44,7 @@ pub(super) enum Seen {
 impl Remembered {
     /// Remembers up to `most` digests, each for `window` or longer.
     pub(super) fn new(most: usize, window: Duration) -> Self {
-        let since = tokio::time::Instant::now().into_std();
+        let since = Instant::now();
         let shard = || Shard { younger: HashSet::default(), elder: HashSet::default(), since };
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),

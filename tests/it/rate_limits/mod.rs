@@ -1,0 +1,3 @@
+//! Rate limits, against a running proxy.
+
+mod shared;
