@@ -184,7 +184,8 @@ async fn a_limit_by_identity_comes_behind_authentication_and_goes_by_who_it_is()
 #[tokio::test]
 async fn a_limit_by_address_is_asked_before_authentication_wherever_it_stands() {
     within(async {
-        let route = limit(9, "key = \"identity\"") + &limit(2, "") + &keys().replace("file:bob", K1);
+        let route =
+            limit(9, "key = \"identity\"") + &limit(2, "") + &keys().replace("file:bob", K1);
         let (origin, proxy) = start(&route).await;
         let mut statuses = Vec::new();
         for _ in 0..3 {

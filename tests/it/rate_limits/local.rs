@@ -125,7 +125,8 @@ async fn the_origin_says_what_a_request_has_cost() {
             while let Some(request) = connection.request().await {
                 let cost = request.split("/cost/").nth(1).unwrap_or("0");
                 let cost = cost.split(' ').next().unwrap_or("0");
-                let head = format!("HTTP/1.1 200 OK\r\nX-Cost: {cost}\r\nContent-Length: 2\r\n\r\nok");
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nX-Cost: {cost}\r\nContent-Length: 2\r\n\r\nok");
                 connection.write(head).await;
             }
         })
@@ -156,10 +157,8 @@ async fn the_origin_says_what_a_request_has_cost() {
 #[tokio::test]
 async fn the_field_with_the_cost_is_kept_if_the_limit_says_so() {
     within(async {
-        let origin = Origin::answering(
-            "HTTP/1.1 200 OK\r\nX-Cost: 3\r\nContent-Length: 2\r\n\r\nok",
-        )
-        .await;
+        let origin =
+            Origin::answering("HTTP/1.1 200 OK\r\nX-Cost: 3\r\nContent-Length: 2\r\n\r\nok").await;
         let limit = "[route.rate_limit]\nrate = 1\nper = \"1h\"\nburst = 4\n\
             cost_header = \"X-Cost\"\nkeep_cost_header = true\n";
         let proxy = behind(&origin, limit).start();
@@ -224,9 +223,8 @@ async fn dry_runs_are_switched_for_one_limit_or_for_all() {
         let (_origin, proxy) = start(limits).await;
         assert_eq!(from(&proxy, "192.0.2.1", "").await, 200);
         assert_eq!(from(&proxy, "192.0.2.1", "").await, 429);
-        let switch = async |body: &str| {
-            api(proxy.admin, "PUT", "/api/routes/all/rate-limit", body).await
-        };
+        let switch =
+            async |body: &str| api(proxy.admin, "PUT", "/api/routes/all/rate-limit", body).await;
         let (status, told) = switch("{\"dry_run\": true, \"limit\": \"a\"}").await;
         assert_eq!((status, &told["limit"]), (200, &"a".into()), "{told}");
         assert_eq!(from(&proxy, "192.0.2.1", "").await, 429);
