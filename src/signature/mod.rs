@@ -10,7 +10,7 @@
 mod algorithm;
 mod component;
 pub mod digest;
-#[cfg(any(fuzzing, test))]
+#[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod input;
 mod message;
