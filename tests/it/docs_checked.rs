@@ -11,7 +11,7 @@ use crate::docs::{blocks, read};
 use crate::support::certs::Authority;
 
 /// The documents whose configurations are checked by the program.
-const DOCUMENTS: [&str; 1] = ["docs/auth.md"];
+const DOCUMENTS: [&str; 2] = ["docs/auth.md", "docs/rate-limits.md"];
 
 const LISTENER: &str = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n";
 
