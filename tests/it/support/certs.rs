@@ -64,11 +64,6 @@ impl Authority {
         Self { issuer }
     }
 
-    /// Its own certificate, in PEM.
-    pub fn pem(&self) -> String {
-        self.issuer.pem()
-    }
-
     /// A certificate for the client `CN=name,O=organization` with this serial number and
     /// its key, in PEM, changed as `change` says.
     pub fn client_signed(
