@@ -4,6 +4,7 @@ use super::keys::{Hidden, Keys};
 use super::spell::{budget, duration, or_none, path, size};
 use crate::accept::ConnectionLimits;
 use crate::config::{AdminSettings, CacheStoreSettings, LogSettings, ServerSettings, Settings};
+use crate::context::Prefixes;
 use crate::layers::{CacheDiskSettings, CacheFleetSettings, KeyDigest, TrustSettings};
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
 use crate::redis::{RedisAt, RedisPassword, RedisSettings, SentinelSettings};
@@ -99,7 +100,7 @@ pub(super) fn effects(table: &str) -> Vec<String> {
 fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
     let ServerSettings {
         workers,
-        connections: ConnectionLimits { total, per_client },
+        connections: ConnectionLimits { total, per_client, client: Prefixes { ipv4, ipv6 } },
         max_in_flight,
         memory_budget,
         lame_duck,
@@ -112,6 +113,8 @@ fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
     keys.one("workers", workers.map_or_else(per_core, |workers| workers.to_string()));
     keys.one("max_connections", total);
     keys.one("max_connections_per_client", per_client);
+    keys.one("client_ipv4_prefix", ipv4);
+    keys.one("client_ipv6_prefix", ipv6);
     keys.one("max_in_flight", max_in_flight);
     keys.one("memory_budget", budget(*memory_budget));
     keys.one("lame_duck", duration(*lame_duck));

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -92,6 +92,7 @@ mod tests {
     use super::*;
     use futures_util::StreamExt;
     use http::HeaderMap;
+    use http_body::Body as _;
     use http_body_util::{BodyExt, StreamBody};
     use std::convert::Infallible;
     use std::time::Duration;

@@ -84,7 +84,7 @@ async fn users_of_a_file_come_in_by_their_passwords_and_all_others_get_one_answe
                 assert_eq!(got.told(), missing.told(), "{why} {authorization}");
                 lines += 1;
                 let log = https.proxy.log_lines(lines).await.pop().unwrap();
-                assert!(log.contains(&format!("\"rejection\":\"{why}\"")), "{log}");
+                assert!(log.contains(&format!("\"rejected\":\"{why}\"")), "{log}");
             }
         }
         let log = https.proxy.log_lines(lines).await.concat();
