@@ -49,6 +49,7 @@ impl Entry {
             remove: vec![settings.header.clone()],
             set: set.collect(),
             strip_query: settings.query.clone(),
+            ..Changes::default()
         };
         let mut of_bearer = changes.clone();
         of_bearer.remove.push(AUTHORIZATION);

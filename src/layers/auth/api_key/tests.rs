@@ -16,7 +16,7 @@ fn judged(keys: &ApiKeys, uri: &str, fields: &[(&str, &str)]) -> Verdict {
     let parts = request.body(()).unwrap().into_parts().0;
     match keys.judge(&Asked::of(&parts, None)) {
         Judging::Now(verdict) => verdict,
-        Judging::Later(_) => panic!("nothing has to be asked"),
+        Judging::Body(_) | Judging::Later(_) => panic!("nothing has to be asked"),
     }
 }
 
