@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
 
@@ -118,7 +117,10 @@ pub(super) fn route(
                 .at_least(settings.min_request_rate),
         )
         // Where the request came from, in words that the origin may believe.
-        .layer(ForwardedLayer::new(&all.trust))
+        .layer(
+            ForwardedLayer::new(&all.trust)
+                .sparing(auth.into_iter().flat_map(AuthLayer::identity_fields)),
+        )
         // What the operator wants of the fields, both ways; it has the last word.
         .layer(HeaderRewriteLayer::new(&settings.headers))
         // Of the codings that the client takes, those that the route has, said in one way:

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::admission::{self, Authenticators};
+use super::admission::{Authenticators, overlapping};
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
 use super::limits::Limits;
@@ -97,6 +97,8 @@ impl Generation {
         let tls = build.acceptors(&mut problems);
         let (access_log, reopened) = build.access_log(&mut problems);
         let routes = build.routes(&upstreams, &mut problems);
+        let layers = routes.values().filter_map(|built| built.auth.as_ref());
+        problems.extend(overlapping(layers));
         let tables = tables(&settings, &routes, &mut problems);
         match tables {
             Some(tables) if problems.is_empty() => {
@@ -406,8 +408,7 @@ impl Build<'_> {
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
         let before = self.old.and_then(|old| old.routes.get(&route.name));
-        let auth_before = before.and_then(|before| before.auth.as_ref());
-        let auth = self.authenticators.of_route(route, &self.common.means(), auth_before)?;
+        let auth = self.authenticators.of_route(route, &self.common.means())?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
         let known = before.map(|before| &before.limits);
         let limits = Limits::build(route, self.common, known)?;

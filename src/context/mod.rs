@@ -257,6 +257,12 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// Who the request is from, once that is known.
     pub identity: Option<Arc<Identity>>,
+    /// The authenticator that has told, by its name: those of two are two, even if they are
+    /// called the same.
+    pub authenticator: Option<Arc<str>>,
+    /// Whether credentials had a part in letting the request in, named or not: what it is
+    /// answered is for one client.
+    pub by_credentials: bool,
     /// Query parameters that credentials may stand in: the access log hides their values,
     /// beside those of parameters that always may. `None`: there are none.
     pub secret_parameters: Option<Arc<[Arc<str>]>>,

@@ -2,6 +2,7 @@
 //! `X-Forwarded-*`, `X-Real-IP` and `Forwarded` (RFC 7239).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 #[derive(Clone, Debug)]
 pub struct ForwardedLayer {
     trusted: Trusted,
+    spared: Arc<[HeaderName]>,
 }
 
 /// Writes the forwarded fields anew; those of a trusted proxy are continued,
@@ -31,13 +33,21 @@ pub struct ForwardedLayer {
 pub struct Forwarded<S> {
     inner: S,
     trusted: Trusted,
+    spared: Arc<[HeaderName]>,
 }
 
 impl ForwardedLayer {
     /// Continues what these proxies say.
     #[must_use]
     pub fn new(trust: &TrustSettings) -> Self {
-        Self { trusted: Trusted::new(trust) }
+        Self { trusted: Trusted::new(trust), spared: Arc::default() }
+    }
+
+    /// Leaves these fields alone, whatever they are called: an earlier phase has written them,
+    /// and no client could.
+    #[must_use]
+    pub fn sparing(self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
+        Self { spared: fields.into_iter().collect(), ..self }
     }
 }
 
@@ -45,7 +55,7 @@ impl<S> Layer<S> for ForwardedLayer {
     type Service = Forwarded<S>;
 
     fn layer(&self, inner: S) -> Forwarded<S> {
-        Forwarded { inner, trusted: self.trusted.clone() }
+        Forwarded { inner, trusted: self.trusted.clone(), spared: self.spared.clone() }
     }
 }
 
@@ -63,17 +73,25 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let exchange = request.extensions().get::<Exchange>().cloned();
-        write(request.headers_mut(), exchange.as_ref(), &self.trusted);
+        write(request.headers_mut(), exchange.as_ref(), &self.trusted, &self.spared);
         self.inner.call(request)
     }
 }
 
-fn write(headers: &mut HeaderMap, exchange: Option<&Exchange>, trusted: &Trusted) {
+fn write(
+    headers: &mut HeaderMap,
+    exchange: Option<&Exchange>,
+    trusted: &Trusted,
+    spared: &[HeaderName],
+) {
     let downstream = exchange.map(|exchange| &**exchange.downstream());
     let peer = downstream.and_then(Downstream::peer_address);
     let is_trusted = downstream.is_some_and(|downstream| trusted.is_peer(downstream));
     // A trusted proxy writes these fields as they are spelt; nobody means a twin.
-    twins::remove(headers, |name| is_claim(name) && !(is_trusted && is_spelt_plainly(name)));
+    twins::remove(headers, |name| {
+        let kept = is_trusted && is_spelt_plainly(name);
+        is_claim(name) && !kept && !spared.iter().any(|spared| spared == name)
+    });
     let (Some(exchange), Some(downstream)) = (exchange, downstream) else { return };
     headers.reserve(WRITTEN);
     let proto = if downstream.tls.is_some() { "https" } else { "http" };
@@ -215,7 +233,7 @@ mod tests {
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         let trust = TrustSettings { proxies: vec!["10.0.0.0/8".parse().unwrap()], unix: false };
-        write(&mut headers, Some(&exchange(peer)), &Trusted::new(&trust));
+        write(&mut headers, Some(&exchange(peer)), &Trusted::new(&trust), &[]);
         headers
     }
 

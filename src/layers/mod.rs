@@ -58,14 +58,14 @@ mod twins;
 pub use ask::Ask;
 pub use auth::{
     AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, Asked, Auth, AuthFuture,
-    AuthLayer, AuthMeans, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings,
-    BasicUser, Changes, CustomScheme, DecisionCacheSettings, ForwardAuth, ForwardAuthSettings,
-    Grant, HtpasswdFault, Judging, JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules,
-    JwtSecret, JwtSettings, KeyPart, MAX_PASSWORD, Mtls, MtlsName, MtlsSettings, NamePattern,
-    PasswordError, PasswordHash, PasswordHashError, PasswordScheme, PatternError, RedisKeySettings,
-    SchemeSettings, SignatureKey, SignatureSettings, Signatures, StripIdentity, StripIdentityLayer,
-    SubjectNamePattern, TokenPlace, ToldFields, UnknownAlgorithm, Verdict, check_key_name,
-    check_scope, check_user, parse_htpasswd,
+    AuthLayer, AuthMeans, AuthSettings, Authenticate, Authenticator, AuthenticatorSettings, Basic,
+    BasicSettings, BasicUser, Changes, CustomScheme, DecisionCacheSettings, FailureCount,
+    ForwardAuth, ForwardAuthSettings, Grant, HtpasswdFault, Judging, JwksSettings, JwtAlgorithm,
+    JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings, KeyPart, MAX_PASSWORD, Mtls, MtlsName,
+    MtlsSettings, NamePattern, PasswordError, PasswordHash, PasswordHashError, PasswordScheme,
+    PatternError, RedisKeySettings, SchemeSettings, SignatureKey, SignatureSettings, Signatures,
+    StripIdentity, StripIdentityLayer, SubjectNamePattern, TokenPlace, ToldFields,
+    UnknownAlgorithm, Verdict, check_key_name, check_scope, check_user, parse_htpasswd,
 };
 #[cfg(feature = "jwt")]
 pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};

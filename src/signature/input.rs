@@ -163,7 +163,9 @@ impl Received {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use crate::signature::{Scheme, digest};
+    use http::{HeaderValue, Method, Uri};
+    use proptest::prelude::*;
 
     fn headers(input: &[&str], signature: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -239,5 +241,33 @@ mod tests {
         assert!(read(&headers(&["a=()"], &[])).is_err());
         assert!(read(&headers(&["a=()"], &["a=\"text\""])).is_err());
         assert!(read(&headers(&[], &["a=:AA==:"])).unwrap().is_empty());
+    }
+
+    const STRANGE: &str = "[a-c@=;,:()\"?%A-C0-9 .*-]{0,80}";
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_stranger_writes_makes_it_panic(
+            input in STRANGE,
+            signature in STRANGE,
+            content in STRANGE,
+        ) {
+            let covers = format!("a=(\"@method\" \"content-digest\";bs);k={input}");
+            let mut headers = headers(&[&covers, &input], &["a=:AA==:", &signature]);
+            headers.insert("content-digest", HeaderValue::from_str(&content).unwrap());
+            let _is_of = digest::is_of(&headers, b"");
+            let message = Message {
+                method: &Method::GET,
+                scheme: Scheme::Https,
+                authority: "a.test",
+                target: &Uri::from_static("/a?b=c&b=d"),
+                is_absolute: false,
+                headers: &headers,
+            };
+            for received in read(&headers).unwrap_or_default() {
+                let base = received.base(&message).unwrap_or_default();
+                prop_assert!(base.is_ascii() && base.matches("@signature-params").count() < 2);
+            }
+        }
     }
 }

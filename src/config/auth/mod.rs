@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(super) use api_key::api_keys;
+#[cfg(feature = "cli")]
 pub(crate) use api_key::{FileKey, parse_keys};
 pub(super) use mtls::needs_client_auth;
 
@@ -26,7 +27,7 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 7] = [
+const SCHEMES: &[(&str, Read)] = &[
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
     ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
@@ -54,7 +55,7 @@ fn authenticator(
 ) -> Option<AuthenticatorSettings> {
     let name = table.require("name", "a word by which routes ask for it", |v| unique(v, names));
     let given: Vec<(&str, Read)> =
-        SCHEMES.into_iter().filter(|(scheme, _)| table.has(scheme)).collect();
+        SCHEMES.iter().filter(|(scheme, _)| table.has(scheme)).copied().collect();
     let mut scheme = None;
     for (key, read) in &given {
         scheme = table.table(key).and_then(|table| read(table, base));

@@ -8,7 +8,6 @@ mod auth;
 mod keys;
 mod limits;
 mod listeners;
-mod mtls;
 mod process;
 mod routes;
 mod spell;

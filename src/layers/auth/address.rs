@@ -57,6 +57,10 @@ impl Authenticate for Addresses {
         "address"
     }
 
+    fn is_by_credentials(&self) -> bool {
+        false
+    }
+
     fn judge(&self, request: &Asked<'_>) -> Judging {
         let verdict = match request.client() {
             Some(client) if self.admits(client) => Verdict::Granted(Grant::default()),

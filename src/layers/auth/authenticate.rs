@@ -62,15 +62,26 @@ pub trait Authenticate: fmt::Debug + Send + Sync {
         None
     }
 
-    /// So many bytes of the body it has to see. A longer body is answered 413. Default
-    /// `None`: it does not look at bodies.
-    fn body_limit(&self) -> Option<usize> {
-        None
-    }
-
     /// Fields that it sets on requests. They are taken out of every request that comes in,
     /// with the names that origins read as the same. Default none.
     fn identity_fields(&self) -> Vec<HeaderName> {
+        Vec::new()
+    }
+
+    /// Takes out of a request what is this scheme's affair alone and not the origin's, where
+    /// another scheme has let it in: an API key, say. Default nothing.
+    fn conceal(&self, _request: &mut Parts) {}
+
+    /// Whether it is credentials that it judges by, and not the network that a request comes
+    /// from, say. What it lets in is answered for one client then, and not for all alike.
+    /// Default true.
+    fn is_by_credentials(&self) -> bool {
+        true
+    }
+
+    /// Fields, other than `Authorization` and `Cookie`, in which it looks for credentials: no
+    /// scheme may tell the origin by these who asks. Default none.
+    fn credential_fields(&self) -> Vec<HeaderName> {
         Vec::new()
     }
 
@@ -101,7 +112,7 @@ pub struct Asked<'a> {
     pub exchange: Option<&'a Exchange>,
     /// The connection it came in on, if that is known.
     pub downstream: Option<&'a Arc<Downstream>>,
-    /// The whole body, for a scheme that has to see it.
+    /// The whole body, once a scheme has asked for it.
     pub body: Option<&'a Bytes>,
 }
 
@@ -109,6 +120,9 @@ pub struct Asked<'a> {
 pub enum Judging {
     /// It is known.
     Now(Verdict),
+    /// The body has to be seen first, so many bytes at the most; then it is asked again. A
+    /// longer one is answered 413.
+    Body(usize),
     /// Something else has to be asked first.
     Later(Pin<Box<dyn Future<Output = Verdict> + Send>>),
 }
@@ -152,6 +166,8 @@ pub struct Grant {
 pub struct Changes {
     /// Fields taken out: credentials that are not the origin's affair.
     pub remove: Vec<HeaderName>,
+    /// Cookies taken out.
+    pub strip_cookies: Vec<Box<str>>,
     /// Fields put in the place of any there were, and of their twins.
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// The query parameter taken out.
@@ -208,6 +224,7 @@ impl fmt::Debug for Judging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Now(verdict) => f.debug_tuple("Now").field(verdict).finish(),
+            Self::Body(limit) => f.debug_tuple("Body").field(limit).finish(),
             Self::Later(_) => f.write_str("Later"),
         }
     }

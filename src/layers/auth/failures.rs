@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use governor::RateLimiter;
 use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -25,11 +27,17 @@ const MOST: usize = 100_000;
 /// How often what is over is taken out.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Counts failures by address.
+/// Counts failures by address. Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub struct FailureCount(Arc<Failures>);
+
+type Limiter =
+    RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
+
 #[derive(Debug)]
-pub(super) struct Failures {
+struct Failures {
     quota: Quota,
-    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>,
+    limiter: Limiter,
     clock: DefaultClock,
     shut_out: RwLock<ShutOut>,
     /// Whether anybody may be shut out.
@@ -44,55 +52,54 @@ struct ShutOut {
     swept: Instant,
 }
 
-impl Failures {
-    pub(super) fn new(quota: Quota) -> Self {
+impl FailureCount {
+    /// Lets each address fail so often.
+    #[must_use]
+    pub fn new(quota: Quota) -> Self {
         let (clock, now) = (DefaultClock::default(), Instant::now());
         let limit = crate::layers::rate_limit::governor_quota(quota);
-        Self {
-            quota,
-            limiter: RateLimiter::new(limit, DashMapStateStore::default(), clock.clone()),
-            clock,
-            shut_out: RwLock::new(ShutOut { until: HashMap::new(), latest: now, swept: now }),
-            anybody: AtomicBool::new(false),
-        }
-    }
-
-    /// How often an address may fail.
-    pub(super) fn quota(&self) -> Quota {
-        self.quota
+        let limiter: Limiter = RateLimiter::new(limit, DashMapStateStore::default(), clock.clone());
+        let shut_out = RwLock::new(ShutOut { until: HashMap::new(), latest: now, swept: now });
+        let anybody = AtomicBool::new(false);
+        Self(Arc::new(Failures { quota, limiter, clock, shut_out, anybody }))
     }
 
     /// For how long nobody listens to `client`.
     pub(super) fn shut_out_for(&self, client: IpAddr) -> Option<Duration> {
-        if !self.anybody.load(Ordering::Relaxed) {
+        if !self.0.anybody.load(Ordering::Relaxed) {
             return None;
         }
-        let (shut_out, now) = (self.shut_out.read(), Instant::now());
+        let (shut_out, now) = (self.0.shut_out.read(), Instant::now());
         if shut_out.latest <= now {
-            self.anybody.store(false, Ordering::Relaxed);
+            self.0.anybody.store(false, Ordering::Relaxed);
         }
         let left = shut_out.until.get(&client_network(client))?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 
-    /// Somebody at `client` had wrong credentials.
+    /// Somebody at `client` had wrong credentials. With the last that it may have nobody
+    /// listens any more, until it may have another.
     pub(super) fn note(&self, client: IpAddr) {
+        let Failures { quota, limiter, clock, shut_out, anybody } = &*self.0;
         let client = client_network(client);
-        let refused = self.limiter.check_key(&client).err();
-        let wait = refused.map(|not_until| not_until.wait_time_from(self.clock.now()));
+        let wait = match limiter.check_key(&client) {
+            Ok(state) if state.remaining_burst_capacity() > 0 => None,
+            Ok(_) => Some(quota.each()),
+            Err(not_until) => Some(not_until.wait_time_from(clock.now())),
+        };
         let now = Instant::now();
-        let mut shut_out = self.shut_out.write();
+        let mut shut_out = shut_out.write();
         if now - shut_out.swept >= SWEEP {
             shut_out.swept = now;
             shut_out.until.retain(|_, until| *until > now);
-            self.limiter.retain_recent();
+            limiter.retain_recent();
         }
         if let Some(wait) = wait
             && shut_out.until.len() < MOST
         {
             shut_out.until.insert(client, now + wait);
             shut_out.latest = shut_out.latest.max(now + wait);
-            self.anybody.store(true, Ordering::Relaxed);
+            anybody.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -105,13 +112,13 @@ mod tests {
     #[test]
     fn whoever_fails_too_often_is_shut_out_and_nobody_else() {
         let quota = Quota::new(NonZeroU32::new(3).unwrap(), Duration::from_secs(60));
-        let failures = Failures::new(quota);
+        let failures = FailureCount::new(quota);
         let (bad, mapped, good): (IpAddr, IpAddr, IpAddr) = (
             "192.0.2.1".parse().unwrap(),
             "::ffff:192.0.2.1".parse().unwrap(),
             "192.0.2.2".parse().unwrap(),
         );
-        for _ in 0..3 {
+        for _ in 0..2 {
             failures.note(bad);
             assert_eq!(failures.shut_out_for(bad), None);
         }
@@ -125,9 +132,8 @@ mod tests {
     #[test]
     fn it_is_over_when_the_time_is() {
         let quota = Quota::new(NonZeroU32::MIN, Duration::from_millis(20));
-        let failures = Failures::new(quota);
+        let failures = FailureCount::new(quota);
         let client = "192.0.2.1".parse().unwrap();
-        failures.note(client);
         failures.note(client);
         assert!(failures.shut_out_for(client).is_some());
         std::thread::sleep(Duration::from_millis(30));

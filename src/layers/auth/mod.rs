@@ -6,6 +6,7 @@
 
 mod address;
 mod api_key;
+mod attempt;
 mod authenticate;
 mod basic;
 mod changes;
@@ -13,6 +14,7 @@ mod cookies;
 mod failures;
 mod flights;
 mod forward;
+mod held;
 mod identity;
 mod jwt;
 mod mtls;
@@ -28,6 +30,7 @@ pub use basic::{
     Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
     PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
 };
+pub use failures::FailureCount;
 pub use forward::{DecisionCacheSettings, ForwardAuth, ForwardAuthSettings, KeyPart, ToldFields};
 pub use identity::{StripIdentity, StripIdentityLayer};
 #[cfg(feature = "jwt")]
@@ -37,6 +40,7 @@ pub use jwt::{
     TokenPlace, UnknownAlgorithm,
 };
 pub use mtls::{Mtls, MtlsName, MtlsSettings, NamePattern, PatternError, SubjectNamePattern};
+pub use policy::Authenticator;
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,

@@ -13,11 +13,20 @@ use crate::respond::Answer;
 /// What is asked for where no scheme has a challenge: a 401 has to carry one.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Tollgate realm=\"tollgate\"");
 
+/// A scheme, and what it is called: two of one kind are two.
+#[derive(Clone, Debug)]
+pub struct Authenticator {
+    /// Its name, by which limits tell the identities of several apart.
+    pub name: Arc<str>,
+    /// The scheme.
+    pub scheme: Arc<dyn Authenticate>,
+}
+
 /// Who is let in: whom all of some schemes, and any of others, let in.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Policy {
-    pub(super) all: Vec<Arc<dyn Authenticate>>,
-    pub(super) any: Vec<Arc<dyn Authenticate>>,
+    pub(super) all: Vec<Authenticator>,
+    pub(super) any: Vec<Authenticator>,
     /// What they must be allowed, each of it.
     pub(super) scopes: Vec<Box<str>>,
 }
@@ -33,21 +42,32 @@ pub(super) struct Progress {
     against: Option<Verdict>,
     /// Whether one of [`Policy::any`] has let it in.
     any: bool,
+    /// Whether any had wrong credentials: somebody may be guessing, whatever else the request
+    /// has to show.
+    guessed: bool,
 }
 
 /// Everything that was granted.
 #[derive(Debug, Default)]
 pub(super) struct Granted {
-    pub(super) identity: Option<Arc<Identity>>,
+    /// The first who is named, and by whom.
+    pub(super) identity: Option<(Arc<Identity>, Arc<str>)>,
+    /// All who are named.
+    named: Vec<Arc<Identity>>,
     pub(super) changes: Vec<Arc<Changes>>,
     pub(super) response: Vec<(HeaderName, HeaderValue)>,
+    /// Which have granted it, as their places in [`Policy::schemes`].
+    by: Vec<usize>,
+    /// Whether credentials had a part in it.
+    pub(super) by_credentials: bool,
 }
 
 /// What a request comes to.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    Admitted(Granted),
-    Rejected(Rejection),
+pub(super) struct Outcome {
+    /// Whether somebody may have been guessing.
+    pub(super) guessed: bool,
+    pub(super) end: Result<Granted, Rejection>,
 }
 
 /// Why a request is not let in, and what it is answered.
@@ -55,8 +75,6 @@ pub(super) enum Outcome {
 pub(super) struct Rejection {
     /// For the log.
     pub(super) reason: &'static str,
-    /// Whether somebody may have been guessing.
-    pub(super) failed: bool,
     pub(super) answer: Said,
 }
 
@@ -70,24 +88,42 @@ pub(super) enum Said {
 /// One step further.
 pub(super) enum Step {
     Done(Outcome),
-    /// A scheme has to be waited for.
+    /// The scheme that is next has to see so many bytes of the body at the most.
+    Body(Progress, usize),
+    /// The scheme that is next has to be waited for.
     Wait(Progress, std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>>),
 }
 
 impl Policy {
     /// Every scheme, in the order in which they are asked.
     pub(super) fn schemes(&self) -> impl Iterator<Item = &Arc<dyn Authenticate>> {
-        self.all.iter().chain(&self.any)
+        self.all.iter().chain(&self.any).map(|one| &one.scheme)
+    }
+
+    /// Those that have not granted anything, asked or not.
+    pub(super) fn others(&self, granted: &Granted) -> impl Iterator<Item = &Arc<dyn Authenticate>> {
+        let has_granted = |at: &usize| granted.by.contains(at);
+        self.schemes().enumerate().filter(move |(at, _)| !has_granted(at)).map(|(_, one)| one)
     }
 
     /// Asks one scheme after the other, as far as that goes without waiting.
     pub(super) fn go_on(&self, mut progress: Progress, asked: &Asked<'_>) -> Step {
-        while let Some(scheme) = self.at(&progress) {
-            match scheme.judge(asked) {
+        while let Some(one) = self.at(&progress) {
+            match one.scheme.judge(asked) {
                 Judging::Later(future) => return Step::Wait(progress, future),
+                // Of one that sees it and asks for it all the same nothing is known.
+                Judging::Body(limit) if asked.body.is_none_or(|body| body.len() > limit) => {
+                    return Step::Body(progress, limit);
+                }
+                Judging::Body(_) => {
+                    match self.heard(progress, Verdict::Unavailable("auth_unavailable")) {
+                        Ok(further) => progress = further,
+                        Err(outcome) => return Step::Done(outcome),
+                    }
+                }
                 Judging::Now(verdict) => match self.heard(progress, verdict) {
                     Ok(further) => progress = further,
-                    Err(rejection) => return Step::Done(Outcome::Rejected(rejection)),
+                    Err(outcome) => return Step::Done(outcome),
                 },
             }
         }
@@ -95,62 +131,68 @@ impl Policy {
     }
 
     /// The scheme to ask next: of those of which one is enough, none after that one.
-    pub(super) fn at(&self, progress: &Progress) -> Option<&Arc<dyn Authenticate>> {
+    pub(super) fn at(&self, progress: &Progress) -> Option<&Authenticator> {
         match progress.next.checked_sub(self.all.len()) {
             None => self.all.get(progress.next),
             Some(index) => self.any.get(index).filter(|_| !progress.any),
         }
     }
 
-    /// Notes what the scheme has said that was asked.
+    /// Notes what the scheme has said that was asked; an outcome if that is the end of it.
+    #[expect(clippy::result_large_err, reason = "made once for a request at the most")]
     pub(super) fn heard(
         &self,
         mut progress: Progress,
         verdict: Verdict,
-    ) -> Result<Progress, Rejection> {
+    ) -> Result<Progress, Outcome> {
         let of_all = progress.next < self.all.len();
-        progress.next += 1;
-        match verdict {
-            Verdict::Granted(grant) => {
+        let (at, one) = (progress.next, self.at(&progress));
+        progress.guessed |= matches!(verdict, Verdict::Refused(_));
+        match (verdict, one) {
+            (Verdict::Granted(grant), Some(one)) => {
                 progress.any |= !of_all;
-                progress.granted.add(grant);
+                progress.granted.add(grant, at, one);
             }
-            against if of_all => return Err(self.reject(against)),
-            against => {
+            (against, _) if of_all => {
+                let end = Err(self.reject(against));
+                return Err(Outcome { guessed: progress.guessed, end });
+            }
+            (against, _) => {
                 let weightier = |before: &Verdict| weight(&against) > weight(before);
                 if progress.against.as_ref().is_none_or(weightier) {
                     progress.against = Some(against);
                 }
             }
         }
+        progress.next += 1;
         Ok(progress)
     }
 
     fn end(&self, progress: Progress) -> Outcome {
-        let Progress { granted, against, any, .. } = progress;
-        if !any && !self.any.is_empty() {
-            return Outcome::Rejected(self.reject(against.unwrap_or(Verdict::Absent)));
-        }
-        let identity = granted.identity.as_deref();
-        let has = |scope: &str| identity.is_some_and(|identity| identity.has_scope(scope));
-        if !self.scopes.iter().all(|scope| has(scope)) {
-            return Outcome::Rejected(self.reject(Verdict::Forbidden("auth_scope")));
-        }
-        Outcome::Admitted(granted)
+        let Progress { granted, against, any, guessed, .. } = progress;
+        let nobody_asked = self.all.is_empty() && self.any.is_empty();
+        let has = |scope: &str| granted.named.iter().any(|identity| identity.has_scope(scope));
+        let end = if nobody_asked || (!any && !self.any.is_empty()) {
+            Err(self.reject(against.unwrap_or(Verdict::Absent)))
+        } else if self.scopes.iter().all(|scope| has(scope)) {
+            Ok(granted)
+        } else {
+            Err(self.reject(Verdict::Forbidden("auth_scope")))
+        };
+        Outcome { guessed, end }
     }
 
     fn reject(&self, verdict: Verdict) -> Rejection {
-        let (reason, failed, answer) = match verdict {
+        let (reason, answer) = match verdict {
             Verdict::Answered(response, reason) => {
-                return Rejection { reason, failed: false, answer: Said::Theirs(response) };
+                return Rejection { reason, answer: Said::Theirs(response) };
             }
-            Verdict::Refused(reason) => (reason, true, self.unauthorized()),
-            Verdict::Outdated(reason) => (reason, false, self.unauthorized()),
-            Verdict::Absent | Verdict::Granted(_) => ("auth_missing", false, self.unauthorized()),
-            Verdict::Forbidden(reason) | Verdict::Outside(reason) => (reason, false, forbidden()),
-            Verdict::Unavailable(reason) => (reason, false, unavailable()),
+            Verdict::Refused(reason) | Verdict::Outdated(reason) => (reason, self.unauthorized()),
+            Verdict::Absent | Verdict::Granted(_) => ("auth_missing", self.unauthorized()),
+            Verdict::Forbidden(reason) | Verdict::Outside(reason) => (reason, forbidden()),
+            Verdict::Unavailable(reason) => (reason, unavailable()),
         };
-        Rejection { reason, failed, answer: Said::Ours(Box::new(answer)) }
+        Rejection { reason, answer: Said::Ours(Box::new(answer)) }
     }
 
     /// The same for whoever has no credentials and whoever has wrong ones.
@@ -168,11 +210,22 @@ impl Policy {
 
 impl Granted {
     /// The first who is named is who it is.
-    fn add(&mut self, grant: Grant) {
+    fn add(&mut self, grant: Grant, at: usize, one: &Authenticator) {
         let Grant { identity, changes, response } = grant;
-        self.identity = self.identity.take().or(identity);
+        if let Some(identity) = identity {
+            self.identity.get_or_insert_with(|| (identity.clone(), one.name.clone()));
+            self.named.push(identity);
+        }
         self.changes.extend(changes);
         self.response.extend(response);
+        self.by.push(at);
+        self.by_credentials |= one.scheme.is_by_credentials();
+    }
+}
+
+impl From<Arc<dyn Authenticate>> for Authenticator {
+    fn from(scheme: Arc<dyn Authenticate>) -> Self {
+        Self { name: scheme.scheme().into(), scheme }
     }
 }
 

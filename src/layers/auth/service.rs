@@ -10,21 +10,22 @@ use bytes::Bytes;
 use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, ServiceExt as _};
 
+use super::attempt::Attempt;
 use super::authenticate::{Asked, Authenticate};
 use super::changes;
-use super::failures::Failures;
-use super::policy::{Granted, Outcome, Policy, Progress, Rejection, Said, Step, theirs};
+use super::failures::FailureCount;
+use super::held::Held;
+use super::policy::{
+    Authenticator, Granted, Outcome, Policy, Progress, Rejection, Said, Step, theirs,
+};
 use crate::context::Exchange;
 use crate::error::{BoxError, Error, Kind};
+use crate::layers::twins::remove_twins;
 use crate::pace::Quota;
 use crate::respond::{Answer, Format};
-
-/// A body that a scheme has to see is there within this time: it is short.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Puts [`Auth`] before a service.
 ///
@@ -55,9 +56,9 @@ pub struct Auth<S> {
 #[derive(Debug)]
 struct Shared {
     policy: Policy,
-    failures: Option<Arc<Failures>>,
-    /// The most that any scheme has to see of a body.
-    body_limit: Option<usize>,
+    failures: Option<FailureCount>,
+    /// Fields that nobody may bring along.
+    stripped: Box<[HeaderName]>,
 }
 
 impl AuthLayer {
@@ -69,24 +70,24 @@ impl AuthLayer {
 
     /// Lets in whom any of these schemes lets in; they are asked in this order.
     #[must_use]
-    pub fn any(schemes: impl IntoIterator<Item = Arc<dyn Authenticate>>) -> Self {
-        let any = schemes.into_iter().collect();
+    pub fn any<A: Into<Authenticator>>(schemes: impl IntoIterator<Item = A>) -> Self {
+        let any = schemes.into_iter().map(Into::into).collect();
         Self::with(Policy { any, ..Policy::default() }, None)
     }
 
     /// Lets in whom all of these schemes let in. The first of them that knows a name says
     /// who it is.
     #[must_use]
-    pub fn all(schemes: impl IntoIterator<Item = Arc<dyn Authenticate>>) -> Self {
-        let all = schemes.into_iter().collect();
+    pub fn all<A: Into<Authenticator>>(schemes: impl IntoIterator<Item = A>) -> Self {
+        let all = schemes.into_iter().map(Into::into).collect();
         Self::with(Policy { all, ..Policy::default() }, None)
     }
 
     /// Lets nobody in whom these schemes do not all let in as well. They are asked first.
     #[must_use]
-    pub fn and_all(self, schemes: impl IntoIterator<Item = Arc<dyn Authenticate>>) -> Self {
+    pub fn and_all<A: Into<Authenticator>>(self, schemes: impl IntoIterator<Item = A>) -> Self {
         let mut policy = self.shared.policy.clone();
-        policy.all.extend(schemes);
+        policy.all.extend(schemes.into_iter().map(Into::into));
         Self::with(policy, self.shared.failures.clone())
     }
 
@@ -102,18 +103,23 @@ impl AuthLayer {
     /// By default it always listens.
     #[must_use]
     pub fn failures(self, quota: Quota) -> Self {
-        Self::with(self.shared.policy.clone(), Some(Arc::new(Failures::new(quota))))
+        self.counting_failures(FailureCount::new(quota))
     }
 
-    /// Goes on counting the failures that `before` has counted, if it is held to the same
-    /// quota.
+    /// The same with a count that other layers have as well.
     #[must_use]
-    pub fn remembering(self, before: &Self) -> Self {
-        let quota = |of: &Self| of.shared.failures.as_ref().map(|failures| failures.quota());
-        if quota(&self) != quota(before) {
-            return self;
-        }
-        Self::with(self.shared.policy.clone(), before.shared.failures.clone())
+    pub fn counting_failures(self, failures: FailureCount) -> Self {
+        Self::with(self.shared.policy.clone(), Some(failures))
+    }
+
+    /// Leaves fields alone by which the origin is told who asks and which a client may have
+    /// brought along: they have been taken out before, by
+    /// [`StripIdentityLayer`](super::StripIdentityLayer). By default it takes them out itself.
+    #[must_use]
+    pub fn stripped_before(self) -> Self {
+        let Shared { policy, failures, .. } = &*self.shared;
+        let (policy, failures) = (policy.clone(), failures.clone());
+        Self { shared: Arc::new(Shared { policy, failures, stripped: Box::default() }) }
     }
 
     /// Fields that are set on requests that are let in, and believed by the origin.
@@ -126,9 +132,14 @@ impl AuthLayer {
         self.shared.policy.schemes().filter_map(|scheme| scheme.secret_parameter())
     }
 
-    fn with(policy: Policy, failures: Option<Arc<Failures>>) -> Self {
-        let body_limit = policy.schemes().filter_map(|scheme| scheme.body_limit()).max();
-        Self { shared: Arc::new(Shared { policy, failures, body_limit }) }
+    /// Fields in which credentials are looked for.
+    pub fn credential_fields(&self) -> impl Iterator<Item = HeaderName> {
+        self.shared.policy.schemes().flat_map(|scheme| scheme.credential_fields())
+    }
+
+    fn with(policy: Policy, failures: Option<FailureCount>) -> Self {
+        let stripped = policy.schemes().flat_map(|scheme| scheme.identity_fields()).collect();
+        Self { shared: Arc::new(Shared { policy, failures, stripped }) }
     }
 }
 
@@ -182,31 +193,26 @@ where
         if let Some(rejection) = self.shared.shut_out(&parts) {
             return AuthFuture::rejected(self.shared.answer(&parts, rejection));
         }
-        if self.shared.body_limit.is_some() {
-            return self.wait(parts, body, None);
-        }
         match self.shared.policy.go_on(Progress::default(), &Asked::of(&parts, None)) {
-            Step::Wait(progress, future) => self.wait(parts, body, Some((progress, future))),
-            Step::Done(Outcome::Rejected(rejection)) => {
-                AuthFuture::rejected(self.shared.answer(&parts, rejection))
-            }
-            Step::Done(Outcome::Admitted(granted)) => {
-                let fields = self.shared.admit(&mut parts, granted);
-                let future = self.inner.call(Request::from_parts(parts, body));
-                AuthFuture { state: State::Admitted { future, fields } }
-            }
+            Step::Done(outcome) => match self.shared.settle(&mut parts, outcome) {
+                Err(rejection) => AuthFuture::rejected(self.shared.answer(&parts, rejection)),
+                Ok(fields) => {
+                    let future = self.inner.call(Request::from_parts(parts, body));
+                    AuthFuture { state: State::Admitted { future, fields } }
+                }
+            },
+            step => self.wait(parts, body, step),
         }
     }
 }
 
 impl<S> Auth<S> {
-    /// Goes on where something has to be waited for: for what a scheme has begun, or, if
-    /// that is none, first for the body.
+    /// Goes on where a scheme, or the body, has to be waited for.
     fn wait<B, ResB>(
         &mut self,
         mut parts: Parts,
         body: B,
-        begun: Option<(Progress, Boxed<super::Verdict>)>,
+        mut step: Step,
     ) -> AuthFuture<S::Future, S::Error, ResB>
     where
         S: Service<Request<B>, Response = Response<ResB>> + Clone + Send + 'static,
@@ -221,38 +227,32 @@ impl<S> Auth<S> {
         let inner = std::mem::replace(&mut self.inner, spare);
         let shared = self.shared.clone();
         let future = Box::pin(async move {
-            let (body, seen) = match shared.body_limit {
-                None => (body, None),
-                Some(limit) => match collected(body, limit).await {
-                    Ok(bytes) => (B::from(bytes.clone()), Some(bytes)),
-                    Err(kind) => return Ok(shared.cannot_see(&parts, kind)),
-                },
-            };
-            let mut step = match begun {
-                Some((progress, future)) => Step::Wait(progress, future),
-                None => shared.policy.go_on(Progress::default(), &Asked::of(&parts, seen.as_ref())),
-            };
+            let mut body = Held::Unread(body);
             let outcome = loop {
-                match step {
+                let progress = match step {
                     Step::Done(outcome) => break outcome,
-                    Step::Wait(progress, future) => {
-                        let given_up = shared.given_up(&progress, &parts);
-                        let verdict = future.await;
-                        given_up.was_not();
-                        step = match shared.policy.heard(progress, verdict) {
-                            Ok(progress) => {
-                                shared.policy.go_on(progress, &Asked::of(&parts, seen.as_ref()))
-                            }
-                            Err(rejection) => Step::Done(Outcome::Rejected(rejection)),
+                    Step::Body(progress, limit) => {
+                        body = match body.seen_up_to(limit).await {
+                            Ok(seen) => seen,
+                            Err(kind) => return Ok(shared.cannot_see(&parts, kind)),
                         };
+                        Ok(progress)
                     }
-                }
+                    Step::Wait(progress, judging) => {
+                        let note = shared.note_for(&progress, &parts);
+                        let verdict = Attempt { judging: Some(judging), note }.await;
+                        shared.policy.heard(progress, verdict)
+                    }
+                };
+                step = match progress {
+                    Ok(progress) => shared.policy.go_on(progress, &Asked::of(&parts, body.bytes())),
+                    Err(outcome) => Step::Done(outcome),
+                };
             };
-            match outcome {
-                Outcome::Rejected(rejection) => Ok(shared.answer(&parts, rejection)),
-                Outcome::Admitted(granted) => {
-                    let fields = shared.admit(&mut parts, granted);
-                    let request = Request::from_parts(parts, body);
+            match shared.settle(&mut parts, outcome) {
+                Err(rejection) => Ok(shared.answer(&parts, rejection)),
+                Ok(fields) => {
+                    let request = Request::from_parts(parts, body.into_body());
                     let mut response = inner.oneshot(request).await?;
                     add(&mut response, fields);
                     Ok(response)
@@ -263,31 +263,13 @@ impl<S> Auth<S> {
     }
 }
 
-/// Counts a failure if it is dropped: whoever goes before it is known whether a password is
-/// right has had it hashed all the same.
-struct GivenUp(Option<(Arc<Failures>, IpAddr)>);
-
-impl GivenUp {
-    fn was_not(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for GivenUp {
-    fn drop(&mut self) {
-        if let Some((failures, client)) = self.0.take() {
-            failures.note(client);
-        }
-    }
-}
-
 impl Shared {
-    /// What counts a request that is given up while the scheme judges it that is next.
-    fn given_up(&self, progress: &Progress, parts: &Parts) -> GivenUp {
-        let is_dear = self.policy.at(progress).is_some_and(|scheme| scheme.is_dear());
-        let failures = self.failures.as_ref().filter(|_| is_dear);
-        let client = || Asked::of(parts, None).client();
-        GivenUp(failures.and_then(|failures| Some((failures.clone(), client()?))))
+    /// Whom to note as having failed if the request is given up while the scheme judges it
+    /// that is next, and it turns out to be wrong: the work is done all the same.
+    fn note_for(&self, progress: &Progress, parts: &Parts) -> Option<(FailureCount, IpAddr)> {
+        let next = self.policy.at(progress).filter(|one| one.scheme.is_dear());
+        let failures = self.failures.as_ref().filter(|_| next.is_some())?;
+        Some((failures.clone(), Asked::of(parts, None).client()?))
     }
 
     /// Why nobody listens to whoever asks, if nobody does.
@@ -297,21 +279,46 @@ impl Shared {
         let detail = "Too many wrong credentials came from this address; wait a while.";
         let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "auth_failures", detail)
             .retry_after(wait.max(Duration::from_secs(1)));
-        Some(Rejection {
-            reason: "auth_failures",
-            failed: false,
-            answer: Said::Ours(Box::new(answer)),
-        })
+        Some(Rejection { reason: "auth_failures", answer: Said::Ours(Box::new(answer)) })
+    }
+
+    /// Notes what a request has come to. One that is let in is changed as that asks for; gives
+    /// what is added to the response.
+    fn settle(
+        &self,
+        parts: &mut Parts,
+        outcome: Outcome,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, Rejection> {
+        let Outcome { guessed, end } = outcome;
+        if let (true, Some(failures)) = (guessed, &self.failures)
+            && let Some(client) = Asked::of(parts, None).client()
+        {
+            failures.note(client);
+        }
+        let granted = end?;
+        for field in &self.stripped {
+            remove_twins(&mut parts.headers, field);
+        }
+        for scheme in self.policy.others(&granted) {
+            scheme.conceal(parts);
+        }
+        let Granted { identity, changes, response, by_credentials, .. } = granted;
+        if let Some(exchange) = parts.extensions.get::<Exchange>() {
+            exchange.update(|record| {
+                let (identity, authenticator) = identity.unzip();
+                record.identity = identity;
+                record.authenticator = authenticator;
+                record.by_credentials = by_credentials;
+            });
+        }
+        changes::apply(&changes, parts);
+        Ok(response)
     }
 
     /// Notes a rejection, and writes the answer.
     fn answer<ResB: From<Bytes>>(&self, parts: &Parts, rejection: Rejection) -> Response<ResB> {
-        let Rejection { reason, failed, answer } = rejection;
-        let asked = Asked::of(parts, None);
-        if let (true, Some(failures), Some(client)) = (failed, &self.failures, asked.client()) {
-            failures.note(client);
-        }
-        if let Some(exchange) = asked.exchange {
+        let Rejection { reason, answer } = rejection;
+        if let Some(exchange) = parts.extensions.get::<Exchange>() {
             exchange.update(|record| record.rejection = Some(reason));
         }
         match answer {
@@ -320,42 +327,11 @@ impl Shared {
         }
     }
 
-    /// Notes who is let in, and changes the request as that asks for; gives what is added
-    /// to the response.
-    fn admit(&self, parts: &mut Parts, granted: Granted) -> Vec<(HeaderName, HeaderValue)> {
-        let Granted { identity, changes, response } = granted;
-        if let Some(exchange) = parts.extensions.get::<Exchange>() {
-            exchange.update(|record| record.identity = identity);
-        }
-        for change in changes {
-            changes::apply(&change, parts);
-        }
-        response
-    }
-
     /// The answer to a request whose body cannot be seen whole.
     fn cannot_see<ResB: From<Bytes>>(&self, parts: &Parts, kind: Kind) -> Response<ResB> {
         let answer = Answer::for_error(&Error::new(kind));
         let (reason, answer) = (answer.code(), Said::Ours(Box::new(answer)));
-        self.answer(parts, Rejection { reason, failed: false, answer })
-    }
-}
-
-/// The whole body, if it is no longer than that, and is there in time.
-async fn collected<B>(body: B, limit: usize) -> Result<Bytes, Kind>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<BoxError>,
-{
-    if body.size_hint().lower() > limit as u64 {
-        return Err(Kind::RequestBodyTooLarge);
-    }
-    let collected = Limited::new(body, limit).collect();
-    match tokio::time::timeout(BODY_WITHIN, collected).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Kind::RequestBodyTooLarge),
-        Ok(Err(_)) => Err(Kind::RequestBodyAborted),
-        Err(_) => Err(Kind::RequestBodyTimeout),
+        self.answer(parts, Rejection { reason, answer })
     }
 }
 

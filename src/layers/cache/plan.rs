@@ -86,7 +86,7 @@ impl Route {
         let headers = request.headers();
         let own = |name: &HeaderName| headers.contains_key(name) && !self.vouched.contains(name);
         let exchange = request.extensions().get::<Exchange>();
-        let known = exchange.is_some_and(|e| e.read(|record| record.identity.is_some()));
+        let known = exchange.is_some_and(|e| e.read(|record| record.by_credentials));
         Asked {
             credentials: known || own(&header::AUTHORIZATION),
             cookie: own(&header::COOKIE),

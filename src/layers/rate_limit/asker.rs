@@ -16,8 +16,11 @@ pub(in crate::layers) struct Asker<'a> {
     headers: &'a HeaderMap,
     exchange: Option<&'a Exchange>,
     client: Option<IpAddr>,
-    identity: OnceCell<Option<Arc<Identity>>>,
+    identity: OnceCell<Option<Known>>,
 }
+
+/// An identity, and the authenticator that has told it.
+type Known = (Arc<Identity>, Option<Arc<str>>);
 
 impl<'a> Asker<'a> {
     /// Who has sent this request.
@@ -47,16 +50,33 @@ impl<'a> Asker<'a> {
         self.exchange
     }
 
-    fn identity(&self) -> Option<&Identity> {
-        let read = || self.exchange?.read(|record| record.identity.clone());
-        self.identity.get_or_init(read).as_deref()
+    fn known(&self) -> Option<&Known> {
+        let read = || {
+            self.exchange?
+                .read(|record| Some((record.identity.clone()?, record.authenticator.clone())))
+        };
+        self.identity.get_or_init(read).as_ref()
     }
 
-    /// The name of the identity, with the scheme that vouches for it: of the same name there
-    /// may be strangers elsewhere.
+    fn identity(&self) -> Option<&Identity> {
+        self.known().map(|(identity, _)| &**identity)
+    }
+
+    /// The name of the identity, with the authenticator that vouches for it: of the same name
+    /// there may be strangers elsewhere.
     pub(super) fn identity_bytes(&self) -> Option<Vec<u8>> {
-        let Identity { name, scheme, .. } = self.identity()?;
-        Some([scheme.as_bytes(), b"\0", name.as_bytes()].concat())
+        let name = self.identity()?.name.clone();
+        Some(self.vouched(name.as_bytes()))
+    }
+
+    /// What an authenticator vouches for, told from what another does.
+    fn vouched(&self, what: &[u8]) -> Vec<u8> {
+        let by = match self.known() {
+            Some((_, Some(authenticator))) => authenticator.as_bytes(),
+            Some((identity, None)) => identity.scheme.as_bytes(),
+            None => b"",
+        };
+        [by, b"\0", what].concat()
     }
 
     /// What a claim of the identity says; a list or an object as JSON.
@@ -64,8 +84,8 @@ impl<'a> Asker<'a> {
         match self.identity()?.claims.get(name)? {
             Value::Null => None,
             Value::String(text) if text.is_empty() => None,
-            Value::String(text) => Some(text.as_bytes().to_vec()),
-            other => Some(other.to_string().into_bytes()),
+            Value::String(text) => Some(self.vouched(text.as_bytes())),
+            other => Some(self.vouched(other.to_string().as_bytes())),
         }
     }
 

@@ -13,11 +13,14 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use http::HeaderValue;
 use http::header::HeaderName;
+use http::request::Parts;
 
 pub use record::{check_key_name, check_scope};
 pub use settings::{ApiKey, ApiKeySettings, RedisKeySettings};
 
 use super::authenticate::{Asked, Authenticate, Judging, Verdict};
+use super::changes::strip_parameter;
+use crate::layers::twins::remove_twins;
 use crate::layers::{AuthMeans, KeyDigest};
 use entry::Entry;
 use given::{Given, Place};
@@ -154,6 +157,17 @@ impl Authenticate for ApiKeys {
     fn identity_fields(&self) -> Vec<HeaderName> {
         let ApiKeySettings { identity_header, scopes_header, .. } = &self.settings;
         [identity_header, scopes_header].into_iter().flatten().cloned().collect()
+    }
+
+    fn conceal(&self, request: &mut Parts) {
+        remove_twins(&mut request.headers, &self.settings.header);
+        if let Some(parameter) = &self.settings.query {
+            strip_parameter(request, parameter);
+        }
+    }
+
+    fn credential_fields(&self) -> Vec<HeaderName> {
+        vec![self.settings.header.clone()]
     }
 
     fn secret_parameter(&self) -> Option<Arc<str>> {

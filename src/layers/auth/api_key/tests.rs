@@ -16,14 +16,14 @@ fn judged(keys: &ApiKeys, uri: &str, fields: &[(&str, &str)]) -> Verdict {
     let parts = request.body(()).unwrap().into_parts().0;
     match keys.judge(&Asked::of(&parts, None)) {
         Judging::Now(verdict) => verdict,
-        Judging::Later(_) => panic!("nothing has to be asked"),
+        Judging::Body(_) | Judging::Later(_) => panic!("nothing has to be asked"),
     }
 }
 
 fn name(verdict: &Verdict) -> Result<&str, &'static str> {
     match verdict {
         Verdict::Granted(grant) => Ok(&grant.identity.as_ref().unwrap().name),
-        Verdict::Refused(why) => Err(why),
+        Verdict::Refused(why) | Verdict::Outdated(why) => Err(why),
         Verdict::Absent => Err("absent"),
         other => panic!("{other:?}"),
     }

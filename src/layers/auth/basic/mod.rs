@@ -12,6 +12,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use http::HeaderValue;
 use http::header::{self, HeaderName};
+use http::request::Parts;
 use zeroize::Zeroizing;
 
 pub use hash::{MAX_PASSWORD, PasswordError, PasswordHash, PasswordHashError, PasswordScheme};
@@ -48,6 +49,8 @@ const SCHEME: &str = "basic";
 pub struct Basic {
     challenge: HeaderValue,
     identity_fields: Vec<HeaderName>,
+    /// Whether the origin gets to see the credentials.
+    forwards: bool,
     users: HashMap<Arc<str>, User, RandomState>,
     /// Whom a name that nobody has is taken for; nobody comes in as this.
     nobody: User,
@@ -76,6 +79,7 @@ impl Basic {
         Self {
             challenge: challenge(&settings.realm),
             identity_fields: fields.into_iter().flatten().cloned().collect(),
+            forwards: settings.forward_credentials,
             nobody: nobody(&settings.users),
             users,
             verifier: Arc::new(Verifier::remembering(settings.cache)),
@@ -124,6 +128,16 @@ impl Authenticate for Basic {
         Some(self.challenge.clone())
     }
 
+    fn conceal(&self, request: &mut Parts) {
+        let is_ours = |value: &HeaderValue| {
+            value.as_bytes().get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"basic "))
+        };
+        let headers = &mut request.headers;
+        if !self.forwards && headers.get_all(header::AUTHORIZATION).iter().any(is_ours) {
+            headers.remove(header::AUTHORIZATION);
+        }
+    }
+
     fn identity_fields(&self) -> Vec<HeaderName> {
         self.identity_fields.clone()
     }
@@ -151,7 +165,7 @@ fn grant(user: &BasicUser, settings: &BasicSettings) -> Grant {
     let remove = if kept { Vec::new() } else { vec![header::AUTHORIZATION] };
     let identity =
         Identity::new(user.name.clone(), SCHEME).with_scopes(user.scopes.iter().cloned());
-    Grant::to(identity).changing(Changes { remove, set, strip_query: None })
+    Grant::to(identity).changing(Changes { remove, set, ..Changes::default() })
 }
 
 /// Somebody whose password takes as long to verify as that of most.

@@ -15,6 +15,7 @@ async fn judged(basic: &Basic, both: &str) -> Verdict {
     let parts = request.into_parts().0;
     match basic.judge(&Asked::of(&parts, None)) {
         Judging::Now(verdict) => verdict,
+        Judging::Body(_) => panic!("no body has to be seen"),
         Judging::Later(later) => later.await,
     }
 }

@@ -150,6 +150,11 @@ impl Authenticate for ForwardAuth {
 
     fn judge(&self, request: &Asked<'_>) -> Judging {
         let service = self.0.clone();
+        if let Some(limit) = service.settings.send_body
+            && request.body.is_none_or(|body| body.len() > limit)
+        {
+            return Judging::Body(limit);
+        }
         let format = Format::preferred(request.headers);
         let Some(remembered) = &service.remembered else {
             let question = question(&service.settings, request);
@@ -168,10 +173,6 @@ impl Authenticate for ForwardAuth {
             let decision = service.clone().ask_together(turn, question).await;
             service.verdict(&decision, format)
         }))
-    }
-
-    fn body_limit(&self) -> Option<usize> {
-        self.0.settings.send_body
     }
 
     fn identity_fields(&self) -> Vec<HeaderName> {

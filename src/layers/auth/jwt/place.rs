@@ -1,9 +1,12 @@
 //! Where a request carries its token.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, header};
 
 use super::TokenPlace;
+use crate::layers::auth::authenticate::Changes;
+use crate::layers::auth::changes::strip_cookie;
 use crate::layers::auth::cookies;
+use crate::layers::twins::remove_twins;
 
 impl TokenPlace {
     /// The token of a request, if there is one.
@@ -25,14 +28,27 @@ impl TokenPlace {
         }
     }
 
-    /// What is left of the field that carries it, once the token is taken out.
-    pub(super) fn without(&self, headers: &HeaderMap) -> (HeaderName, Option<HeaderValue>) {
+    /// What takes the token out of a request that it has let in.
+    pub(super) fn stripped(&self) -> Changes {
         match self {
-            Self::Bearer => (header::AUTHORIZATION, None),
-            Self::Header(name) => (name.clone(), None),
+            Self::Bearer => Changes { remove: vec![header::AUTHORIZATION], ..Changes::default() },
+            Self::Header(name) => Changes { remove: vec![name.clone()], ..Changes::default() },
             Self::Cookie(name) => {
-                (header::COOKIE, cookies::without(headers, |one| one == name.as_bytes()))
+                Changes { strip_cookies: vec![(&**name).into()], ..Changes::default() }
             }
+        }
+    }
+
+    /// Takes a token out of a request that it has not let in.
+    pub(super) fn conceal(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Bearer => {
+                if self.find(headers) != Ok(None) {
+                    headers.remove(header::AUTHORIZATION);
+                }
+            }
+            Self::Header(name) => remove_twins(headers, name),
+            Self::Cookie(name) => strip_cookie(headers, name),
         }
     }
 }
@@ -56,6 +72,7 @@ fn bearer(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let field = |(name, value): &(&'static str, &'static str)| {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::HeaderName;
+use http::request::Parts;
 
 use super::claims::Claims;
 use super::verify::{Fault, Verifier, Verifying};
@@ -91,7 +92,7 @@ impl Authenticate for JsonWebTokens {
             Ok(None) => return Verdict::Absent.into(),
             Err(why) => return Verdict::Refused(why).into(),
         };
-        let stripped = self.strip.then(|| self.place.without(request.headers));
+        let stripped = if self.strip { self.place.stripped() } else { Changes::default() };
         match self.verifier.verify(token) {
             Verifying::Now(verified) => {
                 self.granting.verdict(&self.verifier, verified, stripped).into()
@@ -109,6 +110,19 @@ impl Authenticate for JsonWebTokens {
         Some(CHALLENGE)
     }
 
+    fn conceal(&self, request: &mut Parts) {
+        if self.strip {
+            self.place.conceal(&mut request.headers);
+        }
+    }
+
+    fn credential_fields(&self) -> Vec<HeaderName> {
+        match &self.place {
+            TokenPlace::Header(name) => vec![name.clone()],
+            TokenPlace::Bearer | TokenPlace::Cookie(_) => Vec::new(),
+        }
+    }
+
     fn identity_fields(&self) -> Vec<HeaderName> {
         self.granting.claims_to_headers.iter().map(|(_, field)| field.clone()).collect()
     }
@@ -119,7 +133,7 @@ impl Granting {
         &self,
         verifier: &Verifier,
         verified: Result<Claims, Fault>,
-        stripped: Option<(HeaderName, Option<HeaderValue>)>,
+        stripped: Changes,
     ) -> Verdict {
         match verified {
             Ok(claims) if !verifier.rules().has_required(&claims) => {
@@ -135,18 +149,8 @@ impl Granting {
         }
     }
 
-    fn grant(
-        &self,
-        claims: Claims,
-        stripped: Option<(HeaderName, Option<HeaderValue>)>,
-    ) -> Result<Grant, &'static str> {
-        let mut changes = Changes::default();
-        changes.set = grant::fields(&claims, &self.claims_to_headers)?;
-        match stripped {
-            None => {}
-            Some((field, None)) => changes.remove.push(field),
-            Some((field, Some(rest))) => changes.set.push((field, rest)),
-        }
+    fn grant(&self, claims: Claims, stripped: Changes) -> Result<Grant, &'static str> {
+        let changes = Changes { set: grant::fields(&claims, &self.claims_to_headers)?, ..stripped };
         let identity = Identity {
             name: grant::name(&claims, &self.name_claim)?,
             scheme: "jwt",

@@ -68,6 +68,8 @@ enum Fault {
     Absent,
     Refused(&'static str),
     Unavailable(&'static str),
+    /// It cannot be told without the body.
+    Unseen,
 }
 
 impl Signatures {
@@ -108,6 +110,7 @@ impl Signatures {
         for (one, known) in known.take(MAX_TRIED) {
             match self.verify(one, &known.key, &message, asked, now) {
                 Ok(()) => return Ok(&known.grant),
+                Err(Fault::Unseen) => return Err(Fault::Unseen),
                 Err(other) => fault = other,
             }
         }
@@ -132,20 +135,27 @@ impl Signatures {
         if self.settings.nonce && received.nonce.is_none() {
             return Err(Fault::Refused("signature_without_nonce"));
         }
-        let has_body = asked.body.is_none_or(|body| !body.is_empty());
-        let mut required = self.settings.required.iter();
-        let is_covered =
-            |component| received.covers(component) || (is_digest(component) && !has_body);
-        if !required.all(is_covered) {
+        let missing = self.settings.required.iter().filter(|one| !received.covers(one));
+        // Where there is no body there is none to cover.
+        let (lacks_digest, lacks_other) =
+            missing.fold((false, false), |(digest, other), one| match is_digest(one) {
+                true => (true, other),
+                false => (digest, true),
+            });
+        let has_body = asked.body.is_some_and(|body| !body.is_empty());
+        if lacks_other || (lacks_digest && has_body) {
             return Err(Fault::Refused("signature_not_covering"));
         }
         let base = received.base(message).map_err(|_| Fault::Refused("signature_component"))?;
         if !key.verifies(base.as_bytes(), received.signature()) {
             return Err(Fault::Refused("signature_wrong"));
         }
-        if self.digests && received.covers(&Component::Field(CONTENT_DIGEST)) {
-            let body = asked.body.ok_or(Fault::Unavailable("signature_body_unseen"))?;
-            if !digest::is_of(asked.headers, body) {
+        // What it says of the body is looked at once it is known who says it.
+        if self.digests {
+            let seen = asked.body.filter(|body| body.len() <= self.settings.max_body);
+            let body = seen.ok_or(Fault::Unseen)?;
+            let covers_digest = !lacks_digest || received.covers(&Component::Field(CONTENT_DIGEST));
+            if covers_digest && !digest::is_of(asked.headers, body) {
                 return Err(Fault::Refused("signature_digest"));
             }
         }
@@ -281,16 +291,13 @@ impl Authenticate for Signatures {
             Err(Fault::Absent) => Verdict::Absent,
             Err(Fault::Refused(reason)) => Verdict::Refused(reason),
             Err(Fault::Unavailable(reason)) => Verdict::Unavailable(reason),
+            Err(Fault::Unseen) => return Judging::Body(self.settings.max_body),
         };
         verdict.into()
     }
 
     fn challenge(&self) -> Option<HeaderValue> {
         Some(CHALLENGE)
-    }
-
-    fn body_limit(&self) -> Option<usize> {
-        self.digests.then_some(self.settings.max_body)
     }
 
     fn identity_fields(&self) -> Vec<HeaderName> {

@@ -38,7 +38,7 @@ fn judge(settings: &JwtSettings, field: &str, value: &str) -> Verdict {
     };
     match JsonWebTokens::new(settings).unwrap().judge(&asked) {
         Judging::Now(verdict) => verdict,
-        Judging::Later(_) => panic!("there is nothing to wait for"),
+        Judging::Body(_) | Judging::Later(_) => panic!("there is nothing to wait for"),
     }
 }
 
