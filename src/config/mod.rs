@@ -29,6 +29,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use admin::{AdminAccess, admin_access};
+#[cfg(feature = "cli")]
 pub(crate) use auth::{FileKey, parse_keys};
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};

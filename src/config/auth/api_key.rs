@@ -20,6 +20,7 @@ use crate::pace::Quota;
 #[derive(Debug)]
 pub(crate) struct FileKey {
     pub(crate) key: ApiKey,
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line reads it"))]
     pub(crate) span: Range<usize>,
 }
 

@@ -150,3 +150,62 @@ fn is_cookie(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,\"".contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    fn report(forward: &str) -> String {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"a\"\n\
+             [[auth]]\nname = \"a\"\n[auth.forward]\n{forward}\n"
+        );
+        let parsed = parse(Path::new("config.toml"), &text);
+        parsed.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn what_would_let_the_wrong_ones_in_is_refused() {
+        const URL: &str = "url = \"http://auth.test/verify\"\n";
+        assert_eq!(report(URL), "");
+        for (lines, complaint) in [
+            ("", "the key `url` is missing"),
+            ("url = \"auth.test/verify\"", "is not a URL such as"),
+            ("url = \"ftp://auth.test/\"", "expected a URL such as"),
+            ("url = \"http://bob:hunter2@auth.test/\"", "no user's name or password"),
+            ("response_headers = [\"Connection\"]", "belongs to the connection"),
+            ("response_headers = [\"Accept\"]", "nobody could tell whose word it is"),
+            ("request_headers = [\"X-Forwarded-Uri\"]", "is not taken from the client"),
+            ("scopes_header = \"X-Groups\"", "needs a `name_header`"),
+            ("ca = \"Cargo.toml\"", "the certificates are for TLS"),
+            ("on_failure = \"allow\"", "expected one of \"closed\", \"open\""),
+            ("[auth.forward.cache]", "the key `key` is missing"),
+            ("[auth.forward.cache]\nkey = [\"path\"]", "would be every client's"),
+            ("[auth.forward.cache]\nkey = [\"cookie:a=b\"]", "names no cookie"),
+            (
+                "send_body = 10\n[auth.forward.cache]\nkey = [\"address\"]",
+                "each request has a decision of its own",
+            ),
+            ("auth_url = \"x\"", "here it is `url`"),
+        ] {
+            let text = if lines.starts_with("url") || lines.is_empty() {
+                lines.to_owned()
+            } else {
+                format!("{URL}{lines}")
+            };
+            let report = report(&text);
+            assert!(report.contains(complaint), "{lines}: {report}");
+            assert!(!report.contains("hunter2"), "{lines}: {report}");
+        }
+    }
+
+    #[test]
+    fn credentials_may_take_the_place_of_the_clients() {
+        let lines = "url = \"http://auth.test/\"\nresponse_headers = [\"Authorization\"]\n\
+                     request_headers = \"*\"\n";
+        assert_eq!(report(lines), "");
+    }
+}

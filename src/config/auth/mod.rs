@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(super) use api_key::api_keys;
+#[cfg(feature = "cli")]
 pub(crate) use api_key::{FileKey, parse_keys};
 pub(super) use mtls::needs_client_auth;
 

@@ -111,3 +111,54 @@ fn verifying_key(table: &mut Table<'_>, base: &Path) -> Option<VerifyingKey> {
     let (value, secret) = secret?;
     value.fit(|_| VerifyingKey::secret(&secret).map_err(|error| rejected(&error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    fn report(keys: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "hunter2-of-many-letters").unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(dir.path().join("public.pem"), key.public_key_pem()).unwrap();
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"a\"\n\
+             [[auth]]\nname = \"a\"\n[auth.signature]\n{keys}\n"
+        );
+        let parsed = parse(&dir.path().join("config.toml"), &text);
+        parsed.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn a_key_is_for_one_algorithm_and_that_is_said() {
+        let key = |rest: &str| report(&format!("keys = [{{ id = \"a\", {rest} }}]"));
+        assert_eq!(key("algorithm = \"hmac-sha256\", secret = \"file:secret\""), "");
+        assert_eq!(key("algorithm = \"ecdsa-p256-sha256\", public_key = \"public.pem\""), "");
+        for (rest, complaint) in [
+            ("secret = \"file:secret\"", "the key `algorithm` is missing"),
+            ("public_key = \"public.pem\"", "the key `algorithm` is missing"),
+            ("algorithm = \"ed25519\", public_key = \"public.pem\"", "no key for `ed25519`"),
+            (
+                "algorithm = \"hmac-sha256\", public_key = \"public.pem\"",
+                "is not for a key of this kind",
+            ),
+            (
+                "algorithm = \"ed25519\", secret = \"file:secret\"",
+                "takes a `public_key` and no `secret`",
+            ),
+            ("algorithm = \"none\", secret = \"file:secret\"", "expected one of"),
+            ("algorithm = \"hmac-sha256\"", "expected either `secret` or `public_key`"),
+            ("algorithm = \"hmac-sha256\", secret = \"hunter2\"", "does not stand in"),
+            ("algorithm = \"hmac-sha256\", key = \"hunter2\"", "here it is `public_key`"),
+        ] {
+            let report = key(rest);
+            assert!(report.contains(complaint), "{rest}: {report}");
+            assert!(!report.contains("hunter2"), "{rest}: {report}");
+        }
+        assert!(report("").contains("whose signatures let in"));
+        let one = "{ id = \"a\", algorithm = \"hmac-sha256\", secret = \"file:secret\" }";
+        let twice = report(&format!("keys = [{one}, {one}]"));
+        assert!(twice.contains("another key is called `a` already"), "{twice}");
+    }
+}

@@ -443,7 +443,10 @@ async fn behind_a_trusted_proxy_the_service_is_told_what_that_saw() {
         assert_eq!(get(proxy.address, "/a", told).await.status, 401);
         let asked = service.request();
         assert_eq!(fields(&asked, "x-forwarded-for"), ["192.0.2.7"]);
-        assert_eq!(fields(&asked, "x-original-url"), ["https://outside.test/a"]);
+        assert_eq!(fields(&asked, "x-forwarded-proto"), ["https"]);
+        // The route was chosen by `Host`, and so is what is decided.
+        assert_eq!(fields(&asked, "x-forwarded-host"), ["a.test"]);
+        assert_eq!(fields(&asked, "x-original-url"), ["https://a.test/a"]);
     })
     .await;
 }

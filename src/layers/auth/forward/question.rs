@@ -53,23 +53,18 @@ impl<'a> Described<'a> {
             target: asked.uri.path_and_query().map_or("/", |target| target.as_str()),
             client,
         };
-        // Whoever is believed about the client is believed about the rest.
+        // Whoever is believed about the client is believed about its scheme, but not about
+        // the host: many a proxy passes on what the client says of that, and the route was
+        // chosen by another.
         let peer = asked.downstream.and_then(|downstream| downstream.peer_address());
         if client.is_some() && client != peer {
-            described.believe(asked.headers);
+            match asked.headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+                Some(b"https") => described.scheme = "https",
+                Some(b"http") => described.scheme = "http",
+                _ => {}
+            }
         }
         described
-    }
-
-    fn believe(&mut self, headers: &HeaderMap) {
-        match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
-            Some(b"https") => self.scheme = "https",
-            Some(b"http") => self.scheme = "http",
-            _ => {}
-        }
-        if let Some(host) = headers.get(FORWARDED_HOST) {
-            self.host = Some(host.clone());
-        }
     }
 
     pub(super) fn path(&self) -> &str {
