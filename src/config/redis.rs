@@ -69,13 +69,15 @@ fn at(table: &mut Table<'_>, base: &Path) -> Option<RedisAt> {
         let message = "one of `url`, `[redis.sentinel]` and `[redis.cluster]` says where Redis is";
         table.complain(message, None);
     }
+    let here = table.value("url");
     let sentinel = table.table("sentinel").map(|sentinel| sentinels(sentinel, base));
     let cluster = table.table("cluster").map(cluster);
-    match (sentinel, cluster) {
-        (None, None) => table.require("url", WHERE, |value| url(value)).map(RedisAt::Url),
-        (sentinel, cluster) => {
-            let _one_at_a_time = table.value("url");
-            sentinel.or(cluster)?
+    match (here, sentinel.or(cluster)) {
+        (_, Some(elsewhere)) => elsewhere,
+        (Some(here), None) => here.fit(url).map(RedisAt::Url),
+        (None, None) => {
+            table.complain(format!("the key `url` is missing: {WHERE}"), None);
+            None
         }
     }
 }
