@@ -407,3 +407,75 @@ mod path {
         ask(bencher, proxy.into_service());
     }
 }
+
+/// Message signatures over method, authority, path and query.
+mod signature {
+    use super::*;
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData};
+    use std::time::SystemTime;
+    use tollgate::layers::{SignatureKey, SignatureSettings, Signatures};
+    use tollgate::signature::{
+        Algorithm, Message, Scheme, SignSettings, Signer, SigningKey, VerifyingKey,
+    };
+
+    const ALGORITHMS: [Algorithm; 3] =
+        [Algorithm::HmacSha256, Algorithm::Ed25519, Algorithm::EcdsaP256Sha256];
+
+    fn keys(algorithm: Algorithm) -> Option<(SigningKey, VerifyingKey)> {
+        let of = match algorithm {
+            Algorithm::Ed25519 => &PKCS_ED25519,
+            Algorithm::EcdsaP256Sha256 => &PKCS_ECDSA_P256_SHA256,
+            _ => {
+                let secret = [7; 32];
+                return SigningKey::secret(&secret).ok().zip(VerifyingKey::secret(&secret).ok());
+            }
+        };
+        let pair = KeyPair::generate_for(of).ok()?;
+        let signing = SigningKey::private(algorithm, &pair.serialize_der()).ok()?;
+        let public = pair.subject_public_key_info();
+        Some((signing, VerifyingKey::public(algorithm, &public).ok()?))
+    }
+
+    fn sign(settings: &SignSettings, request: &mut Request<Body>) {
+        let message = Message {
+            method: request.method(),
+            scheme: Scheme::Http,
+            authority: "example.com",
+            target: request.uri(),
+            is_absolute: false,
+            headers: request.headers(),
+        };
+        if let Ok(fields) = Signer::new(settings).sign(&message, SystemTime::now()) {
+            request.headers_mut().extend(fields.map(|(name, value)| (Some(name), value)));
+        }
+    }
+
+    #[divan::bench(args = ALGORITHMS)]
+    fn made(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+        let Some((key, _)) = keys(algorithm) else { return };
+        let settings = SignSettings::new(key, "bench");
+        bencher
+            .counter(ItemsCount::new(1_u32))
+            .with_inputs(|| request("/path/to/a/thing?with=query"))
+            .bench_local_refs(|request| sign(&settings, request));
+    }
+
+    #[divan::bench(args = ALGORITHMS)]
+    fn verified(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+        let Some((signing, verifying)) = keys(algorithm) else { return };
+        let known = SignatureKey::new("bench", "bench", verifying);
+        let mut settings = SignatureSettings::new(vec![known]);
+        settings.max_remembered = usize::MAX / 2;
+        let mut service = AuthLayer::by(Signatures::new(&settings)).layer(Nothing);
+        let made = SignSettings::new(signing, "bench");
+        let signed = || {
+            let mut request = request("/path/to/a/thing?with=query");
+            sign(&made, &mut request);
+            request
+        };
+        bencher
+            .counter(ItemsCount::new(1_u32))
+            .with_inputs(signed)
+            .bench_local_values(|request| service.call(request).now_or_never().map(|_| ()));
+    }
+}

@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -43,6 +43,9 @@ use crate::pem;
 use base::Base;
 use certificates::Certificates;
 use client_auth::client_certificate;
+
+/// How long a client that is turned away may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Terminates TLS on a listener's connections. Cheap to clone: all clones show the
 /// same certificates, also after a reload.
@@ -304,7 +307,36 @@ impl TlsAcceptor {
             let hosts = several.then(|| certificates.names().clone() as Arc<dyn Hosts>);
             (certificates.config(hello.client_hello().server_name(), &self.0.base), hosts)
         };
-        Ok((hello.into_stream(config).await?, hosts))
+        match hello.into_stream(config).into_fallible().await {
+            Ok(stream) => Ok((stream, hosts)),
+            Err((error, tcp)) => {
+                if is_about_clients(&error) {
+                    let _took_longer = tokio::time::timeout(LINGER, let_go(tcp)).await;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn is_about_clients(error: &io::Error) -> bool {
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+    let cause = cause_of::<rustls::Error>(error);
+    matches!(cause, Some(NoCertificatesPresented | InvalidCertificate(_)))
+}
+
+/// Lets the client read why there is no connection. With TLS 1.3 it has sent its request by
+/// then, and a socket that is closed on top of that takes back what was said (RFC 9112
+/// §9.6 has the same of HTTP).
+async fn let_go<IO: AsyncRead + AsyncWrite + Unpin>(mut tcp: IO) {
+    if tcp.shutdown().await.is_err() {
+        return;
+    }
+    let mut unread = vec![0; 4 * 1024];
+    for _ in 0..32 {
+        if !matches!(tcp.read(&mut unread).await, Ok(1..)) {
+            return;
+        }
     }
 }
 

@@ -44,6 +44,26 @@ async fn who_shows_no_good_certificate_gets_an_alert() {
 }
 
 #[tokio::test]
+async fn who_is_turned_away_learns_why_although_it_has_spoken_already() {
+    within(async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mutual = Mutual::start("", "").await;
+        for _ in 0..20 {
+            let config = mutual.client(None);
+            let mut stream = connect(mutual.proxy.address, config, "a.test").await.unwrap();
+            let request =
+                format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {}\r\n\r\n", "x".repeat(9_000));
+            // The end may be there before all is sent.
+            let _sent = stream.write_all(request.as_bytes()).await;
+            let _sent = stream.flush().await;
+            let error = stream.read(&mut [0; 100]).await.unwrap_err();
+            assert!(error.to_string().contains("CertificateRequired"), "{error}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn where_it_is_optional_one_that_is_shown_has_to_be_good() {
     within(async {
         let mutual = Mutual::start("mode = \"request\"", "").await;

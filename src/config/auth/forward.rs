@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(report(URL), "");
         for (lines, complaint) in [
             ("", "the key `url` is missing"),
-            ("url = \"auth.test/verify\"", "expected a URL such as"),
+            ("url = \"auth.test/verify\"", "is not a URL such as"),
             ("url = \"ftp://auth.test/\"", "expected a URL such as"),
             ("url = \"http://bob:hunter2@auth.test/\"", "no user's name or password"),
             ("response_headers = [\"Connection\"]", "belongs to the connection"),

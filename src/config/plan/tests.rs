@@ -105,6 +105,51 @@ fn every_key_that_changes_is_called_what_the_file_calls_it() {
     }
 }
 
+/// There are three ways to say where Redis is; the file with every key has one of them.
+#[test]
+fn where_redis_is_needs_a_restart_and_as_whom_it_is_asked_does_not() {
+    let dir = files();
+    let with = |redis: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"a\"\nrespond = {{}}\n[redis]\n{redis}\n"
+        );
+        settings(dir.path(), &text)
+    };
+    let one = "url = \"redis://10.0.0.1\"";
+    let cluster = "[redis.cluster]\nurls = [\"redis://10.0.0.1\", \"redis://10.0.0.2\"]";
+    let password = "password = \"file:a\"\n";
+    for (before, after, restarts, follows) in [
+        (one.to_owned(), "url = \"redis://10.0.0.2\"".to_owned(), vec!["redis.url"], vec![]),
+        (one.to_owned(), cluster.to_owned(), vec!["redis.cluster", "redis.url"], vec![]),
+        (
+            cluster.to_owned(),
+            cluster.replace(", \"redis://10.0.0.2\"", ""),
+            vec!["redis.cluster.urls"],
+            vec![],
+        ),
+        (
+            format!("{password}{cluster}"),
+            format!("{password}{cluster}").replace("file:a", "file:b"),
+            vec![],
+            vec!["password"],
+        ),
+    ] {
+        let (before, mut after) = (with(&before), with(&after));
+        let plan = Plan::between(&before, &after);
+        let mut named: Vec<&str> =
+            plan.needs_restart.iter().map(|change| change.key.as_str()).collect();
+        named.sort_unstable();
+        assert_eq!(named, restarts, "{plan}");
+        let changed = plan.settings.iter().flat_map(|table| &table.changes);
+        let changed: Vec<&str> = changed.map(|change| change.key.as_str()).collect();
+        assert_eq!(changed, follows, "{plan}");
+        assert!(!plan.to_string().contains("hunter2"), "{plan}");
+        after.keep_running(&before);
+        assert!(Plan::between(&before, &after).needs_restart.is_empty());
+    }
+}
+
 #[test]
 fn defaults_that_are_written_down_change_nothing() {
     let dir = files();

@@ -13,6 +13,7 @@ use crate::support::certs::Authority;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
 use crate::support::redis::{How, Redis, Way};
+use crate::support::redis_many::Cluster;
 use crate::support::{eventually, within};
 
 const FRESH: &str = "Cache-Control: max-age=600\r\nETag: \"v\"\r\n";
@@ -341,6 +342,32 @@ async fn it_is_reached_over_tls() {
             done["fleet_detail"].to_string().contains("certificate")
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_carries_purges_as_one_redis_does() {
+    within(async {
+        let cluster = Cluster::start(None);
+        let origin = counting(FRESH).await;
+        let proxies: Vec<Running> = (0..2)
+            .map(|_| {
+                let urls = json!(cluster.urls());
+                cached(&origin, "").and(&format!("[redis.cluster]\nurls = {urls}\n[cache.fleet]"))
+            })
+            .map(Setup::start)
+            .collect();
+        connected(&proxies.iter().collect::<Vec<_>>()).await;
+        for proxy in &proxies {
+            get(proxy, "/", "").await;
+            assert_eq!(stored(proxy, "/").await, Some(true));
+        }
+        let (status, done) = purge(&proxies[0], &json!({ "all": true })).await;
+        assert_eq!((status, &done["fleet"]), (200, &json!("sent")), "{done}");
+        for proxy in &proxies {
+            eventually("it is purged", async || stored(proxy, "/").await.is_none()).await;
+        }
     })
     .await;
 }

@@ -177,16 +177,18 @@ fn spawn(port: u16, dir: &Path, how: &How) -> Option<Child> {
         panic!("redis-server cannot be started ({error}): these tests need it installed")
     });
     let mut lines = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
+    let (mut line, mut said) = (String::new(), String::new());
     while lines.read_line(&mut line).unwrap() > 0 {
         if line.contains("Ready to accept connections") || line.contains("+monitor master") {
             // What it says later is of no interest, but has to go somewhere.
             std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
             return Some(child);
         }
+        said.push_str(&line);
         line.clear();
     }
     child.wait().unwrap();
+    eprintln!("redis-server ended: {said}");
     None
 }
 

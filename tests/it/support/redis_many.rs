@@ -89,13 +89,6 @@ impl Watched {
         let named = self.sentinel.ask(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
         named.lines().nth(4).unwrap().parse().unwrap()
     }
-
-    pub fn toml(&self, rest: &str) -> String {
-        format!(
-            "[redis]\n{rest}\n[redis.sentinel]\nurls = [\"{}\"]\nmaster = \"mymaster\"\n",
-            self.sentinel.url()
-        )
-    }
 }
 
 fn sentinel(master: u16, password: Option<&'static str>) -> Redis {

@@ -3,6 +3,7 @@
 mod faults;
 mod limiter;
 mod places;
+mod proxies;
 mod script;
 
 use std::num::NonZeroU32;

@@ -180,12 +180,11 @@ async fn over_tls_with_a_user_and_password_that_change() {
         authority.write(dir.path());
         let how = How {
             tls: Some(authority),
-            arguments: [
-                "--user",
-                "limits on >first ~tollgate:* -@all +evalsha +eval +time +get +set +ping",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            arguments: "--user limits on >first ~tollgate:* -@all \
+                        +evalsha +eval +time +get +set +ping"
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect(),
             ..How::default()
         };
         let mut redis = Redis::start_as(how);
@@ -211,7 +210,10 @@ async fn over_tls_with_a_user_and_password_that_change() {
         redis.how.arguments[3] = ">second".to_owned();
         redis.restart();
         eventually("it is noticed", async || {
-            instance.client.trouble().is_some_and(|trouble| trouble.contains("WRONGPASS"))
+            instance
+                .client
+                .trouble()
+                .is_some_and(|trouble| trouble.contains("authentication failed"))
         })
         .await;
         assert_eq!(decides(&instance, b"l").await, DecidedBy::FailedOpen);
