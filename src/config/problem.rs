@@ -34,7 +34,7 @@ pub struct LoadError {
     text: String,
     problems: Vec<Problem>,
     sources: Vec<PathBuf>,
-    others: Vec<LoadError>,
+    others: Vec<Self>,
 }
 
 /// Collects problems while a configuration is read, and what it is read from.

@@ -75,7 +75,7 @@ async fn two_keys_of_one_client_work_side_by_side_and_stay_here() {
 
 #[tokio::test]
 async fn every_refusal_is_the_same_and_only_the_log_knows_why() {
-    within(async {
+    within(Box::pin(async {
         let origin = Origin::named("one").await;
         let https = Https::start(guarded(&origin, &rotating()).json_log());
         let refused = [
@@ -107,7 +107,7 @@ async fn every_refusal_is_the_same_and_only_the_log_knows_why() {
             }
         }
         assert_eq!(origin.requests(), Vec::<String>::new());
-    })
+    }))
     .await;
 }
 

@@ -43,7 +43,7 @@ fn basic(both: &str) -> String {
 
 #[tokio::test]
 async fn users_of_a_file_come_in_by_their_passwords_and_all_others_get_one_answer() {
-    within(async {
+    within(Box::pin(async {
         let origin = Origin::named("one").await;
         let users = [
             line("alice", "päss:wort", PasswordScheme::Argon2id),
@@ -92,7 +92,7 @@ async fn users_of_a_file_come_in_by_their_passwords_and_all_others_get_one_answe
             assert!(!log.contains(secret), "{secret}: {log}");
         }
         assert_eq!(origin.requests().len(), 4);
-    })
+    }))
     .await;
 }
 

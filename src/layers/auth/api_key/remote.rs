@@ -130,7 +130,7 @@ impl Remote {
 
     fn is_unreadable(&self, digest: KeyDigest, name: &str, why: &str) -> Told {
         self.say(|| {
-            tracing::warn!(key = name, why, "a key in Redis cannot be read, and lets nobody in")
+            tracing::warn!(key = name, why, "a key in Redis cannot be read, and lets nobody in");
         });
         self.is_unknown(digest)
     }

@@ -333,7 +333,7 @@ mod tests {
     /// By the reference implementation: `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 4`.
     const ARGON2ID: &str =
         "$argon2id$v=19$m=65536,t=2,p=4$c29tZXNhbHQ$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo";
-    /// By crypt_blowfish, whose test this is.
+    /// By `crypt_blowfish`, whose test this is.
     const BCRYPT: &str = "$2y$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy";
 
     #[test]
