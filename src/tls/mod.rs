@@ -280,16 +280,12 @@ impl TlsAcceptor {
         &self,
         chain: Option<&[CertificateDer<'static>]>,
     ) -> Result<Option<ClientCertificate>, HandshakeError> {
-        match (&self.0.settings.client_auth, chain) {
-            (None, _) => Ok(None),
-            (Some(_), Some(chain)) => {
-                client_certificate(chain).map(Some).map_err(HandshakeError::Client)
-            }
+        let Some(auth) = &self.0.settings.client_auth else { return Ok(None) };
+        match chain {
+            Some(chain) => client_certificate(chain).map(Some).map_err(HandshakeError::Client),
+            None if auth.mode == ClientAuthMode::Request => Ok(None),
             // No handshake ends like that; who is let in does not hang on it.
-            (Some(auth), None) if auth.mode == ClientAuthMode::Require => {
-                Err(HandshakeError::Client("there is none"))
-            }
-            (Some(_), None) => Ok(None),
+            None => Err(HandshakeError::Client("there is none")),
         }
     }
 

@@ -230,7 +230,7 @@ fn updates(der: &[u8]) -> der::Result<(i64, Option<i64>)> {
 
 fn digest_of<'a>(all: impl Iterator<Item = &'a [u8]>) -> String {
     // DER says itself how long it is.
-    let digest = all.fold(Sha256::new(), |digest, one| digest.chain_update(one));
+    let digest = all.fold(Sha256::new(), Sha256::chain_update);
     hex(&digest.finalize())
 }
 

@@ -17,7 +17,9 @@ use super::*;
 macro_rules! in_days {
     ($days:expr) => {
         rcgen::date_time_ymd(1970, 1, 1)
-            + Duration::from_secs((now() + $days * DAY).try_into().unwrap())
+            + Duration::from_secs(
+                now().saturating_add(DAY.saturating_mul($days)).try_into().unwrap(),
+            )
     };
 }
 use in_days;

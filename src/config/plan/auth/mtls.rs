@@ -17,10 +17,11 @@ pub(super) fn keys(settings: &MtlsSettings) -> Keys {
         forward_chain,
     } = settings;
     let mut keys = Keys::default();
-    let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex =
+        |digest: &[u8; 32]| -> String { digest.iter().map(|byte| format!("{byte:02x}")).collect() };
     keys.list("subjects", subjects);
     keys.list("sans", names);
-    keys.list("fingerprints", fingerprints.iter().map(hex).collect::<Vec<String>>());
+    keys.list("fingerprints", fingerprints.iter().map(hex));
     keys.list("issuers", issuers);
     keys.one(
         "name",

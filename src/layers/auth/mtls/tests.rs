@@ -121,7 +121,7 @@ fn the_name_is_what_is_asked_for_or_what_there_is() {
     assert_eq!(name(MtlsName::Fingerprint, &[], &all), fingerprint);
     assert_eq!(name(MtlsName::SubjectName, &[], &all), "web.clients.test");
     assert_eq!(name(MtlsName::SubjectName, &["uri:**"], &all), "spiffe://test/web");
-    let bare = ClientCertificate { common_name: None, names: Box::default(), ..all.clone() };
+    let bare = ClientCertificate { common_name: None, names: Box::default(), ..all };
     for asked in [MtlsName::CommonName, MtlsName::SubjectName] {
         assert_eq!(name(asked, &[], &bare), "CN=web,OU=ops,O=Example");
     }
