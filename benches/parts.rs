@@ -171,12 +171,9 @@ mod layer {
         let key = |index: usize| {
             let secret =
                 if index == 0 { "a-key-of-some-length".to_owned() } else { format!("{index}") };
-            ApiKey {
-                name: format!("client-{index}").into(),
-                digest: KeyDigest::of(secret.as_bytes()),
-            }
+            ApiKey::new(format!("client-{index}"), KeyDigest::of(secret.as_bytes()))
         };
-        let keys = ApiKeySettings::new((0..keys).map(key).collect());
+        let keys = ApiKeySettings::new((0..keys).map(key));
         ask(bencher, AuthLayer::by(ApiKeys::new(&keys)).layer(Nothing));
     }
 

@@ -57,13 +57,15 @@ impl Authenticators {
     pub(super) fn of_route(
         &self,
         route: &RouteSettings,
+        means: &AuthMeans,
         before: Option<&AuthLayer>,
     ) -> Result<Option<AuthLayer>, String> {
         let (layer, failures) = match (&route.auth, &route.api_key) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err("`auth` and `api_key` exclude each other".to_owned()),
             (None, Some(keys)) => {
-                (AuthLayer::by(ApiKeys::new(keys)), AuthSettings::default().failures)
+                let keys = ApiKeys::with(keys, means)?;
+                (AuthLayer::by(keys), AuthSettings::default().failures)
             }
             (Some(auth), None) => (self.layer(auth)?, auth.failures),
         };

@@ -404,7 +404,7 @@ impl Build<'_> {
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
         let before = self.old.and_then(|old| old.routes.get(&route.name)?.auth.as_ref());
-        let auth = self.authenticators.of_route(route, before)?;
+        let auth = self.authenticators.of_route(route, &self.common.means(), before)?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
         let rate_limit = self.rate_limit(route);
         let cache = self.cache(route);

@@ -9,6 +9,7 @@ mod health;
 mod keys;
 mod log;
 mod operate;
+mod password;
 mod serve;
 
 use std::fmt::Write as _;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app::{BindError, SetupError};
 use cache::CacheCommand;
+use keys::KeysCommand;
 use operate::{Asked, OriginArguments};
 
 /// Exit codes, after `sysexits.h`.
@@ -33,7 +35,8 @@ Examples:
   tollgate demo                      try it: origins, certificate and all
   tollgate check -c config.toml      say everything that is wrong with a file
   tollgate run -c config.toml        serve
-  tollgate hash-key --generate       make an API key and the line for it
+  tollgate keys new --name ci        make an API key and the line for it
+  tollgate hash-password --user ann  make a line of an htpasswd file
   tollgate reload --plan             say what a reload would change
   tollgate reload --confirm 60s      reload, and roll back unless confirmed
 
@@ -148,6 +151,17 @@ enum Command {
         #[arg(long)]
         reset: bool,
     },
+    /// Turn a password, read from the terminal or from standard input, into what is stored
+    /// of it.
+    HashPassword {
+        #[command(flatten)]
+        asked: password::Asked,
+    },
+    /// Make API keys, list those of a file, or revoke them.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
     /// Turn an API key, read from standard input, into its digest for the
     /// configuration.
     HashKey {
@@ -233,6 +247,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::LogLevel { asked, level, reset } => {
             operate::log_level(asked, level.as_deref(), reset)
         }
+        Command::HashPassword { asked } => password::hash(&asked),
+        Command::Keys { command } => keys::run(command),
         Command::HashKey { generate } => keys::hash(generate),
     }
 }

@@ -27,6 +27,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use admin::{AdminAccess, admin_access};
+pub(crate) use auth::{FileKey, parse_keys};
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
@@ -34,6 +35,7 @@ pub use settings::{
     Settings,
 };
 
+use crate::layers::SchemeSettings;
 use problem::Problems;
 use reader::Table;
 use routes::Known;
@@ -91,6 +93,16 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let authenticators = auth::read(&mut root, base);
     let known = Known { upstreams: &names, listeners: &listeners, authenticators: &authenticators };
     let routes = routes::read(&mut root, base, &known);
+    auth::check_routes(&root, &authenticators, &routes);
+    let keys = authenticators.iter().filter_map(|one| match &one.scheme {
+        SchemeSettings::ApiKey(keys) => Some(keys),
+        _ => None,
+    });
+    let mut keys = keys.chain(routes.iter().filter_map(|route| route.api_key.as_ref()));
+    if keys.any(|keys| keys.redis.is_some()) && !root.has("redis") {
+        let hint = "add a table [redis] with its `url`".to_owned();
+        root.complain("API keys stand in Redis, and there is none", Some(hint));
+    }
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),

@@ -34,6 +34,7 @@ pub struct LoadError {
     text: String,
     problems: Vec<Problem>,
     sources: Vec<PathBuf>,
+    others: Vec<LoadError>,
 }
 
 /// Collects problems while a configuration is read, and what it is read from.
@@ -43,12 +44,13 @@ pub(super) struct Problems<'a> {
     found: RefCell<Vec<Problem>>,
     secrets: RefCell<Vec<Range<usize>>>,
     sources: RefCell<Vec<PathBuf>>,
+    others: RefCell<Vec<LoadError>>,
 }
 
 impl<'a> Problems<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        let (found, secrets, sources) = Default::default();
-        Self { text, found, secrets, sources }
+        let (found, secrets, sources, others) = Default::default();
+        Self { text, found, secrets, sources, others }
     }
 
     /// Keeps what stands at `span` out of every report.
@@ -59,6 +61,14 @@ impl<'a> Problems<'a> {
     /// Notes that part of the configuration stands in another file.
     pub(super) fn add_source(&self, file: PathBuf) {
         self.sources.borrow_mut().push(file);
+    }
+
+    /// Notes what is wrong with another file, once however often it is read.
+    pub(super) fn add_report(&self, report: LoadError) {
+        let mut others = self.others.borrow_mut();
+        if !others.iter().any(|other| other.path == report.path) {
+            others.push(report);
+        }
     }
 
     /// The other files that were read.
@@ -88,7 +98,7 @@ impl<'a> Problems<'a> {
 
     /// Whether nothing is wrong.
     pub(super) fn is_empty(&self) -> bool {
-        self.found.borrow().is_empty()
+        self.found.borrow().is_empty() && self.others.borrow().is_empty()
     }
 
     /// The report on everything that is wrong with the file at `path`.
@@ -96,8 +106,8 @@ impl<'a> Problems<'a> {
         let mut problems = self.found.into_inner();
         problems.sort_by_key(|problem| problem.span.start);
         let text = concealed(self.text, &self.secrets.into_inner());
-        let sources = self.sources.into_inner();
-        LoadError { path: path.to_owned(), text, problems, sources }
+        let (sources, others) = (self.sources.into_inner(), self.others.into_inner());
+        LoadError { path: path.to_owned(), text, problems, sources, others }
     }
 }
 
@@ -133,8 +143,9 @@ impl LoadError {
             hint: Some(hint),
             span: 0..0,
         };
-        let (text, problems, sources) = (String::new(), vec![problem], Vec::new());
-        Self { path: path.to_owned(), text, problems, sources }
+        let (text, problems) = (String::new(), vec![problem]);
+        let (sources, others) = (Vec::new(), Vec::new());
+        Self { path: path.to_owned(), text, problems, sources, others }
     }
 
     /// The file.
@@ -150,7 +161,13 @@ impl LoadError {
         &self.sources
     }
 
-    /// Everything that is wrong, in the order of the file.
+    /// What is wrong with other files that it has parts of it in, such as one of keys.
+    #[must_use]
+    pub fn others(&self) -> &[Self] {
+        &self.others
+    }
+
+    /// Everything that is wrong with the file itself, in its order.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -165,7 +182,8 @@ impl LoadError {
 
     /// Each problem in one line: place, key and what is wrong.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
-        self.problems.iter().map(|problem| self.title(problem))
+        let files = std::iter::once(self).chain(&self.others);
+        files.flat_map(|file| file.problems.iter().map(|problem| file.title(problem)))
     }
 
     fn title(&self, problem: &Problem) -> String {
@@ -177,13 +195,19 @@ impl LoadError {
 
     fn report(&self, renderer: &Renderer) -> String {
         let mut report = String::new();
-        for problem in &self.problems {
-            report.push_str(&self.render(problem, renderer));
-            report.push_str("\n\n");
+        let files = || std::iter::once(self).chain(&self.others);
+        for file in files() {
+            for problem in &file.problems {
+                report.push_str(&file.render(problem, renderer));
+                report.push_str("\n\n");
+            }
         }
-        let count = self.problems.len();
-        let plural = if count == 1 { "" } else { "s" };
-        report.push_str(&format!("{count} problem{plural} in {}", self.path.display()));
+        let counts = files().filter(|file| !file.problems.is_empty()).map(|file| {
+            let count = file.problems.len();
+            let plural = if count == 1 { "" } else { "s" };
+            format!("{count} problem{plural} in {}", file.path.display())
+        });
+        report.push_str(&counts.collect::<Vec<_>>().join(", "));
         report
     }
 

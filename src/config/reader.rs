@@ -5,11 +5,12 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::Problems;
+use super::problem::{LoadError, Problems};
 
 /// A table, and which of its keys have been asked for.
 #[derive(Debug)]
@@ -222,6 +223,11 @@ impl<'a> Value<'a> {
         self.problems.add_source(file.to_owned());
     }
 
+    /// Notes what is wrong with the file that is meant.
+    pub(super) fn add_report(&self, report: LoadError) {
+        self.problems.add_report(report);
+    }
+
     /// Notes a problem with the key of this value.
     pub(super) fn complain_at(&self, key: Range<usize>, misfit: Misfit) {
         self.problems.add(&self.path, key, misfit.message, misfit.hint);
@@ -249,6 +255,24 @@ impl<'a> Value<'a> {
 
     pub(super) fn string(&self, what: &str) -> Fits<&'a str> {
         self.value.as_str().ok_or_else(|| self.expected(what))
+    }
+
+    /// A moment: a date and time with an offset, as a value of TOML's or a string
+    /// (RFC 3339 §5.6).
+    pub(super) fn moment(&self) -> Fits<SystemTime> {
+        const WHAT: &str = "a date and time such as 2027-01-31T12:00:00Z";
+        let text = match self.value {
+            DeValue::Datetime(moment) => moment.to_string(),
+            _ => self.string(WHAT)?.to_owned(),
+        };
+        let misfit = || Misfit::new(format!("`{text}` is not {WHAT}"));
+        // What has the look of a date and time has to have its offset, too.
+        let moment: jiff::Timestamp = text.parse().map_err(|_| match text.len() {
+            10 => misfit().hint(format!("write {text}T00:00:00Z for the beginning of that day")),
+            19 => misfit().hint(format!("write {text}Z, or with another offset from UTC")),
+            _ => misfit(),
+        })?;
+        SystemTime::try_from(moment).map_err(|_| misfit())
     }
 
     pub(super) fn boolean(&self) -> Fits<bool> {

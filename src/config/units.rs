@@ -305,6 +305,16 @@ pub(super) fn file(value: &Value<'_>, base: &Path) -> Fits<PathBuf> {
     }
 }
 
+/// The path and the text of a file; relative paths start at `base`.
+pub(super) fn file_text(value: &Value<'_>, base: &Path) -> Fits<(PathBuf, String)> {
+    let path = base.join(value.string("a path")?);
+    value.comes_from(&path);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) => Err(Misfit::new(format!("{} cannot be read: {error}", path.display()))),
+    }
+}
+
 /// A secret: the digest of it, or what was read from the environment or a file.
 #[derive(Debug)]
 pub(super) enum Secret {

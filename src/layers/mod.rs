@@ -53,15 +53,18 @@ mod twins;
 
 pub use ask::Ask;
 pub use auth::{
-    AddressSettings, Addresses, ApiKeys, Asked, Auth, AuthFuture, AuthLayer, AuthMeans,
-    AuthSettings, Authenticate, AuthenticatorSettings, Changes, CustomScheme, Grant, Judging,
-    SchemeSettings, StripIdentity, StripIdentityLayer, Verdict,
+    AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, Asked, Auth, AuthFuture,
+    AuthLayer, AuthMeans, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings,
+    BasicUser, Changes, CustomScheme, Grant, HtpasswdFault, Judging, MAX_PASSWORD, PasswordError,
+    PasswordHash, PasswordHashError, PasswordScheme, RedisKeySettings, SchemeSettings,
+    StripIdentity, StripIdentityLayer, Verdict, check_key_name, check_scope, check_user,
+    parse_htpasswd,
 };
 #[cfg(feature = "jwt")]
-pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError, OidcSetupError, OpenIdConnect};
 pub use auth::{
-    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
-    TokenPlace, UnknownAlgorithm,
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, OidcSettings,
+    SharedSecret, TokenPlace, UnknownAlgorithm,
 };
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
@@ -86,8 +89,8 @@ pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    ApiKey, ApiKeySettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest,
-    MethodSettings, RateLimitSettings, TrustSettings,
+    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
+    RateLimitSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
 pub(crate) use twins::are_twins;

@@ -1,9 +1,8 @@
 //! What a route's layers are told.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -50,26 +49,6 @@ impl RateLimitSettings {
     }
 }
 
-/// Authentication by API key.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ApiKeySettings {
-    /// The field that carries the key. Default `X-API-Key`.
-    pub header: HeaderName,
-    /// The keys that let a request in.
-    pub keys: Vec<ApiKey>,
-    /// Tells the origin the key's name in this field.
-    pub identity_header: Option<HeaderName>,
-}
-
-/// One API key.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ApiKey {
-    /// Whose it is; in logs, metrics and the identity field.
-    pub name: Arc<str>,
-    /// What it hashes to.
-    pub digest: KeyDigest,
-}
-
 /// The SHA-256 digest of an API key: all that Tollgate keeps of it.
 #[derive(Clone, Copy)]
 pub struct KeyDigest([u8; 32]);
@@ -85,6 +64,15 @@ impl KeyDigest {
     #[must_use]
     pub fn from_bytes(digest: [u8; 32]) -> Self {
         Self(digest)
+    }
+
+    /// It in hexadecimal digits.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let _infallible = write!(hex, "{byte:02x}");
+            hex
+        })
     }
 
     /// Compares without telling, by the time it takes, where they differ.
@@ -120,14 +108,6 @@ impl Hash for KeyDigest {
 impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyDigest(…)")
-    }
-}
-
-impl ApiKeySettings {
-    /// These keys in `X-API-Key`.
-    #[must_use]
-    pub fn new(keys: Vec<ApiKey>) -> Self {
-        Self { header: HeaderName::from_static("x-api-key"), keys, identity_header: None }
     }
 }
 

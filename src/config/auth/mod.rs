@@ -2,28 +2,34 @@
 
 mod address;
 mod api_key;
+mod basic;
 mod jwt;
+mod oidc;
 
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 pub(super) use api_key::api_keys;
+pub(crate) use api_key::{FileKey, parse_keys};
+pub(super) use oidc::check_routes;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::routes::one_of;
 use super::units::{duration, positive};
-use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings};
+use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings, check_scope};
 use crate::pace::Quota;
 
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 3] = [
+const SCHEMES: [(&str, Read); 5] = [
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
+    ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
     ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("oidc", |table, base| oidc::read(table, base).map(Box::new).map(SchemeSettings::Oidc)),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -62,9 +68,14 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("basic_auth", "basic"),
+        ("auth_basic", "basic"),
+        ("password", "basic"),
         ("jwt_authn", "jwt"),
         ("jwks", "jwt"),
         ("bearer", "jwt"),
+        ("oauth2", "oidc"),
+        ("openid", "oidc"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));
@@ -125,10 +136,7 @@ fn name(value: &Value<'_>, known: &[AuthenticatorSettings]) -> Fits<String> {
 
 fn scope(value: &Value<'_>) -> Fits<String> {
     let scope = value.string("a scope")?;
-    if scope.is_empty() || scope.contains(char::is_whitespace) {
-        return Err(Misfit::new("a scope is one word"));
-    }
-    Ok(scope.to_owned())
+    check_scope(scope).map(|()| scope.to_owned()).map_err(Misfit::new)
 }
 
 /// `failures = { rate = 20, per = "1m", burst = 20 }`, or `"unlimited"`.

@@ -1,6 +1,6 @@
 //! The keys of a table with what they say, to be compared.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -34,6 +34,13 @@ enum Value {
 pub(super) enum Hidden {
     Bytes(Vec<u8>),
     Digest(KeyDigest),
+}
+
+impl Hidden {
+    /// This text, by its digest.
+    pub(super) fn of(text: impl AsRef<[u8]>) -> Self {
+        Self::Digest(KeyDigest::of(text.as_ref()))
+    }
 }
 
 /// A key that says something else.
@@ -179,26 +186,7 @@ impl Value {
                 let changed = Vec::new();
                 members(without(new, old), without(old, new), changed, sorted(old) == sorted(new))
             }
-            (Self::Pairs(old), Self::Pairs(new)) => {
-                let names = |pairs: &[(String, Hidden)]| -> Vec<String> {
-                    pairs.iter().map(|(name, _)| name.clone()).collect()
-                };
-                let of = |pairs: &[(String, Hidden)], name: &String| -> Vec<Hidden> {
-                    let named = pairs.iter().filter(|(other, _)| other == name);
-                    named.map(|(_, hidden)| hidden.clone()).collect()
-                };
-                let (old_names, new_names) = (names(old), names(new));
-                let mut changed: Vec<String> = new_names
-                    .iter()
-                    .filter(|name| old_names.contains(name) && of(old, name) != of(new, name))
-                    .cloned()
-                    .collect();
-                changed.dedup();
-                let (added, removed) =
-                    (without(&new_names, &old_names), without(&old_names, &new_names));
-                let same = sorted(&old_names) == sorted(&new_names) && changed.is_empty();
-                members(added, removed, changed, same)
-            }
+            (Self::Pairs(old), Self::Pairs(new)) => pairs(old, new),
             (Self::Order(old), Self::Order(new)) => {
                 if sorted(old) != sorted(new) {
                     return None;
@@ -229,6 +217,29 @@ impl KeyChange {
     pub(super) fn unnamed() -> Self {
         Self { key: "otherwise".to_owned(), change: Difference::Changed }
     }
+}
+
+/// A name may stand for several things: it has changed if any of them has.
+fn pairs(old: &[(String, Hidden)], new: &[(String, Hidden)]) -> Difference {
+    let (before, now) = (by_name(old), by_name(new));
+    let lacking = |all: &BTreeMap<&str, Vec<&Hidden>>, there: &BTreeMap<&str, Vec<&Hidden>>| {
+        let names = all.keys().filter(|name| !there.contains_key(*name));
+        names.map(|name| (*name).to_owned()).collect::<Vec<String>>()
+    };
+    let is_other = |name: &&str| before.get(name).is_some_and(|hidden| *hidden != now[*name]);
+    let changed: Vec<String> =
+        now.keys().filter(|name| is_other(name)).map(|name| (*name).to_owned()).collect();
+    let (added, removed) = (lacking(&now, &before), lacking(&before, &now));
+    let same = added.is_empty() && removed.is_empty() && changed.is_empty();
+    members(added, removed, changed, same)
+}
+
+fn by_name(pairs: &[(String, Hidden)]) -> BTreeMap<&str, Vec<&Hidden>> {
+    let mut by_name: BTreeMap<&str, Vec<&Hidden>> = BTreeMap::new();
+    for (name, hidden) in pairs {
+        by_name.entry(name).or_default().push(hidden);
+    }
+    by_name
 }
 
 fn members(

@@ -3,14 +3,21 @@ use std::path::Path;
 use super::*;
 use crate::config::parse;
 
-/// A folder with the files `a` and `b`, and a public key in each of `a.pem` and `b.pem`.
+/// A folder with the files `a` and `b`, a public key in each of `a.pem` and `b.pem`, and two
+/// each of keys and users, which are alike.
 fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
-        let secret = format!("hunter2-{name}, and what makes it long enough");
-        std::fs::write(dir.path().join(name), secret).unwrap();
+        let write = |kind: &str, text: &str| {
+            std::fs::write(dir.path().join(format!("{kind}{name}")), text).unwrap();
+        };
+        write("", &format!("hunter2-{name}, and what makes it long enough"));
         let pem = rcgen::KeyPair::generate().unwrap().public_key_pem();
         std::fs::write(dir.path().join(format!("{name}.pem")), pem).unwrap();
+        write("keys-", &format!("[[key]]\nname = \"b\"\nkey = \"sha256:{}\"", "5".repeat(64)));
+        let hash = "$2y$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy";
+        write("users-", &format!("bob:{hash}"));
+        write("hash-", &hash.replace("05", if name == "a" { "04" } else { "05" }));
     }
     dir
 }

@@ -7,25 +7,40 @@
 mod address;
 mod api_key;
 mod authenticate;
+mod basic;
 mod changes;
+#[cfg(feature = "jwt")]
 mod cookies;
 mod failures;
+mod flights;
 mod identity;
 mod jwt;
+#[cfg(feature = "jwt")]
+mod kept;
+mod oidc;
 mod policy;
+mod secret;
 mod service;
 mod settings;
 
 pub use address::Addresses;
-pub use api_key::ApiKeys;
+pub use api_key::{ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_scope};
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+pub use basic::{
+    Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
+    PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
+};
 pub use identity::{StripIdentity, StripIdentityLayer};
 #[cfg(feature = "jwt")]
 pub use jwt::{JsonWebTokens, JwtKeyError, JwtSetupError};
 pub use jwt::{
-    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
-    TokenPlace, UnknownAlgorithm,
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, TokenPlace,
+    UnknownAlgorithm,
 };
+pub use oidc::OidcSettings;
+#[cfg(feature = "jwt")]
+pub use oidc::{OidcSetupError, OpenIdConnect};
+pub use secret::SharedSecret;
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,

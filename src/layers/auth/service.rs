@@ -30,8 +30,8 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// ```
 /// use tollgate::layers::{ApiKey, ApiKeySettings, ApiKeys, AuthLayer, KeyDigest};
 ///
-/// let key = ApiKey { name: "alice".into(), digest: KeyDigest::of(b"correct horse") };
-/// let keys = ApiKeys::new(&ApiKeySettings::new(vec![key]));
+/// let key = ApiKey::new("alice", KeyDigest::of(b"correct horse"));
+/// let keys = ApiKeys::new(&ApiKeySettings::new([key]));
 /// let layer = AuthLayer::by(keys);
 /// # let _ = layer;
 /// ```

@@ -9,12 +9,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::Addresses;
-use super::api_key::ApiKeys;
+use super::api_key::{ApiKeySettings, ApiKeys};
 use super::authenticate::Authenticate;
+use super::basic::{Basic, BasicSettings};
 #[cfg(feature = "jwt")]
 use super::jwt::JsonWebTokens;
 use super::jwt::{JwtKeys, JwtSettings};
-use crate::layers::ApiKeySettings;
+use super::oidc::OidcSettings;
+#[cfg(feature = "jwt")]
+use super::oidc::OpenIdConnect;
 use crate::observe::Metrics;
 use crate::pace::Quota;
 #[cfg(feature = "redis")]
@@ -36,8 +39,12 @@ pub enum SchemeSettings {
     Address(AddressSettings),
     /// Keys that requests carry.
     ApiKey(ApiKeySettings),
+    /// Names and passwords.
+    Basic(BasicSettings),
     /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
     Jwt(Box<JwtSettings>),
+    /// A login at an identity provider. Needs the feature `jwt`.
+    Oidc(Box<OidcSettings>),
     /// A scheme of the host application's.
     Custom(CustomScheme),
 }
@@ -89,7 +96,8 @@ impl SchemeSettings {
                 JwtKeys::Jwks(jwks) => jwks.ca.as_deref(),
                 JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
             },
-            Self::Address(_) | Self::ApiKey(_) | Self::Custom(_) => None,
+            Self::Oidc(settings) => settings.ca.as_deref(),
+            Self::Address(_) | Self::ApiKey(_) | Self::Basic(_) | Self::Custom(_) => None,
         }
     }
 
@@ -98,16 +106,24 @@ impl SchemeSettings {
     /// # Errors
     ///
     /// What it needs and is not there, in a sentence.
-    pub fn build(&self, _means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
+    pub fn build(&self, means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
-            Self::ApiKey(settings) => Arc::new(ApiKeys::new(settings)),
+            Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
+            Self::Basic(settings) => Arc::new(Basic::new(settings)),
             #[cfg(feature = "jwt")]
             Self::Jwt(settings) => {
                 Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)
             }
+            #[cfg(feature = "jwt")]
+            Self::Oidc(settings) => {
+                let scheme = OpenIdConnect::new((**settings).clone());
+                Arc::new(scheme.map_err(|error| error.to_string())?)
+            }
             #[cfg(not(feature = "jwt"))]
-            Self::Jwt(_) => return Err("this Tollgate was built without `jwt`".to_owned()),
+            Self::Jwt(_) | Self::Oidc(_) => {
+                return Err("this Tollgate was built without `jwt`".to_owned());
+            }
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })
     }

@@ -1,9 +1,13 @@
 //! Who may come in: schemes, and what routes make of several.
 
 mod address;
+mod api_key;
+mod basic;
 mod combined;
 #[cfg(feature = "jwt")]
 mod jwt;
+#[cfg(feature = "jwt")]
+mod oidc;
 
 use crate::support::proxy::Setup;
 

@@ -1,12 +1,14 @@
 //! The world that the tests put a proxy in.
 
 pub mod attack;
+pub mod browser;
 pub mod certs;
 pub mod client;
 pub mod dns;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
+pub mod https;
 pub mod identity_provider;
 pub mod origin;
 pub mod proxy;

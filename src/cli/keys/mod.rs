@@ -1,13 +1,54 @@
-//! `tollgate hash-key`.
+//! `tollgate hash-key` and `tollgate keys`.
+
+mod asked;
+mod file;
+mod made;
 
 use std::fmt::Write as _;
 use std::io::BufRead;
+use std::path::PathBuf;
 
+use clap::Subcommand;
 use rustls::crypto::aws_lc_rs;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::Failure;
+use asked::Wanted;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Make a key, print it once, and store what it hashes to.
+    New(Wanted),
+    /// List the keys of a file.
+    List {
+        /// The file.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Take keys out of a file.
+    Revoke {
+        /// The file.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// The key of this id.
+        #[arg(long, required_unless_present = "name")]
+        id: Option<String>,
+        /// Every key of this name.
+        #[arg(long, conflicts_with = "id")]
+        name: Option<String>,
+    },
+}
+
+pub(super) fn run(command: KeysCommand) -> Result<(), Failure> {
+    match command {
+        KeysCommand::New(wanted) => asked::new(&wanted),
+        KeysCommand::List { file } => file::list(&file),
+        KeysCommand::Revoke { file, id, name } => {
+            file::revoke(&file, id.as_deref(), name.as_deref())
+        }
+    }
+}
 
 pub(super) fn hash(generate: bool) -> Result<(), Failure> {
     let key = if generate { generated()? } else { read()? };
@@ -34,10 +75,12 @@ fn read() -> Result<Zeroizing<String>, Failure> {
 fn generated() -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
     let random = aws_lc_rs::default_provider().secure_random;
-    random.fill(&mut *bytes).map_err(|_| {
-        Failure::io("cannot make a key")(std::io::Error::other("the system has no randomness"))
-    })?;
+    random.fill(&mut *bytes).map_err(|_| no_randomness())?;
     Ok(Zeroizing::new(hex(&*bytes)))
+}
+
+fn no_randomness() -> Failure {
+    Failure::io("cannot make a key")(std::io::Error::other("the system has no randomness"))
 }
 
 fn hex(bytes: &[u8]) -> String {

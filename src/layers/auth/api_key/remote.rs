@@ -1,0 +1,212 @@
+//! Keys that stand in Redis, one record each: `SET prefix:digest record` adds one and `DEL`
+//! revokes it.
+//!
+//! What Redis said is remembered for a while, so that a key in use is asked for every few
+//! seconds however often it is shown. A flood of keys that there are not is held up three
+//! times: each is asked for once in two seconds, once at a time, and no more than so many
+//! at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::entry::Entry;
+use super::{ApiKey, ApiKeySettings, RedisKeySettings};
+use crate::layers::KeyDigest;
+use crate::layers::auth::flights::Flights;
+use crate::redis::{Redis, RedisError, Value, cmd};
+
+/// So many keys are remembered, of those that there are and of those that there are not. An
+/// entry takes about 1 KiB, and of those that there are not about 100 bytes.
+const MOST_REMEMBERED: u64 = 10_000;
+/// For how long a key that there is not is not looked up again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(2);
+/// So many look-ups are under way at once.
+const MOST_AT_ONCE: usize = 256;
+/// For how long a key is not asked for again, once Redis has not answered.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest record.
+const LONGEST: usize = 16 * 1024;
+/// How often the log is told of what is wrong.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// What Redis says of a key.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    Known(Arc<Entry>),
+    Unknown,
+    /// Nothing, and nothing is remembered either.
+    Unavailable,
+}
+
+/// Looks keys up in Redis.
+#[derive(Debug)]
+pub(super) struct Remote {
+    redis: Redis,
+    keys: RedisKeySettings,
+    /// What the entries are made by.
+    settings: ApiKeySettings,
+    known: Memory<Known>,
+    unknown: Memory<()>,
+    flights: Flights<KeyDigest, Told>,
+    /// When the log was last told of what is wrong.
+    said: Mutex<Option<Instant>>,
+}
+
+type Memory<V> = Cache<KeyDigest, V, RandomState>;
+
+#[derive(Clone, Debug)]
+struct Known {
+    entry: Arc<Entry>,
+    /// It is not asked for again before.
+    fresh_until: Instant,
+    /// It lets in until then at the most, if Redis does not answer.
+    stale_at: Instant,
+}
+
+impl Remote {
+    pub(super) fn new(keys: &RedisKeySettings, settings: &ApiKeySettings, redis: &Redis) -> Self {
+        // The keys of the configuration are none of this one's affair.
+        let settings = ApiKeySettings { keys: Arc::default(), ..settings.clone() };
+        Self {
+            redis: redis.clone(),
+            known: memory(keys.stale.max(keys.cache)),
+            unknown: memory(UNKNOWN_FOR),
+            keys: keys.clone(),
+            settings,
+            flights: Flights::up_to(MOST_AT_ONCE),
+            said: Mutex::default(),
+        }
+    }
+
+    /// What is known without asking.
+    pub(super) fn remembered(&self, digest: &KeyDigest) -> Option<Told> {
+        if let Some(known) = self.known.get(digest) {
+            return (Instant::now() < known.fresh_until).then_some(Told::Known(known.entry));
+        }
+        self.unknown.get(digest).map(|()| Told::Unknown)
+    }
+
+    /// Asks Redis, at once with whoever asks for the same.
+    pub(super) async fn ask(self: Arc<Self>, digest: KeyDigest) -> Told {
+        let remote = self.clone();
+        let begin = || async move { remote.look_up(digest).await };
+        self.flights.fetch(digest, begin).await.unwrap_or(Told::Unavailable)
+    }
+
+    async fn look_up(&self, digest: KeyDigest) -> Told {
+        let name = format!("{}:{}", self.keys.prefix, digest.hex());
+        match self.redis.ask(cmd("GET").arg(&name)).await {
+            Ok(Value::Nil) => self.is_unknown(digest),
+            Ok(Value::BulkString(record)) if record.len() <= LONGEST => {
+                match ApiKey::from_record(digest, &record) {
+                    Ok(key) => self.is_known(digest, &key),
+                    Err(why) => self.is_unreadable(digest, &name, &why),
+                }
+            }
+            Ok(_) => self.is_unreadable(digest, &name, "it is no record of a key"),
+            Err(error) => self.has_no_answer(digest, &error),
+        }
+    }
+
+    fn is_known(&self, digest: KeyDigest, key: &ApiKey) -> Told {
+        let entry = Arc::new(Entry::of(key, &self.settings));
+        let now = Instant::now();
+        let (fresh_until, stale_at) = (now + self.keys.cache, now + self.keys.stale);
+        self.known.insert(digest, Known { entry: entry.clone(), fresh_until, stale_at });
+        self.unknown.invalidate(&digest);
+        Told::Known(entry)
+    }
+
+    fn is_unknown(&self, digest: KeyDigest) -> Told {
+        self.known.invalidate(&digest);
+        self.unknown.insert(digest, ());
+        Told::Unknown
+    }
+
+    fn is_unreadable(&self, digest: KeyDigest, name: &str, why: &str) -> Told {
+        self.say(|| {
+            tracing::warn!(key = name, why, "a key in Redis cannot be read, and lets nobody in")
+        });
+        self.is_unknown(digest)
+    }
+
+    /// What is known goes on for a while; of what is not, nothing can be said.
+    fn has_no_answer(&self, digest: KeyDigest, error: &RedisError) -> Told {
+        self.say(|| tracing::warn!(%error, "keys cannot be looked up in Redis"));
+        let now = Instant::now();
+        let known = self.known.get(&digest).filter(|known| now < known.stale_at);
+        let Some(mut known) = known else { return Told::Unavailable };
+        known.fresh_until = (now + PAUSE).min(known.stale_at);
+        self.known.insert(digest, known.clone());
+        Told::Known(known.entry)
+    }
+
+    /// Says it unless something was said a moment ago.
+    fn say(&self, it: impl FnOnce()) {
+        let (now, mut said) = (Instant::now(), self.said.lock());
+        if said.is_none_or(|at| now >= at + REPEAT) {
+            *said = Some(now);
+            drop(said);
+            it();
+        }
+    }
+}
+
+fn memory<V: Clone + Send + Sync + 'static>(ttl: Duration) -> Memory<V> {
+    let memory = Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(ttl);
+    memory.build_with_hasher(RandomState::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::given::Place;
+    use super::*;
+    use crate::layers::auth::authenticate::Verdict;
+    use crate::redis::RedisSettings;
+
+    fn remote() -> Arc<Remote> {
+        let settings = ApiKeySettings::new([]);
+        // Nobody connects it: Redis is away.
+        let redis =
+            Redis::new(&RedisSettings::new("redis://127.0.0.1:1".parse().unwrap())).unwrap();
+        Arc::new(Remote::new(&RedisKeySettings::new("keys"), &settings, &redis))
+    }
+
+    fn is_known(told: &Told) -> bool {
+        matches!(told, Told::Known(entry) if matches!(entry.verdict(Place::Field), Verdict::Granted(_)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_redis_is_away_what_is_known_goes_on_for_a_while_and_nothing_else_is_told() {
+        let remote = remote();
+        let (known, unknown) = (KeyDigest::of(b"known"), KeyDigest::of(b"unknown"));
+        let _told = remote.is_known(known, &ApiKey::new("ci", known));
+        assert!(remote.remembered(&unknown).is_none());
+        assert!(matches!(remote.clone().ask(unknown).await, Told::Unavailable));
+        assert!(is_known(&remote.remembered(&known).unwrap()));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert!(remote.remembered(&known).is_none());
+        assert!(is_known(&remote.clone().ask(known).await));
+        // For a second it is not asked again.
+        assert!(is_known(&remote.remembered(&known).unwrap()));
+        tokio::time::advance(Duration::from_secs(290)).await;
+        assert!(matches!(remote.clone().ask(known).await, Told::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_gone_is_forgotten_and_one_that_is_not_there_is_asked_for_once() {
+        let remote = remote();
+        let digest = KeyDigest::of(b"known");
+        let _told = remote.is_known(digest, &ApiKey::new("ci", digest));
+        let _told = remote.is_unknown(digest);
+        assert!(matches!(remote.remembered(&digest), Some(Told::Unknown)));
+        let _told = remote.is_known(digest, &ApiKey::new("ci", digest));
+        assert!(is_known(&remote.remembered(&digest).unwrap()));
+        assert!(matches!(remote.is_unreadable(digest, "keys:x", "why"), Told::Unknown));
+    }
+}
