@@ -29,7 +29,7 @@ impl World {
         authority.write(dir.path());
         authority.sign(dir.path(), "id", &["localhost"]);
         authority.sign(dir.path(), "a", &["a.test"]);
-        for name in ["old", "new"] {
+        for name in ["old", "newer"] {
             let secret = format!("{name} and long enough to seal cookies");
             std::fs::write(dir.path().join(name), secret).unwrap();
         }
@@ -161,7 +161,6 @@ async fn only_who_waits_for_a_page_is_sent_to_log_in() {
             let answer = browser.send(method, &format!("{SITE}/"), fields).await;
             assert_eq!(sends_to_log_in(&answer), sent, "{method} {fields:?}: {}", answer.head);
             assert_eq!(answer.status, if sent { 302 } else { 401 }, "{method} {fields:?}");
-            assert_eq!(answer.field("cache-control").is_some(), sent);
         }
         assert!(world.origin.bytes().is_empty());
     })
@@ -304,10 +303,10 @@ async fn row_57_the_secret_of_cookies_is_replaced_without_a_login() {
         let world = World::with("").await;
         let mut browser = world.logged_in().await;
         let post = format!("{SITE}/");
-        world.reload("[\"file:new\", \"file:old\"]", "").await;
+        world.reload("[\"file:newer\", \"file:old\"]", "").await;
         assert_eq!(browser.send("POST", &post, "").await.status, 200);
         let mut newer = world.logged_in().await;
-        world.reload("file:new", "").await;
+        world.reload("file:newer", "").await;
         assert_eq!(newer.send("POST", &post, "").await.status, 200);
         assert_eq!(browser.send("POST", &post, "").await.status, 401);
     })
