@@ -18,7 +18,7 @@ use std::sync::Arc;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use tollgate::Proxy;
 use tollgate::balance::{Balance, Hashed, RoundRobin};
 use tollgate::body::Body;
@@ -28,11 +28,13 @@ use tollgate::context::Downstream;
 use tollgate::drain::Watcher;
 use tollgate::forward::{Forward, ForwardSettings, TargetSettings};
 use tollgate::layers::{
-    ApiKey, ApiKeySettings, ApiKeys, AuthLayer, BodyLimitLayer, ClientAddressLayer, ExchangesLayer,
-    ForwardedLayer, HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings, InFlightLayer,
-    KeyDigest, RateLimitLayer, RateLimitSettings, RescueLayer, TrustSettings,
+    ApiKey, ApiKeySettings, ApiKeys, AuthLayer, BandwidthLayer, BandwidthSettings, BodyLimitLayer,
+    ClientAddressLayer, ConcurrencyLayer, ConcurrencySettings, ExchangesLayer, ForwardedLayer,
+    HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings, InFlightLayer, KeyDigest, Limit,
+    LimitKey, LimitKeyPart, RateLimitLayer, RateLimitSettings, RescueLayer, TrustSettings,
 };
 use tollgate::observe::{AccessLog, AccessLogFormat, AccessLogSettings, LogOutput, Metrics};
+use tollgate::pace::Quota;
 use tollgate::route::{Action, FixedResponse, Match, PathPattern, Table};
 use tollgate::serve::ValidateLayer;
 use tollgate::upstream::{HashBy, Origin, OriginSettings, Upstream, UpstreamSettings};
@@ -137,26 +139,34 @@ mod layer {
         ask(bencher, InFlightLayer::new(1_000).layer(Nothing));
     }
 
-    /// Among so many clients that are remembered, each in its turn.
-    #[divan::bench(args = [1, 10_000, 1_000_000])]
-    fn rate_limit(bencher: Bencher<'_, '_>, clients: u32) {
-        // A cell stays for as long as it takes to refill, here ten minutes.
-        let mut limit = RateLimitSettings::per_second(NonZeroU32::MIN);
-        limit.per = std::time::Duration::from_secs(600);
-        limit.burst = NonZeroU32::MIN.saturating_add(10_000_000);
-        let mut service = RateLimitLayer::new(&limit).layer(Nothing);
+    /// A bucket stays for as long as it takes to refill, here ten minutes and longer.
+    fn lasting(key: LimitKey) -> RateLimitSettings {
+        let quota = Quota::new(NonZeroU32::MIN, std::time::Duration::from_secs(600));
+        let burst = NonZeroU32::MIN.saturating_add(500_000);
+        RateLimitSettings { max_keys: 2_000_000, ..RateLimitSettings::new(quota.burst(burst), key) }
+    }
+
+    /// Requests of so many clients, each in its turn, with this in a field.
+    fn from_many(clients: u32) -> impl FnMut() -> Request<Body> {
         let mut next = 0_u32;
-        let mut from_the_next = || {
+        move || {
             // Far from the one before it, as clients are.
             next = (next + 1) % clients;
             let address = next.wrapping_mul(0x9e37_79b1);
             let peer = SocketAddr::from((address.to_be_bytes(), 50_000));
             let mut request = request("/path/to/a/thing?with=query");
+            let tenant = HeaderValue::from(address);
+            request.headers_mut().insert("x-tenant", tenant);
             request
                 .extensions_mut()
                 .insert(Arc::new(Downstream { peer: Some(peer), ..Downstream::default() }));
             request
-        };
+        }
+    }
+
+    fn limited(bencher: Bencher<'_, '_>, limit: RateLimitLayer, clients: u32) {
+        let mut service = limit.layer(Nothing);
+        let mut from_the_next = from_many(clients);
         for _ in 0..clients {
             service.call(from_the_next()).now_or_never();
         }
@@ -164,6 +174,54 @@ mod layer {
             .counter(ItemsCount::new(1_u32))
             .with_inputs(from_the_next)
             .bench_local_values(|request| service.call(request).now_or_never().map(|_| ()));
+    }
+
+    /// Among so many clients that are remembered, each in its turn.
+    #[divan::bench(args = [1, 10_000, 1_000_000])]
+    fn rate_limit(bencher: Bencher<'_, '_>, clients: u32) {
+        limited(bencher, RateLimitLayer::new(&lasting(LimitKey::default())), clients);
+    }
+
+    /// The same, where the client is told.
+    #[divan::bench(args = [10_000])]
+    fn rate_limit_telling(bencher: Bencher<'_, '_>, clients: u32) {
+        let limit = RateLimitLayer::new(&lasting(LimitKey::default())).telling(true);
+        limited(bencher, limit, clients);
+    }
+
+    /// The same by a field.
+    #[divan::bench(args = [1, 10_000, 1_000_000])]
+    fn rate_limit_by_field(bencher: Bencher<'_, '_>, clients: u32) {
+        let field = HeaderName::from_static("x-tenant");
+        let key = LimitKey::from(LimitKeyPart::Header(field));
+        limited(bencher, RateLimitLayer::new(&lasting(key)), clients);
+    }
+
+    /// Two limits, one of them for all together.
+    #[divan::bench(args = [10_000])]
+    fn rate_limits(bencher: Bencher<'_, '_>, clients: u32) {
+        let limits = [LimitKey::default(), LimitKeyPart::Route.into()];
+        let limits = limits.map(|key| Limit::new(&lasting(key)));
+        limited(bencher, RateLimitLayer::of(limits), clients);
+    }
+
+    #[divan::bench(args = [1, 10_000])]
+    fn concurrency(bencher: Bencher<'_, '_>, clients: u32) {
+        let max = NonZeroU32::MIN.saturating_add(9);
+        let settings = ConcurrencySettings { max, key: LimitKey::default() };
+        let mut service = ConcurrencyLayer::new(&settings).layer(Nothing);
+        bencher
+            .counter(ItemsCount::new(1_u32))
+            .with_inputs(from_many(clients))
+            .bench_local_values(|request| service.call(request).now_or_never().map(|_| ()));
+    }
+
+    /// Of a response that is short enough not to be held back.
+    #[divan::bench]
+    fn bandwidth(bencher: Bencher<'_, '_>) {
+        let response = std::num::NonZeroU64::MIN.saturating_add(1 << 20);
+        let settings = BandwidthSettings { response, burst: BandwidthSettings::BURST };
+        ask(bencher, BandwidthLayer::new(&settings).layer(Nothing));
     }
 
     #[divan::bench(args = [1, 100, 10_000])]

@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let to_origin = Action::Forward(ForwardAction::new("origin"));
     let mut everything = RouteSettings::new("everything", Match::default(), to_origin);
     if let (Some(rate), Some(burst)) = (NonZeroU32::new(50), NonZeroU32::new(100)) {
-        everything.rate_limit = Some(RateLimitSettings::per_second(rate).burst(burst));
+        everything.rate_limits = vec![RateLimitSettings::per_second(rate).burst(burst)];
     }
     let proxy = Proxy::builder().upstream("origin", [origin]).route(everything).build()?;
 

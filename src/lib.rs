@@ -16,7 +16,7 @@
 //! let to_api = Action::Forward(ForwardAction::new("api"));
 //! let mut route = RouteSettings::new("api", below_api, to_api);
 //! let ten = NonZeroU32::new(10).ok_or("ten is not zero")?;
-//! route.rate_limit = Some(RateLimitSettings::per_second(ten));
+//! route.rate_limits = vec![RateLimitSettings::per_second(ten)];
 //!
 //! let proxy = Proxy::builder()
 //!     .upstream("api", ["http://127.0.0.1:3000", "http://127.0.0.1:3001"])

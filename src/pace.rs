@@ -1,4 +1,5 @@
-//! Whether bytes move fast enough while nothing but the peer holds them up.
+//! How often something may be done, and whether bytes move fast enough while nothing but
+//! the peer holds them up.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -42,6 +43,24 @@ impl Quota {
     pub const fn burst(mut self, burst: NonZeroU32) -> Self {
         self.burst = burst;
         self
+    }
+
+    /// The longest that [`Quota::refill`] may be, so that it can be counted in
+    /// nanoseconds: ten years.
+    pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+    /// The time after which there is one more: at least a nanosecond, and so short that
+    /// the burst is back within [`Quota::LONGEST`].
+    #[must_use]
+    pub fn each(&self) -> Duration {
+        let longest = Self::LONGEST / self.burst.get();
+        (self.per / self.requests.get()).clamp(Duration::from_nanos(1), longest)
+    }
+
+    /// The time that it takes until the whole burst is back.
+    #[must_use]
+    pub fn refill(&self) -> Duration {
+        self.each() * self.burst.get()
     }
 }
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::ConnectionLimits;
 use crate::budget::{Budget, Charge, Use};
-use crate::context::client_network;
+use crate::context::Prefixes;
 
 /// Enough that two cores rarely want the same one.
 const SHARDS: usize = 32;
@@ -23,6 +23,8 @@ pub struct Permits(Arc<Inner>);
 struct Inner {
     total: AtomicUsize,
     per_client: AtomicUsize,
+    /// The lengths of the prefixes that make a client, in a byte each.
+    client: AtomicU16,
     budget: Budget,
     open: AtomicUsize,
     clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
@@ -64,6 +66,7 @@ impl Permits {
         Self(Arc::new(Inner {
             total: AtomicUsize::new(limits.total),
             per_client: AtomicUsize::new(limits.per_client),
+            client: AtomicU16::new(packed(limits.client)),
             budget,
             open: AtomicUsize::new(0),
             clients: std::array::from_fn(|_| Mutex::default()),
@@ -71,10 +74,12 @@ impl Permits {
         }))
     }
 
-    /// Changes the limits. What is out stays out, also where that is too much.
+    /// Changes the limits. What is out stays out, also where that is too much, and counts
+    /// for whom it was counted.
     pub fn set_limits(&self, limits: ConnectionLimits) {
         self.0.total.store(limits.total, Ordering::Relaxed);
         self.0.per_client.store(limits.per_client, Ordering::Relaxed);
+        self.0.client.store(packed(limits.client), Ordering::Relaxed);
     }
 
     /// A permit for one more connection, which needs `memory` bytes; of `client`,
@@ -116,7 +121,8 @@ impl Permits {
 
     /// Adds one to a client's, and says what counts as that client.
     fn count(&self, client: IpAddr) -> Result<IpAddr, LimitReached> {
-        let client = client_network(client);
+        let [ipv4, ipv6] = self.0.client.load(Ordering::Relaxed).to_be_bytes();
+        let client = Prefixes { ipv4, ipv6 }.network(client);
         let most = self.0.per_client.load(Ordering::Relaxed);
         let mut clients = self.shard(client).lock();
         let count = clients.entry(client).or_default();
@@ -160,6 +166,10 @@ impl Permits {
     }
 }
 
+fn packed(Prefixes { ipv4, ipv6 }: Prefixes) -> u16 {
+    u16::from_be_bytes([ipv4, ipv6])
+}
+
 impl LimitReached {
     /// The limit as one word, for metrics.
     #[must_use]
@@ -192,7 +202,8 @@ mod tests {
     use super::*;
 
     fn permits(total: usize, per_client: usize) -> Permits {
-        Permits::new(ConnectionLimits { total, per_client }, Budget::unlimited())
+        let limits = ConnectionLimits { total, per_client, ..ConnectionLimits::default() };
+        Permits::new(limits, Budget::unlimited())
     }
 
     fn ip(address: &str) -> Option<IpAddr> {
@@ -227,8 +238,29 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_a_network_of_any_length() {
+        let client = Prefixes { ipv4: 24, ipv6: 48 };
+        let limits = ConnectionLimits { total: 9, per_client: 1, client };
+        let permits = Permits::new(limits, Budget::unlimited());
+        let held = [
+            permits.acquire(ip("192.0.2.1"), 0).unwrap(),
+            permits.acquire(ip("2001:db8::1"), 0).unwrap(),
+        ];
+        let is_refused =
+            |address| permits.acquire(ip(address), 0).err() == Some(LimitReached::Client);
+        assert!(is_refused("192.0.2.200") && is_refused("::ffff:192.0.2.200"));
+        assert!(is_refused("2001:db8:0:ffff::1"));
+        assert!(!is_refused("192.0.3.1") && !is_refused("2001:db8:1::1"));
+        // What was counted for one network is given back to it.
+        permits.set_limits(ConnectionLimits { client: Prefixes::default(), ..limits });
+        assert!(!is_refused("192.0.2.200"));
+        drop(held);
+        assert!(permits.0.clients.iter().all(|clients| clients.lock().is_empty()));
+    }
+
+    #[test]
     fn a_connection_without_memory_is_refused_and_leaves_no_trace() {
-        let limits = ConnectionLimits { total: 9, per_client: 9 };
+        let limits = ConnectionLimits { total: 9, per_client: 9, ..ConnectionLimits::default() };
         let permits = Permits::new(limits, Budget::new(1_000));
         let first = permits.acquire(ip("192.0.2.1"), 600).unwrap();
         assert_eq!(permits.acquire(ip("192.0.2.2"), 600).unwrap_err(), LimitReached::Memory);
@@ -257,15 +289,19 @@ mod tests {
     #[test]
     fn limits_may_change_while_permits_are_out() {
         let permits = permits(1, 1);
+        let set = |total, per_client| {
+            let limits = ConnectionLimits { total, per_client, ..ConnectionLimits::default() };
+            permits.set_limits(limits);
+        };
         let first = permits.acquire(ip("192.0.2.1"), 0).unwrap();
-        permits.set_limits(ConnectionLimits { total: 3, per_client: 2 });
+        set(3, 2);
         let _second = permits.acquire(ip("192.0.2.1"), 0).unwrap();
         assert_eq!(permits.acquire(ip("192.0.2.1"), 0).unwrap_err(), LimitReached::Client);
         let _third = permits.acquire(ip("192.0.2.2"), 0).unwrap();
-        permits.set_limits(ConnectionLimits { total: 1, per_client: 1 });
+        set(1, 1);
         drop(first);
         assert_eq!(permits.acquire(ip("192.0.2.3"), 0).unwrap_err(), LimitReached::Total);
-        permits.set_limits(ConnectionLimits { total: 3, per_client: 1 });
+        set(3, 1);
         assert_eq!(permits.acquire(ip("192.0.2.1"), 0).unwrap_err(), LimitReached::Client);
         assert!(permits.acquire(ip("192.0.2.3"), 0).is_ok());
     }

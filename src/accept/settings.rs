@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::context::Prefixes;
 use crate::proxy_protocol::DEFAULT_MAX_LENGTH;
 use crate::serve::ServeSettings;
 use crate::tls::TlsSettings;
@@ -114,12 +115,14 @@ impl ProxyProtocolSettings {
 pub struct ConnectionLimits {
     /// In all. Default 50,000.
     pub total: usize,
-    /// From one client address (an IPv6 client is its /64). Default 1,000.
+    /// From one client. Default 1,000.
     pub per_client: usize,
+    /// How much of an address makes one client. Default 32 and 64 bits.
+    pub client: Prefixes,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { total: 50_000, per_client: 1_000 }
+        Self { total: 50_000, per_client: 1_000, client: Prefixes::default() }
     }
 }

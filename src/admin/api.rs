@@ -282,6 +282,9 @@ async fn set_log_level(State(state): State<AdminState>, request: Request) -> Res
 #[serde(deny_unknown_fields)]
 struct RateLimitBody {
     dry_run: bool,
+    /// Of all limits of the route, if it is missing.
+    #[serde(default)]
+    limit: Option<String>,
 }
 
 async fn set_rate_limit(
@@ -291,20 +294,27 @@ async fn set_rate_limit(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let asker = Asker::of(&parts);
-    let RateLimitBody { dry_run } = match needed(&parts.headers, body, "{\"dry_run\": true}").await
-    {
+    let wanted = needed(&parts.headers, body, "{\"dry_run\": true}").await;
+    let RateLimitBody { dry_run, limit } = match wanted {
         Ok(body) => body,
         Err(answer) => return answer.render(asker.format),
     };
-    let done =
-        operator(&state).and_then(|operator| operator.set_rate_limit_dry_run(&route, dry_run));
+    let limit = limit.as_deref();
+    let done = operator(&state)
+        .and_then(|operator| operator.set_rate_limit_dry_run(&route, limit, dry_run));
+    let which = limit.map_or_else(String::new, |limit| format!(" {limit}"));
     let done = done.map(|()| {
         let does = if dry_run { "only counts what it would refuse" } else { "refuses" };
-        let message = format!("The rate limit of route {route} {does}.");
-        let persists = DRY_RUN_PERSISTS;
-        json!({ "route": route, "dry_run": dry_run, "message": message, "persists": persists })
+        let message = format!("The rate limit{which} of route {route} {does}.");
+        json!({
+            "route": route,
+            "limit": limit,
+            "dry_run": dry_run,
+            "message": message,
+            "persists": DRY_RUN_PERSISTS,
+        })
     });
-    answer(asker, &format!("rate limit of route {route:?}: dry run {dry_run}"), done)
+    answer(asker, &format!("rate limit{which} of route {route:?}: dry run {dry_run}"), done)
 }
 
 /// Something that is asked for without a word more.

@@ -94,13 +94,18 @@ pub trait Operator: fmt::Debug + Send + Sync + 'static {
     /// somebody else's.
     fn set_log_level(&self, level: Option<&str>) -> Result<LogFilter, Refused>;
 
-    /// Whether a route's rate limit only counts what it would refuse. See
-    /// [`DRY_RUN_PERSISTS`].
+    /// Whether a route's rate limit of this name, or all that it has, only count what they
+    /// would refuse. See [`DRY_RUN_PERSISTS`].
     ///
     /// # Errors
     ///
-    /// [`Refused::NotFound`] if there is no such route, or it has no limit.
-    fn set_rate_limit_dry_run(&self, route: &str, dry_run: bool) -> Result<(), Refused>;
+    /// [`Refused::NotFound`] if there is no such route, or it has no such limit.
+    fn set_rate_limit_dry_run(
+        &self,
+        route: &str,
+        limit: Option<&str>,
+        dry_run: bool,
+    ) -> Result<(), Refused>;
 
     /// The certificates of all listeners.
     fn certificates(&self) -> Vec<Value>;

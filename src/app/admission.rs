@@ -95,6 +95,13 @@ impl Authenticators {
     }
 }
 
+/// Every query parameter that credentials may stand in, on whatever route.
+pub(super) fn secret_parameters<'a>(
+    layers: impl Iterator<Item = &'a AuthLayer>,
+) -> impl Iterator<Item = Arc<str>> {
+    layers.flat_map(AuthLayer::secret_parameters)
+}
+
 /// Every field by which origins are told who asks, on whatever route, each once.
 pub(super) fn identity_fields<'a>(
     layers: impl Iterator<Item = &'a AuthLayer>,

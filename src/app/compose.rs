@@ -4,24 +4,24 @@
 //! [`gateway`] and then [`route`] from top to bottom, and you have followed a
 //! request on its way in.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::HeaderName;
 use tower::util::Either;
 use tower::{Layer, ServiceBuilder};
 
 use super::Common;
+use super::admission::{identity_fields, secret_parameters};
+use super::limits::Limits;
 use super::router::{Router, Terminus};
 use crate::balance::{Balance, Hashed, RoundRobin};
 use crate::config::{RouteSettings, Settings};
 use crate::forward::{Forward, ForwardSettings, HostPolicy, TargetSettings};
 use crate::layers::{
-    AcceptEncoding, AcceptEncodingLayer, AuthLayer, BodyLimit, BodyLimitLayer, CacheLayer,
-    ClientAddress, ClientAddressLayer, CompressionLayer, Exchanges, ExchangesLayer, Forwarded,
-    ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite, HeaderRewriteLayer, Identify,
-    InFlight, MakeRequestId, MethodsLayer, RateLimitLayer, RequestIdLayer, Rescue, RescueLayer,
-    StripIdentity, StripIdentityLayer,
+    AcceptEncoding, AcceptEncodingLayer, AuthLayer, BandwidthLayer, BodyLimit, BodyLimitLayer,
+    CacheLayer, ClientAddress, ClientAddressLayer, CompressionLayer, ConcurrencyLayer, Exchanges,
+    ExchangesLayer, Forwarded, ForwardedLayer, Grpc, GrpcLayer, GrpcWebLayer, HeaderRewrite,
+    HeaderRewriteLayer, Identify, InFlight, MakeRequestId, MethodsLayer, RateLimitLayer,
+    RequestIdLayer, Rescue, RescueLayer, StripIdentity, StripIdentityLayer,
 };
 use crate::observe::AccessLog;
 use crate::route::{ForwardAction, OriginHost, PathPattern};
@@ -36,8 +36,12 @@ pub type Gateway = Exchanges<
 /// What the exchanges of one route pass.
 pub type RouteStack = Optional<
     MethodsLayer,
-    Optional<RateLimitLayer, Optional<AuthLayer, Optional<GrpcWebLayer, Grpc<Upwards>>>>,
+    Optional<RateLimitLayer, Optional<AuthLayer, Optional<RateLimitLayer, Called>>>,
 >;
+
+/// What is left of a route's layers once it is known who asks, and how often.
+type Called =
+    Optional<ConcurrencyLayer, Optional<BandwidthLayer, Optional<GrpcWebLayer, Grpc<Upwards>>>>;
 
 /// What is left of a route's layers once it is known what a request is.
 pub(super) type Upwards = BodyLimit<
@@ -50,20 +54,23 @@ pub(super) type Upwards = BodyLimit<
 pub type Optional<L, S> = Either<<L as Layer<S>>::Service, S>;
 
 /// Puts the layers of every exchange around the router.
-pub(super) fn gateway(
+pub(super) fn gateway<'a>(
     settings: &Settings,
     router: Router<RouteStack>,
-    identity_fields: HashSet<HeaderName>,
+    auth: impl Iterator<Item = &'a AuthLayer> + Clone,
     access_log: AccessLog,
     common: &Common,
 ) -> Gateway {
     ServiceBuilder::new()
         // Opens the exchange's record, and writes log and metrics at its end.
-        .layer(ExchangesLayer::new(access_log, common.metrics.clone()))
+        .layer(
+            ExchangesLayer::new(access_log, common.metrics.clone())
+                .hiding(secret_parameters(auth.clone())),
+        )
         // Whose request it is: everything after this decides by that.
         .layer(ClientAddressLayer::new(&settings.trust))
         // Nobody brings an identity along.
-        .layer(StripIdentityLayer::new(identity_fields))
+        .layer(StripIdentityLayer::new(identity_fields(auth)))
         // A name for the exchange that client, log and origin share.
         .layer(RequestIdLayer::new(MakeRequestId::default()))
         // Whatever fails below becomes one well-formed response.
@@ -79,7 +86,7 @@ pub(super) fn gateway(
 pub(super) fn route(
     settings: &RouteSettings,
     all: &Settings,
-    rate_limit: Option<&RateLimitLayer>,
+    limits: &Limits,
     auth: Option<&AuthLayer>,
     cache: Option<&CacheLayer>,
     compression: Option<&CompressionLayer>,
@@ -89,10 +96,16 @@ pub(super) fn route(
     ServiceBuilder::new()
         // What is not served at all needs no look at who asks.
         .option_layer(methods)
-        // Before anything that costs more than a look at the address.
-        .option_layer(rate_limit.cloned())
+        // Before anything that costs more than a look at the head.
+        .option_layer(limits.before.clone())
         // Who asks; a stranger's body is never read.
         .option_layer(auth.cloned())
+        // How often that one may ask.
+        .option_layer(limits.after.clone())
+        // How much of that at once.
+        .option_layer(limits.concurrency.clone())
+        // How fast it is answered.
+        .option_layer(settings.bandwidth.as_ref().map(BandwidthLayer::new))
         // A browser's call becomes one that origins understand.
         .option_layer(settings.grpc.web.then_some(GrpcWebLayer))
         // A call that nobody waits for any more is ended.

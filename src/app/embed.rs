@@ -71,6 +71,7 @@ impl ProxyService {
     pub fn reload(&self, settings: Settings) -> Result<(), BuildError> {
         let mut in_force = self.inner.in_force.lock();
         let new = Generation::build(settings, &self.inner.common, Some(&*in_force))?;
+        self.inner.common.log_in_as(&new.settings);
         self.live.swap(new.gateway.clone());
         new.succeed(&in_force, &self.inner.keepers, &self.inner.common.metrics);
         *in_force = new;

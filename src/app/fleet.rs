@@ -28,6 +28,9 @@ impl super::Common {
     pub(super) fn means(&self) -> AuthMeans {
         AuthMeans { metrics: self.metrics.clone() }
     }
+
+    #[allow(clippy::unused_self, reason = "as where there is a Redis")]
+    pub(super) fn log_in_as(&self, _settings: &Settings) {}
 }
 
 #[cfg(feature = "redis")]
@@ -38,7 +41,7 @@ mod shared {
     use std::sync::Arc;
 
     use super::{BuildError, Common, Settings, Task};
-    use crate::layers::{AuthMeans, Cache, Fleet, FleetPosition};
+    use crate::layers::{AuthMeans, Cache, Fleet, FleetPosition, SharedLimits};
     use crate::observe::Metrics;
     use crate::redis::Redis;
 
@@ -46,6 +49,8 @@ mod shared {
     #[derive(Clone, Debug)]
     pub(in crate::app) struct Shared {
         redis: Redis,
+        /// What rate limits go by that are shared.
+        limits: SharedLimits,
         /// How far the cache's disk has heard of purges.
         position: Option<FleetPosition>,
     }
@@ -69,7 +74,7 @@ mod shared {
         metrics.watch_redis(Arc::new(redis.clone()));
         let mut position = None;
         if let Some(of_fleet) = &settings.cache.fleet {
-            let url = of_redis.url.to_string();
+            let url = of_redis.at.to_string();
             position = settings.cache.disk.as_ref().map(|disk| {
                 FleetPosition::new(disk.path.join("fleet-position"), &url, &of_fleet.stream)
             });
@@ -77,13 +82,28 @@ mod shared {
             metrics.watch_fleet(Arc::new(fleet.clone()));
             cache.join(&fleet);
         }
-        Ok(Some(Shared { redis, position }))
+        let limits = SharedLimits::new(redis.clone());
+        Ok(Some(Shared { redis, limits, position }))
     }
 
     impl Common {
+        /// What rate limits go by that are shared, if there is a Redis.
+        pub(in crate::app) fn shared_limits(&self) -> Option<&SharedLimits> {
+            self.redis.as_ref().map(|shared| &shared.limits)
+        }
+
+        /// From now on Redis is asked as whom these settings say.
+        pub(in crate::app) fn log_in_as(&self, settings: &Settings) {
+            if let Some((shared, settings)) = self.redis.as_ref().zip(settings.redis.as_ref()) {
+                shared.redis.log_in_as(settings);
+            }
+        }
+
         /// What goes on for all that, for as long as the proxy is there.
         pub(in crate::app) fn beside(&self) -> Vec<Task> {
-            let Some(Shared { redis, position }) = &self.redis else { return Vec::new() };
+            let Some(Shared { redis, limits: _, position }) = &self.redis else {
+                return Vec::new();
+            };
             let mut beside: Vec<Task> = vec![Box::pin(redis.clone().run())];
             if let Some(fleet) = self.cache.fleet() {
                 let fleet = fleet.clone();

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::admission::{self, Authenticators};
+use super::admission::Authenticators;
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
+use super::limits::Limits;
 use super::router::{Entry, Place, Router, Tables, Terminus};
 use super::{BuildError, Common};
 use crate::accept::ListenAddress;
 use crate::config::{CertificateInUse, RouteSettings, Settings};
 use crate::forward::Forward;
-use crate::layers::{AuthLayer, CacheLayer, CompressionLayer, ContentCoding, RateLimitLayer};
+use crate::layers::{AuthLayer, CacheLayer, CompressionLayer, ContentCoding, Limit};
 use crate::observe::{AccessLog, LogOutput, Metrics, Opened};
 use crate::route::{Action, Conflict, Reply, Table};
 use crate::tls::TlsAcceptor;
@@ -44,7 +45,7 @@ pub(super) struct Generation {
 #[derive(Clone, Debug)]
 struct Built {
     entry: Entry<RouteStack>,
-    rate_limit: Option<RateLimitLayer>,
+    limits: Limits,
     auth: Option<AuthLayer>,
     cache: Option<CacheLayer>,
 }
@@ -101,9 +102,8 @@ impl Generation {
             Some(tables) if problems.is_empty() => {
                 let router = Router::new(tables);
                 let layers = routes.values().filter_map(|built| built.auth.as_ref());
-                let fields = admission::identity_fields(layers);
                 let log = access_log.clone();
-                let gateway = compose::gateway(&settings, router, fields, log, common);
+                let gateway = compose::gateway(&settings, router, layers, log, common);
                 Ok(Self {
                     settings,
                     gateway,
@@ -185,21 +185,23 @@ impl Generation {
         self.acceptors().into_iter().flat_map(of_one).collect()
     }
 
-    /// Routes whose limit does not do as it is configured, and whether it is on a dry
-    /// run.
-    pub(super) fn dry_runs(&self) -> Vec<(String, bool)> {
-        let routes = self.settings.routes.iter();
-        let switched = routes.filter_map(|route| {
-            let (limit, settings) = (self.rate_limit(&route.name)?, route.rate_limit.as_ref()?);
-            let now = limit.is_dry_run();
-            (now != settings.dry_run).then(|| (route.name.clone(), now))
-        });
-        switched.collect()
+    /// Limits that do not do as they are configured, each with its route, and whether it is
+    /// on a dry run.
+    pub(super) fn dry_runs(&self) -> Vec<(String, String, bool)> {
+        let limits = self
+            .routes
+            .iter()
+            .flat_map(|(route, built)| built.limits.configured().map(move |limit| (route, limit)));
+        let switched = limits.filter(|(_, limit)| limit.is_dry_run() != limit.settings().dry_run);
+        let named = |(route, limit): (&String, &Limit)| {
+            (route.clone(), limit.settings().name.to_string(), limit.is_dry_run())
+        };
+        switched.map(named).collect()
     }
 
-    /// The rate limit of a route, if it has one.
-    pub(super) fn rate_limit(&self, route: &str) -> Option<&RateLimitLayer> {
-        self.routes.get(route)?.rate_limit.as_ref()
+    /// The rate limits that a route is configured to have.
+    pub(super) fn rate_limits(&self, route: &str) -> impl Iterator<Item = &Limit> {
+        self.routes.get(route).into_iter().flat_map(|built| built.limits.configured())
     }
 }
 
@@ -403,23 +405,25 @@ impl Build<'_> {
         route: &RouteSettings,
         upstreams: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Built, String> {
-        let before = self.old.and_then(|old| old.routes.get(&route.name)?.auth.as_ref());
-        let auth = self.authenticators.of_route(route, &self.common.means(), before)?;
+        let before = self.old.and_then(|old| old.routes.get(&route.name));
+        let auth_before = before.and_then(|before| before.auth.as_ref());
+        let auth = self.authenticators.of_route(route, &self.common.means(), auth_before)?;
         let end = self.terminus(route, upstreams, auth.as_ref())?;
-        let rate_limit = self.rate_limit(route);
+        let known = before.map(|before| &before.limits);
+        let limits = Limits::build(route, self.common, known)?;
         let cache = self.cache(route);
         let compression = self.compression(route)?;
         let stack = compose::route(
             route,
             self.settings,
-            rate_limit.as_ref(),
+            &limits,
             auth.as_ref(),
             cache.as_ref(),
             compression.as_ref(),
             end,
         );
         let route = self.common.metrics.route(&route.name.as_str().into());
-        Ok(Built { entry: Entry { route, stack }, rate_limit, auth, cache })
+        Ok(Built { entry: Entry { route, stack }, limits, auth, cache })
     }
 
     /// What is stored goes on being used where the route does the same as before.
@@ -449,19 +453,6 @@ impl Build<'_> {
         let counts = self.common.metrics.compression(&route.name.as_str().into());
         let written = route.headers.request.set.iter().map(|(name, _)| name.clone());
         Ok(Some(CompressionLayer::new(settings).counting(counts).vouching(written)))
-    }
-
-    /// Counts go on where the rate is the same.
-    fn rate_limit(&self, route: &RouteSettings) -> Option<RateLimitLayer> {
-        let settings = route.rate_limit.as_ref()?;
-        let known = self.old.and_then(|old| old.rate_limit(&route.name));
-        Some(known.map_or_else(
-            || {
-                let counts = self.common.metrics.rate_limit_dry_run(&route.name.as_str().into());
-                RateLimitLayer::new(settings).counting(counts)
-            },
-            |known| known.renewed(settings),
-        ))
     }
 
     fn terminus(

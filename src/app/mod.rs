@@ -20,6 +20,7 @@ mod fleet;
 mod follow;
 mod generation;
 mod keepers;
+mod limits;
 mod live;
 mod operator;
 mod router;

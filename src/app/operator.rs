@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::control::Control;
 use crate::admin::{Confirmed, Operator, Refused, Reload, Reloaded, Reply, Status, Upgraded};
-use crate::layers::Cache;
+use crate::layers::{Cache, Limit};
 use crate::observe::{LogFilter, ReloadTrigger};
 use crate::tls::{CertificateFacts, TlsAcceptor};
 use crate::upstream::{OriginChange, OriginStatus, Upstream, UpstreamStatus};
@@ -80,19 +80,26 @@ impl Operator for Control {
         log.set(level).map_err(Refused::Invalid)
     }
 
-    fn set_rate_limit_dry_run(&self, route: &str, dry_run: bool) -> Result<(), Refused> {
+    fn set_rate_limit_dry_run(
+        &self,
+        route: &str,
+        limit: Option<&str>,
+        dry_run: bool,
+    ) -> Result<(), Refused> {
         let _steady = self.steady()?;
         let (in_force, _) = self.in_force();
-        match in_force.rate_limit(route) {
-            Some(limit) => {
-                limit.set_dry_run(dry_run);
-                Ok(())
-            }
-            None if in_force.settings.routes.iter().any(|known| known.name == route) => {
-                Err(Refused::NotFound(format!("route `{route}` has no rate limit")))
-            }
-            None => Err(Refused::NotFound(format!("there is no route `{route}`"))),
+        let is_meant = |of: &&Limit| limit.is_none_or(|name| *of.settings().name == *name);
+        let meant: Vec<&Limit> = in_force.rate_limits(route).filter(is_meant).collect();
+        if !meant.is_empty() {
+            meant.into_iter().for_each(|limit| limit.set_dry_run(dry_run));
+            return Ok(());
         }
+        let known = in_force.settings.routes.iter().any(|known| known.name == route);
+        Err(Refused::NotFound(match limit {
+            _ if !known => format!("there is no route `{route}`"),
+            None => format!("route `{route}` has no rate limit"),
+            Some(limit) => format!("route `{route}` has no rate limit `{limit}`"),
+        }))
     }
 
     fn certificates(&self) -> Vec<Value> {

@@ -58,8 +58,10 @@ pub(super) struct Carried {
     origins: HashMap<String, Vec<(String, OriginChange)>>,
     /// Origins that probes say are down, and why, by upstream.
     condemned: HashMap<String, Vec<(String, String)>>,
-    /// Routes whose limit was switched, and how.
+    /// Routes all of whose limits were switched, and how, by a version that knew no others.
     dry_runs: Vec<(String, bool)>,
+    /// Limits that were switched, by route and name, and how.
+    limits_dry: Vec<(String, String, bool)>,
     log_level: Option<String>,
     /// The files of Unix sockets that a service manager keeps.
     kept_files: Vec<PathBuf>,
@@ -253,7 +255,8 @@ impl Control {
             tickets: Some(self.0.common.tickets.keys()),
             origins: origins.collect(),
             condemned: condemned.collect(),
-            dry_runs: in_force.dry_runs(),
+            dry_runs: Vec::new(),
+            limits_dry: in_force.dry_runs(),
             kept_files: self.0.listeners.kept_files(),
             log_level: self.0.common.log.as_ref().and_then(|log| log.get().by_operator()),
         }
@@ -274,7 +277,11 @@ impl Carried {
             }
         }
         for (route, dry_run) in &self.dry_runs {
-            if let Some(limit) = generation.rate_limit(route) {
+            generation.rate_limits(route).for_each(|limit| limit.set_dry_run(*dry_run));
+        }
+        for (route, name, dry_run) in &self.limits_dry {
+            let mut named = generation.rate_limits(route);
+            if let Some(limit) = named.find(|limit| *limit.settings().name == **name) {
                 limit.set_dry_run(*dry_run);
             }
         }

@@ -317,10 +317,13 @@ mod tests {
             assert!(!commands.is_empty(), "{document}");
             for command in commands {
                 let words = command.split('#').next().unwrap_or_default().split_whitespace();
-                let named_only = words.clone().count() == 2;
+                let named_only = words.clone().all(|word| !word.starts_with('-'));
                 match Cli::try_parse_from(words).map_err(|error| error.kind()) {
                     Ok(_) | Err(ErrorKind::DisplayHelp) => {}
-                    Err(ErrorKind::MissingRequiredArgument) if named_only => {}
+                    Err(
+                        ErrorKind::MissingRequiredArgument
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+                    ) if named_only => {}
                     Err(kind) => panic!("{document}: {command}: {kind}"),
                 }
             }

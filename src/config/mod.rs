@@ -10,9 +10,11 @@ mod cache;
 mod client_auth;
 mod compression;
 mod dns;
+mod limits;
 mod listeners;
 mod plan;
 mod problem;
+mod rate_limits;
 mod reader;
 mod redis;
 mod routes;
@@ -91,7 +93,12 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
     let authenticators = auth::read(&mut root, base);
-    let known = Known { upstreams: &names, listeners: &listeners, authenticators: &authenticators };
+    let known = Known {
+        upstreams: &names,
+        listeners: &listeners,
+        authenticators: &authenticators,
+        redis: redis.is_some(),
+    };
     let routes = routes::read(&mut root, base, &known);
     auth::check_routes(&root, &authenticators, &routes);
     let keys = authenticators.iter().filter_map(|one| match &one.scheme {

@@ -151,6 +151,16 @@ impl<'a> Table<'a> {
             .collect()
     }
 
+    /// The table under a key, or those of an array of tables.
+    pub(super) fn one_or_more(&mut self, key: &'static str) -> Vec<Self> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let items = match value.value {
+            DeValue::Array(_) => value.items("tables").unwrap_or_default(),
+            _ => vec![value],
+        };
+        items.into_iter().filter_map(|item| item.table()).collect()
+    }
+
     /// The list under a key, each item made into what it should be; a single
     /// value stands for a list of one.
     pub(super) fn list<T>(
@@ -247,6 +257,14 @@ impl<'a> Value<'a> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         }
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        self.value.as_array().is_some()
     }
 
     pub(super) fn is_string(&self) -> bool {

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::says_where;
 use super::units::{Secret, duration, file, secret};
-use crate::redis::{RedisPassword, RedisSettings, RedisUrl, RedisUrlError};
+use crate::redis::{
+    RedisAt, RedisPassword, RedisSettings, RedisUrl, RedisUrlError, SentinelSettings,
+};
 
 /// `needed`: whether something else goes by way of it.
 pub(super) fn read(root: &mut Table<'_>, base: &Path, needed: bool) -> Option<RedisSettings> {
@@ -20,33 +22,138 @@ pub(super) fn read(root: &mut Table<'_>, base: &Path, needed: bool) -> Option<Re
         table.complain("this Tollgate was built without Redis (the feature `redis`)", None);
     }
     conceal_secrets(&table);
-    let url = table.require("url", "where Redis is, such as \"redis://10.0.0.5:6379\"", url);
-    let username = table.read("username", name);
-    let password = table.read("password", |value| password(value, base));
-    if username.is_some() && password.is_none() && !table.has("password") {
-        table.complain("a `username` needs a `password`", None);
-    }
+    let at = at(&mut table, base);
+    let (username, password) = login(&mut table, base);
     let ca = table.value("ca");
-    if let (Some(ca), Some(RedisUrl { tls: false, .. })) = (&ca, &url) {
-        ca.complain("the certificates are for TLS", Some("write `rediss://` in `url`".to_owned()));
+    let is_tls = at.as_ref().is_none_or(RedisAt::is_tls);
+    if let Some(ca) = ca.as_ref().filter(|_| !is_tls) {
+        ca.complain(
+            "the certificates are for TLS",
+            Some("write `rediss://` in the URL".to_owned()),
+        );
     }
     let ca = ca.and_then(|value| value.fit(|value| file(value, base)));
-    let read_without_url = RedisUrl { tls: false, host: String::new(), port: 0, database: 0 };
-    let mut redis = RedisSettings::new(url.unwrap_or(read_without_url));
+    let server_name = table.value("server_name");
+    if let Some(name) = server_name.as_ref().filter(|_| !is_tls) {
+        let hint = Some("write `rediss://` in the URL".to_owned());
+        name.complain("the name is of a certificate, for TLS", hint);
+    }
+    let server_name = server_name.and_then(|value| value.fit(certificate_name));
+    let read_without = RedisUrl { tls: false, host: String::new(), port: 0, database: 0 };
+    let mut redis = RedisSettings::at(at.unwrap_or(RedisAt::Url(read_without)));
     (redis.username, redis.password, redis.ca) = (username, password, ca);
+    redis.server_name = server_name;
     table.set("connect_timeout", &mut redis.connect_timeout, duration);
     table.set("timeout", &mut redis.timeout, duration);
     table.finish(&[
         ("address", "url"),
         ("host", "url"),
         ("port", "url"),
+        ("urls", "[redis.cluster] urls"),
+        ("nodes", "[redis.cluster] urls"),
         ("user", "username"),
         ("tls", "url"),
         ("ca_file", "ca"),
+        ("sni", "server_name"),
         ("database", "url"),
         ("db", "url"),
     ]);
     Some(redis)
+}
+
+/// Where it is: in one of three ways.
+fn at(table: &mut Table<'_>, base: &Path) -> Option<RedisAt> {
+    const WHERE: &str = "where Redis is, such as \"redis://10.0.0.5:6379\"";
+    let ways = ["url", "sentinel", "cluster"];
+    if ways.iter().filter(|way| table.has(way)).count() > 1 {
+        let message = "one of `url`, `[redis.sentinel]` and `[redis.cluster]` says where Redis is";
+        table.complain(message, None);
+    }
+    let sentinel = table.table("sentinel").map(|sentinel| sentinels(sentinel, base));
+    let cluster = table.table("cluster").map(cluster);
+    match (sentinel, cluster) {
+        (None, None) => table.require("url", WHERE, |value| url(value)).map(RedisAt::Url),
+        (sentinel, cluster) => {
+            let _one_at_a_time = table.value("url");
+            sentinel.or(cluster)?
+        }
+    }
+}
+
+fn sentinels(mut table: Table<'_>, base: &Path) -> Option<RedisAt> {
+    conceal_secrets(&table);
+    let urls = urls(&mut table, "a sentinel");
+    let master = table.require("master", "what the master is called among them", name);
+    let (username, password) = login(&mut table, base);
+    let mut database = 0;
+    table.set("database", &mut database, |value| {
+        let number = value.integer("the number of a database", 0, u32::MAX.into())?;
+        Ok(u32::try_from(number).unwrap_or(u32::MAX))
+    });
+    table.finish(&[
+        ("url", "urls"),
+        ("addresses", "urls"),
+        ("hosts", "urls"),
+        ("nodes", "urls"),
+        ("name", "master"),
+        ("service", "master"),
+        ("master_name", "master"),
+        ("user", "username"),
+        ("db", "database"),
+    ]);
+    let (urls, master) = (urls?, master?);
+    Some(RedisAt::Sentinel(SentinelSettings { urls, master, database, username, password }))
+}
+
+fn cluster(mut table: Table<'_>) -> Option<RedisAt> {
+    conceal_secrets(&table);
+    let urls = urls(&mut table, "a cluster");
+    table.finish(&[("url", "urls"), ("nodes", "urls"), ("addresses", "urls"), ("seeds", "urls")]);
+    urls.map(RedisAt::Cluster)
+}
+
+/// Several that speak TLS or do not, and have no databases.
+fn urls(table: &mut Table<'_>, of: &str) -> Option<Vec<RedisUrl>> {
+    let Some(list) = table.value("urls") else {
+        let hint = format!("urls = [\"redis://10.0.0.5:6379\"], each node of {of} that is known");
+        table.complain("`urls` is missing", Some(hint));
+        return None;
+    };
+    let items = list.items("a list of URLs such as \"redis://10.0.0.5:6379\"")?;
+    let mut urls: Vec<RedisUrl> = Vec::new();
+    let (mut sound, none) = (true, items.is_empty());
+    for item in items {
+        let read = item.fit(|value| {
+            let url = url(value)?;
+            if url.database > 0 {
+                return Err(Misfit::new(format!("{of} has no databases in its URLs")));
+            }
+            match urls.first() {
+                Some(first) if first.tls != url.tls => {
+                    Err(Misfit::new("all of them speak TLS (`rediss://`), or none does"))
+                }
+                _ => Ok(url),
+            }
+        });
+        match read {
+            Some(url) => urls.push(url),
+            None => sound = false,
+        }
+    }
+    if none {
+        list.complain("at least one has to be known", None);
+    }
+    (sound && !none).then_some(urls)
+}
+
+/// As whom it is asked, and what it is shown.
+fn login(table: &mut Table<'_>, base: &Path) -> (Option<String>, Option<RedisPassword>) {
+    let username = table.read("username", name);
+    let password = table.read("password", |value| password(value, base));
+    if username.is_some() && password.is_none() && !table.has("password") {
+        table.complain("a `username` needs a `password`", None);
+    }
+    (username, password)
 }
 
 /// Keeps what may be a password out of every report: whatever its key is called, and
@@ -55,14 +162,28 @@ fn conceal_secrets(table: &Table<'_>) {
     for (key, _, value) in table.entries() {
         let text = value.string("").ok();
         let shown = match key.as_str() {
-            "username" | "ca" | "connect_timeout" | "timeout" => true,
-            "url" => text.is_some_and(|text| !text.contains(['@', '?'])),
+            "username" | "ca" | "server_name" | "connect_timeout" | "timeout" | "master"
+            | "database" => true,
+            // Tables of their own, and what stands in them.
+            "sentinel" | "cluster" => text.is_none(),
+            "urls" if value.is_list() => {
+                let items = value.items("").unwrap_or_default();
+                for item in items.iter().filter(|item| !is_shown(item)) {
+                    item.conceal();
+                }
+                true
+            }
+            "url" => is_shown(&value),
             _ => text.is_some_and(says_where_to_read),
         };
         if !shown {
             value.conceal();
         }
     }
+}
+
+fn is_shown(url: &Value<'_>) -> bool {
+    url.string("").is_ok_and(|text| !text.contains(['@', '?']))
 }
 
 /// A digest is no place: whoever has one may try passwords on it.
@@ -86,6 +207,14 @@ fn name(value: &Value<'_>) -> Fits<String> {
     let text = value.string("the name of a user")?;
     let sound = !text.is_empty() && !text.contains(char::is_whitespace);
     sound.then(|| text.to_owned()).ok_or_else(|| Misfit::new("expected the name of a user"))
+}
+
+fn certificate_name(value: &Value<'_>) -> Fits<String> {
+    let text = value.string("the name in the certificates")?;
+    match rustls::pki_types::ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(Misfit::new("expected a name that a certificate can be for")),
+    }
 }
 
 fn password(value: &Value<'_>, base: &Path) -> Fits<RedisPassword> {

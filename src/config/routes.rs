@@ -2,20 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value, nearest};
-use super::units::{
-    duration, field_name, header_name, header_value, network, positive, set_min_rate, size, status,
-};
+use super::units::{duration, field_name, header_name, header_value, set_min_rate, size, status};
 use super::{RouteSettings, auth};
 use crate::accept::ListenerSettings;
 use crate::layers::{
     AuthenticatorSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings, MethodSettings,
-    RateLimitSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, HostPattern, Match, OriginHost, PathPattern, Redirect,
@@ -48,6 +44,8 @@ pub(super) struct Known<'a> {
     pub(super) upstreams: &'a [String],
     pub(super) listeners: &'a [ListenerSettings],
     pub(super) authenticators: &'a [AuthenticatorSettings],
+    /// Whether there is a Redis.
+    pub(super) redis: bool,
 }
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path, known: &Known<'_>) -> Vec<RouteSettings> {
@@ -124,9 +122,15 @@ fn route(
     );
     route.listeners = listeners.unwrap_or_default();
     route.methods = methods(&mut table);
-    route.rate_limit = table.table("rate_limit").and_then(rate_limit);
+    route.rate_limits = super::rate_limits::read(&mut table, known.redis);
+    table.set("rate_limit_headers", &mut route.rate_limit_headers, Value::boolean);
+    super::limits::read(&mut table, &mut route);
     route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base));
     route.auth = auth::of_route(&mut table, known.authenticators);
+    if let Some(asked) = &route.auth {
+        let (all, its) = (known.listeners, &route.listeners);
+        auth::needs_client_auth(&table, asked, known.authenticators, all, its);
+    }
     route.cache = table.table("cache").map(super::cache::of_route);
     route.compression = table.table("compression").map(super::compression::of_route);
     if let Some(grpc) = table.table("grpc") {
@@ -343,23 +347,6 @@ fn respond(mut table: Table<'_>) -> FixedResponse {
         content_type: content_type.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
         body: body.unwrap_or_default(),
     }
-}
-
-fn rate_limit(mut table: Table<'_>) -> Option<RateLimitSettings> {
-    let rate = table.require("rate", "how many requests are let through", positive);
-    let per = table.read("per", duration).unwrap_or(Duration::from_secs(1));
-    let burst = table.read("burst", positive);
-    let exempt = table.list("exempt", network).unwrap_or_default();
-    let dry_run = table.read("dry_run", Value::boolean).unwrap_or(false);
-    table.finish(&[
-        ("requests", "rate"),
-        ("limit", "rate"),
-        ("window", "per"),
-        ("period", "per"),
-        ("shadow", "dry_run"),
-    ]);
-    let rate = rate?;
-    Some(RateLimitSettings { rate, per, burst: burst.unwrap_or(rate), exempt, dry_run })
 }
 
 fn grpc_of(mut table: Table<'_>) -> GrpcSettings {

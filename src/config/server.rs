@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::rate_limits::prefix;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{count, duration, memory_size, network_or_unix, pause};
 use super::{LogSettings, MemoryBudget, ServerSettings};
@@ -17,6 +18,8 @@ pub(super) fn server(root: &mut Table<'_>) -> (ServerSettings, TrustSettings) {
     });
     table.set("max_connections", &mut server.connections.total, count);
     table.set("max_connections_per_client", &mut server.connections.per_client, count);
+    table.set("client_ipv4_prefix", &mut server.connections.client.ipv4, |v| prefix(v, 32));
+    table.set("client_ipv6_prefix", &mut server.connections.client.ipv6, |v| prefix(v, 128));
     table.set("max_in_flight", &mut server.max_in_flight, count);
     table.set("memory_budget", &mut server.memory_budget, memory_budget);
     table.set("lame_duck", &mut server.lame_duck, pause);

@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
-    ApiKeySettings, AuthSettings, AuthenticatorSettings, CacheDiskSettings, CacheFleetSettings,
-    CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges, HeaderRewriteSettings,
-    KeyDigest, MethodSettings, RateLimitSettings, TrustSettings,
+    ApiKeySettings, AuthSettings, AuthenticatorSettings, BandwidthSettings, CacheDiskSettings,
+    CacheFleetSettings, CacheSettings, CompressionSettings, ConcurrencySettings, GrpcSettings,
+    HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, RateLimitSettings,
+    TrustSettings,
 };
 use crate::observe::AccessLogSettings;
 use crate::pace::MinRate;
@@ -154,8 +155,16 @@ pub struct RouteSettings {
     pub action: Action,
     /// The methods it takes; `None`: all but CONNECT and TRACE.
     pub methods: Option<MethodSettings>,
-    /// How often a client address may ask; `None`: as often as it likes.
-    pub rate_limit: Option<RateLimitSettings>,
+    /// How often one may ask: all of these hold, each under a name of its own. Those that
+    /// count by identity are asked once it is known, all others before.
+    pub rate_limits: Vec<RateLimitSettings>,
+    /// Whether clients are told of the limits also where they are let through, by the fields
+    /// `RateLimit` and `RateLimit-Policy`. Default false.
+    pub rate_limit_headers: bool,
+    /// How many requests may be under way at once; `None`: as many as come.
+    pub concurrency: Option<ConcurrencySettings>,
+    /// How fast a response is sent; `None`: as fast as it can be.
+    pub bandwidth: Option<BandwidthSettings>,
     /// The keys that may ask, where that is all there is to it; `None`: it does not go by
     /// keys of its own.
     pub api_key: Option<ApiKeySettings>,
@@ -255,7 +264,10 @@ impl RouteSettings {
             matches,
             action,
             methods: None,
-            rate_limit: None,
+            rate_limits: Vec::new(),
+            rate_limit_headers: false,
+            concurrency: None,
+            bandwidth: None,
             api_key: None,
             auth: None,
             cache: None,

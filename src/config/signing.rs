@@ -75,8 +75,7 @@ pub(super) fn conceal_secrets(table: &Table<'_>) {
     ];
     for (key, _, value) in table.entries() {
         let file = matches!(&*key, "private_key" | "public_key");
-        // A key that was pasted where its file's name belongs has more than one line.
-        let names_file = file && value.string("").is_ok_and(|text| !text.contains(['\n', '-']));
+        let names_file = file && value.string("").is_ok_and(|text| !is_pem(text));
         let place =
             value.string("").is_ok_and(|text| says_where(text) && !text.starts_with("sha256:"));
         if !(SHOWN.contains(&&*key) || names_file || place) {
@@ -110,7 +109,7 @@ fn signing_key(table: &mut Table<'_>, base: &Path) -> Option<SigningKey> {
         };
         return file.fit(|v| {
             let der = read_pem(v, base, pem::read_key)?;
-            SigningKey::private(algorithm, der.secret_der()).map_err(rejected)
+            SigningKey::private(algorithm, der.secret_der()).map_err(|error| rejected(&error))
         });
     }
     if let Some(other) = named.filter(|named| !named.is_symmetric()) {
@@ -118,7 +117,7 @@ fn signing_key(table: &mut Table<'_>, base: &Path) -> Option<SigningKey> {
         return None;
     }
     let (value, secret) = secret?;
-    value.fit(|_| SigningKey::secret(&secret).map_err(rejected))
+    value.fit(|_| SigningKey::secret(&secret).map_err(|error| rejected(&error)))
 }
 
 /// The bytes of `secret`, as `secret_encoding` says, with where they were named.
@@ -147,13 +146,23 @@ pub(super) fn shared_secret<'a>(
     Some((value, bytes))
 }
 
+/// Whether a key was pasted where the name of its file belongs.
+fn is_pem(text: &str) -> bool {
+    text.contains("-----") || text.contains('\n')
+}
+
 /// A file of keys, that is watched for others to stand in it.
 pub(super) fn read_pem<T>(
     value: &Value<'_>,
     base: &Path,
     read: fn(&Path) -> Result<T, PemError>,
 ) -> Fits<T> {
-    let path = base.join(value.string("the path of a PEM file")?);
+    let text = value.string("the path of a PEM file")?;
+    if is_pem(text) {
+        let misfit = Misfit::new("a key does not stand in the configuration itself");
+        return Err(misfit.hint("name the file that it stands in"));
+    }
+    let path = base.join(text);
     value.comes_from(&path);
     read(&path).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
@@ -161,7 +170,7 @@ pub(super) fn read_pem<T>(
     })
 }
 
-pub(super) fn rejected(error: KeyRejected) -> Misfit {
+pub(super) fn rejected(error: &KeyRejected) -> Misfit {
     Misfit::new(error.to_string())
 }
 
@@ -174,18 +183,22 @@ pub(super) fn text(value: &Value<'_>) -> Fits<String> {
     }
 }
 
-/// A component that reaches the other end as it is.
-pub(super) fn covered(value: &Value<'_>) -> Fits<Component> {
+/// A component of a request.
+pub(super) fn component(value: &Value<'_>) -> Fits<Component> {
     const WHAT: &str = "a component such as \"@method\", \"@path\" or \"content-type\"";
     let text = value.string(WHAT)?;
-    let component = text.parse::<Component>();
-    let component = component.map_err(|_| {
+    text.parse::<Component>().map_err(|_| {
         let misfit = Misfit::new(format!("`{text}` is not {WHAT}"));
         match text.to_ascii_lowercase() {
             lower if lower != text => misfit.hint(format!("did you mean \"{lower}\"?")),
             _ => misfit,
         }
-    })?;
+    })
+}
+
+/// A component that reaches the other end as it is.
+fn covered(value: &Value<'_>) -> Fits<Component> {
+    let component = component(value)?;
     if component.field() == Some(&header::HOST) {
         let misfit = Misfit::new("`host` is no field in HTTP/2");
         return Err(misfit.hint("\"@authority\" is the same in every version"));
@@ -195,4 +208,82 @@ pub(super) fn covered(value: &Value<'_>) -> Fits<Component> {
         field_name(name.as_str()).map_err(|_| Misfit::new(managed))?;
     }
     Ok(component)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    fn report(sign: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "hunter2-of-many-letters").unwrap();
+        std::fs::write(dir.path().join("short"), "hunter2").unwrap();
+        std::fs::write(dir.path().join("empty.pem"), "").unwrap();
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"a\"\nupstream = \"a\"\n\
+             [[upstream]]\nname = \"a\"\norigins = [\"http://127.0.0.1:1\"]\n\
+             [upstream.sign]\n{sign}\n"
+        );
+        let parsed = parse(&dir.path().join(Path::new("config.toml")), &text);
+        parsed.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn what_cannot_be_signed_with_is_told_and_never_shown() {
+        assert_eq!(report("key_id = \"a\"\nsecret = \"file:secret\""), "");
+        for (sign, complaint) in [
+            ("secret = \"file:secret\"", "the key `key_id` is missing"),
+            ("key_id = \"a\"", "expected either `secret` or `private_key`"),
+            ("key_id = \"a\"\nsecret = \"hunter2-pasted\"", "does not stand in the configuration"),
+            ("key_id = \"a\"\nsecret = \"sha256:00\"", "by a digest nothing can be signed"),
+            ("key_id = \"a\"\nsecret = \"file:short\"", "needs at least 16 bytes"),
+            (
+                "key_id = \"a\"\nsecret = \"file:secret\"\nsecret_encoding = \"base64\"",
+                "is not base64",
+            ),
+            (
+                "key_id = \"a\"\nsecret = \"file:secret\"\nalgorithm = \"ed25519\"",
+                "takes a `private_key`",
+            ),
+            ("key_id = \"a\"\nprivate_key = \"empty.pem\"", "the key `algorithm` is missing"),
+            (
+                "key_id = \"a\"\nalgorithm = \"ed25519\"\nprivate_key = \"empty.pem\"",
+                "holds no private key",
+            ),
+            (
+                "key_id = \"a\"\nalgorithm = \"ed25519\"\n\
+                 private_key = \"-----BEGIN PRIVATE KEY-----hunter2\"",
+                "name the file that it stands in",
+            ),
+            ("key_id = \"\u{e9}\"\nsecret = \"file:secret\"", "printable ASCII"),
+            ("key_id = \"a\"\nkey = \"hunter2\"", "here it is `private_key` or `secret`"),
+        ] {
+            let report = report(sign);
+            assert!(report.contains(complaint), "{sign}: {report}");
+            assert!(!report.contains("hunter2"), "{sign}: {report}");
+        }
+    }
+
+    #[test]
+    fn only_what_reaches_the_origin_as_it_is_can_be_covered() {
+        let with = |component: &str| {
+            report(&format!(
+                "key_id = \"a\"\nsecret = \"file:secret\"\ncomponents = ['{component}']"
+            ))
+        };
+        for fits in ["@method", "@target-uri", "x-any", "\"@query-param\";name=\"id\""] {
+            assert_eq!(with(fits), "", "{fits}");
+        }
+        for (wrong, complaint) in [
+            ("@status", "is not a component"),
+            ("Content-Type", "did you mean \"content-type\"?"),
+            ("host", "\"@authority\" is the same in every version"),
+            ("content-length", "belongs to the connection"),
+        ] {
+            assert!(with(wrong).contains(complaint), "{wrong}: {}", with(wrong));
+        }
+    }
 }

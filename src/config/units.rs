@@ -94,13 +94,22 @@ pub(super) fn set_min_rate(
 /// Bytes in a second, such as `"240B/s"`; `None` for `"off"`.
 fn bytes_per_second(value: &Value<'_>) -> Fits<Option<NonZeroU64>> {
     const WHAT: &str = "a rate such as \"240B/s\" or \"2KiB/s\", or \"off\"";
-    let text = value.string(WHAT)?;
-    if text == "off" {
-        return Ok(None);
+    match value.string(WHAT)? {
+        "off" => Ok(None),
+        text => text_rate(text, WHAT).map(Some),
     }
-    let wrong = || Misfit::new(format!("`{text}` is not {WHAT}"));
+}
+
+/// Bytes in a second, such as `"1MiB/s"`.
+pub(super) fn bandwidth(value: &Value<'_>) -> Fits<NonZeroU64> {
+    const WHAT: &str = "a rate such as \"1MiB/s\"";
+    text_rate(value.string(WHAT)?, WHAT)
+}
+
+fn text_rate(text: &str, what: &str) -> Fits<NonZeroU64> {
+    let wrong = || Misfit::new(format!("`{text}` is not {what}"));
     let rate = text.strip_suffix("/s").and_then(|text| text_size(text.trim()).ok());
-    rate.and_then(NonZeroU64::new).map(Some).ok_or_else(wrong)
+    rate.and_then(NonZeroU64::new).ok_or_else(wrong)
 }
 
 /// A size that fits the machine's memory.

@@ -69,14 +69,7 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
     if let Some(value) = table.value("balance") {
         settings.balance = balancing(&value);
     }
-    table.set("max_idle", &mut settings.max_idle, count);
-    settings.max_connections = table.read("max_connections", count);
-    let most = settings.max_idle.min(settings.max_connections.unwrap_or(usize::MAX));
-    table.set("warm", &mut settings.warm, |v| match v.integer("a number", 0, 10_000)? {
-        warm if warm <= most as u64 => Ok(usize::try_from(warm).unwrap_or(most)),
-        _ => Err(Misfit::new(format!("no more than {most} idle connections may be kept"))
-            .hint("raise `max_idle` or `max_connections`, or lower `warm`")),
-    });
+    connections(&mut table, &mut settings);
     settings.proxy_protocol = table.read("proxy_protocol", |v| {
         let version = v.word(&[("v1", Version::V1), ("v2", Version::V2)])?;
         let told = UpstreamSettings { proxy_protocol: Some(version), ..settings.clone() };
@@ -103,6 +96,18 @@ fn upstream(mut table: Table<'_>, base: &Path, names: &[String]) -> UpstreamSett
     settings.health = table.table("health").map(health);
     table.finish(&ELSEWHERE);
     settings
+}
+
+/// How many connections to an origin there are.
+fn connections(table: &mut Table<'_>, settings: &mut UpstreamSettings) {
+    table.set("max_idle", &mut settings.max_idle, count);
+    settings.max_connections = table.read("max_connections", count);
+    let most = settings.max_idle.min(settings.max_connections.unwrap_or(usize::MAX));
+    table.set("warm", &mut settings.warm, |v| match v.integer("a number", 0, 10_000)? {
+        warm if warm <= most as u64 => Ok(usize::try_from(warm).unwrap_or(most)),
+        _ => Err(Misfit::new(format!("no more than {most} idle connections may be kept"))
+            .hint("raise `max_idle` or `max_connections`, or lower `warm`")),
+    });
 }
 
 fn origin(value: &Value<'_>, base: &Path) -> Fits<OriginSettings> {

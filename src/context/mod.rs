@@ -6,11 +6,13 @@
 //! are written from it once, when the exchange is over.
 
 mod client_certificate;
+mod derived;
 mod identity;
+mod query;
 
 use std::any::Any;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,7 +23,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use client_certificate::{ClientCertificate, SubjectName};
+pub use derived::Derived;
 pub use identity::Identity;
+pub use query::parameter_name;
 
 use crate::budget::{Budget, Charge};
 use crate::error::Kind;
@@ -88,13 +92,6 @@ pub struct Buffers {
     pub request: usize,
     /// Of a response that the client does not take.
     pub response: usize,
-}
-
-/// What every request of a connection has in common, worked out by the first
-/// that needs it.
-#[derive(Clone, Debug, Default)]
-pub struct Derived {
-    peer: OnceLock<Option<HeaderValue>>,
 }
 
 impl Downstream {
@@ -166,8 +163,12 @@ pub struct Facts {
     request: RequestLine,
     record: Mutex<Record>,
     permit: OnceLock<Permit>,
+    kept: OnceLock<Guard>,
     at_end: Option<Arc<dyn AtEnd>>,
 }
+
+/// Something that matters by its drop.
+pub type Guard = Box<dyn Any + Send + Sync>;
 
 /// Whoever is told of the end of each exchange.
 pub trait AtEnd: fmt::Debug + Send + Sync {
@@ -256,8 +257,9 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// Who the request is from, once that is known.
     pub identity: Option<Arc<Identity>>,
-    /// The query parameter that credentials may stand in: its value is not logged.
-    pub secret_parameter: Option<Arc<str>>,
+    /// Query parameters that credentials may stand in: the access log hides their values,
+    /// beside those of parameters that always may. `None`: there are none.
+    pub secret_parameters: Option<Arc<[Arc<str>]>>,
     /// What the cache did, in the words of its metric; `None` where none was asked.
     pub cache: Option<&'static str>,
     /// Why the cache had the request forwarded (RFC 9211 §2.2).
@@ -293,14 +295,43 @@ pub struct Record {
     pub upgraded: bool,
 }
 
-/// The network that counts as one client: an IPv6 client has a /64 to choose
-/// addresses from, and an IPv4 client is the same one when it comes mapped.
+/// How much of an address makes one client: the lengths of the prefixes, in bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Prefixes {
+    /// Of an IPv4 address. Default 32: each address is a client.
+    pub ipv4: u8,
+    /// Of an IPv6 address. Default 64: a client has that many addresses to choose from.
+    pub ipv6: u8,
+}
+
+impl Default for Prefixes {
+    fn default() -> Self {
+        Self { ipv4: 32, ipv6: 64 }
+    }
+}
+
+impl Prefixes {
+    /// The network of this address that counts as one client; an IPv4 client is the same
+    /// one when it comes mapped.
+    #[must_use]
+    pub fn network(self, address: IpAddr) -> IpAddr {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32_u32.saturating_sub(self.ipv4.into()));
+                IpAddr::V4((u32::from(v4) & mask.unwrap_or(0)).into())
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(128_u32.saturating_sub(self.ipv6.into()));
+                IpAddr::V6((u128::from(v6) & mask.unwrap_or(0)).into())
+            }
+        }
+    }
+}
+
+/// The network that counts as one client unless told otherwise: see [`Prefixes`].
 #[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & (u128::MAX << 64))),
-        v4 @ IpAddr::V4(_) => v4,
-    }
+    Prefixes::default().network(address)
 }
 
 /// Keeps a connection counted as open; it no longer is when the last clone is
@@ -336,6 +367,7 @@ impl Exchange {
             request,
             record: Mutex::new(Record { client, ..Record::default() }),
             permit: OnceLock::new(),
+            kept: OnceLock::new(),
             at_end,
         }))
     }
@@ -398,6 +430,16 @@ impl Facts {
     /// The exchange has a permit already.
     pub fn hold(&self, permit: Permit) -> Result<(), Permit> {
         self.permit.set(permit)
+    }
+
+    /// Keeps whatever else is dropped when the exchange is over. There is one at the most: a
+    /// second is given back.
+    ///
+    /// # Errors
+    ///
+    /// The exchange keeps something already.
+    pub fn keep(&self, guard: Guard) -> Result<(), Guard> {
+        self.kept.set(guard)
     }
 }
 

@@ -20,8 +20,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
 
 pub use error::{FetchError, FetchSetupError};
 
@@ -43,6 +43,9 @@ const IDLE_CONNECTIONS: usize = 32;
 pub struct FetchSettings {
     /// Whose certificates are believed over TLS; `None`: those that the system believes.
     pub ca: Option<PathBuf>,
+    /// Whether nothing is asked for over TLS: then no certificates are read, and none is
+    /// believed. Default false.
+    pub plain: bool,
     /// How long an exchange may take, from the name's resolution to the end of the
     /// answer. Default 5 s.
     pub timeout: Duration,
@@ -56,6 +59,7 @@ impl Default for FetchSettings {
     fn default() -> Self {
         Self {
             ca: None,
+            plain: false,
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
             max_bytes: 1024 * 1024,
@@ -81,9 +85,13 @@ impl Fetch {
     ///
     /// The certificates cannot be read, or the system believes nobody's.
     pub fn new(settings: &FetchSettings) -> Result<Self, FetchSetupError> {
+        let roots = match settings.plain {
+            true => RootCertStore::empty(),
+            false => roots::trusted(settings.ca.as_deref())?,
+        };
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots::trusted(settings.ca.as_deref())?)
+            .with_root_certificates(roots)
             .with_no_client_auth();
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);

@@ -44,7 +44,7 @@ fn is_protected(name: &str) -> bool {
 
 /// Takes the hop-by-hop fields out of a message: those of the list, and those
 /// that any line of `Connection` names. Fields in `vouched` stay even if named.
-pub(super) fn strip(headers: &mut HeaderMap, vouched: &[HeaderName]) {
+pub(crate) fn strip(headers: &mut HeaderMap, vouched: &[HeaderName]) {
     // Most messages have none, which one look at each name tells.
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;

@@ -24,6 +24,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 use tower::Service;
 
+pub(crate) use hop_by_hop::strip as strip_hop_by_hop;
 pub use target::{HostPolicy, TargetSettings};
 
 use crate::balance::Balance;

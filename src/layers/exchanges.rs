@@ -34,6 +34,7 @@ pub struct Exchanges<S> {
 struct Books {
     access_log: AccessLog,
     metrics: Metrics,
+    secret_parameters: Option<Arc<[Arc<str>]>>,
 }
 
 impl AtEnd for Books {
@@ -49,7 +50,19 @@ impl ExchangesLayer {
     /// Writes to these.
     #[must_use]
     pub fn new(access_log: AccessLog, metrics: Metrics) -> Self {
-        Self { books: Arc::new(Books { access_log, metrics }) }
+        Self { books: Arc::new(Books { access_log, metrics, secret_parameters: None }) }
+    }
+
+    /// Has the values of these query parameters hidden, whatever becomes of a request.
+    #[must_use]
+    pub fn hiding(self, parameters: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let mut parameters: Vec<Arc<str>> = parameters.into_iter().collect();
+        parameters.sort_unstable();
+        parameters.dedup();
+        let Books { access_log, metrics, .. } = &*self.books;
+        let (access_log, metrics) = (access_log.clone(), metrics.clone());
+        let secret_parameters = (!parameters.is_empty()).then(|| parameters.into());
+        Self { books: Arc::new(Books { access_log, metrics, secret_parameters }) }
     }
 }
 
@@ -78,6 +91,9 @@ where
         let line = request_line(&request);
         let books: Arc<dyn AtEnd> = self.books.clone();
         let exchange = Exchange::open(downstream.unwrap_or_default(), line, Some(books));
+        if let Some(parameters) = &self.books.secret_parameters {
+            exchange.update(|record| record.secret_parameters = Some(parameters.clone()));
+        }
         request.extensions_mut().insert(exchange.clone());
         if !request.body().is_end_stream() {
             let received = Received(exchange.clone());

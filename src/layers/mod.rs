@@ -11,8 +11,10 @@
 //! | [`RescueLayer`] | turns errors and panics into responses |
 //! | [`InFlightLayer`] | bounds the exchanges under way |
 //! | [`MethodsLayer`] | lets only a route's own methods in |
-//! | [`RateLimitLayer`] | bounds how often a client address asks |
+//! | [`RateLimitLayer`] | bounds how often a client, or whatever else one counts by, asks |
 //! | [`AuthLayer`] | lets only those in whom its schemes know |
+//! | [`ConcurrencyLayer`] | bounds the exchanges under way of one client |
+//! | [`BandwidthLayer`] | bounds how fast a response is sent |
 //! | [`GrpcWebLayer`] | makes gRPC calls of gRPC-Web calls |
 //! | [`GrpcLayer`] | ends gRPC calls at their deadline |
 //! | [`BodyLimitLayer`] | bounds the request's body |
@@ -33,10 +35,12 @@
 
 mod ask;
 mod auth;
+mod bandwidth;
 mod body_limit;
 mod cache;
 mod client_address;
 mod compress;
+mod concurrency;
 mod exchanges;
 mod forwarded;
 mod grpc;
@@ -55,17 +59,17 @@ pub use ask::Ask;
 pub use auth::{
     AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, Asked, Auth, AuthFuture,
     AuthLayer, AuthMeans, AuthSettings, Authenticate, AuthenticatorSettings, Basic, BasicSettings,
-    BasicUser, Changes, CustomScheme, Grant, HtpasswdFault, Judging, MAX_PASSWORD, PasswordError,
-    PasswordHash, PasswordHashError, PasswordScheme, RedisKeySettings, SchemeSettings,
-    StripIdentity, StripIdentityLayer, Verdict, check_key_name, check_scope, check_user,
-    parse_htpasswd,
+    BasicUser, Changes, CustomScheme, DecisionCacheSettings, ForwardAuth, ForwardAuthSettings,
+    Grant, HtpasswdFault, Judging, JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules,
+    JwtSettings, KeyPart, MAX_PASSWORD, Mtls, MtlsName, MtlsSettings, NamePattern, OidcSettings,
+    PasswordError, PasswordHash, PasswordHashError, PasswordScheme, PatternError, RedisKeySettings,
+    SchemeSettings, SharedSecret, SignatureKey, SignatureSettings, Signatures, StripIdentity,
+    StripIdentityLayer, SubjectNamePattern, TokenPlace, ToldFields, UnknownAlgorithm, Verdict,
+    check_key_name, check_scope, check_user, parse_htpasswd,
 };
 #[cfg(feature = "jwt")]
 pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError, OidcSetupError, OpenIdConnect};
-pub use auth::{
-    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, OidcSettings,
-    SharedSecret, TokenPlace, UnknownAlgorithm,
-};
+pub use bandwidth::{Bandwidth, BandwidthFuture, BandwidthLayer, BandwidthSettings};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;
 pub use cache::{
@@ -78,6 +82,7 @@ pub use compress::{
     AcceptEncoding, AcceptEncodingLayer, Compressed, CompressionFuture, CompressionLayer,
     CompressionLevel, CompressionSettings, ContentCoding, MediaPattern,
 };
+pub use concurrency::{Concurrency, ConcurrencyFuture, ConcurrencyLayer, ConcurrencySettings};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
 pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
@@ -85,12 +90,16 @@ pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
 pub use in_flight::{Holding, InFlight, InFlightLayer};
 pub use methods::{Methods, MethodsLayer};
-pub use rate_limit::{RateLimit, RateLimitLayer};
+#[cfg(feature = "redis")]
+pub use rate_limit::{Checked, DecidedBy, Deciding, Decision, SharedLimiter, SharedLimits};
+pub use rate_limit::{
+    CostSettings, Limit, LimitKey, LimitKeyPart, OnFailure, RateLimit, RateLimitFuture,
+    RateLimitLayer, RateLimitSettings, SharedSettings,
+};
 pub use request_id::{Identified, Identify, MakeRequestId, REQUEST_ID, RequestIdLayer};
 pub use rescue::{Rescue, RescueFuture, RescueLayer};
 pub use settings::{
-    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings,
-    RateLimitSettings, TrustSettings,
+    GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
 pub(crate) use twins::are_twins;

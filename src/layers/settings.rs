@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::Method;
@@ -17,36 +16,6 @@ pub struct MethodSettings {
     /// These, and HEAD where GET is one of them. Names are in capitals, as
     /// registered methods are (RFC 9110 §9.1).
     pub methods: Vec<Method>,
-}
-
-/// How often one client address may ask.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RateLimitSettings {
-    /// Requests per [`RateLimitSettings::per`], sustained.
-    pub rate: NonZeroU32,
-    /// The time [`RateLimitSettings::rate`] counts for. Default 1 s.
-    pub per: Duration,
-    /// Requests that may come at once after a pause. Default: the rate.
-    pub burst: NonZeroU32,
-    /// Client addresses that are not limited.
-    pub exempt: Vec<IpNet>,
-    /// Lets through what it would refuse, and only counts it. Default false.
-    pub dry_run: bool,
-}
-
-impl RateLimitSettings {
-    /// `rate` requests a second, and as many at once.
-    #[must_use]
-    pub fn per_second(rate: NonZeroU32) -> Self {
-        Self { rate, per: Duration::from_secs(1), burst: rate, exempt: Vec::new(), dry_run: false }
-    }
-
-    /// Lets this many come at once after a pause.
-    #[must_use]
-    pub fn burst(mut self, burst: NonZeroU32) -> Self {
-        self.burst = burst;
-        self
-    }
 }
 
 /// The SHA-256 digest of an API key: all that Tollgate keeps of it.

@@ -16,12 +16,13 @@ use prometheus_client::registry::{Registry, Unit};
 use super::cache::Caches;
 use super::certificates::Certificates;
 use super::compression::Compressions;
-use super::dry_runs::DryRuns;
 use super::fleet::Shared;
 use super::memory::Memory;
 use super::origins::Origins;
+use super::rate_limits::RateLimits;
 use super::reloads::Reloads;
 use super::routes::RouteCounts;
+use super::shared_limits::SharedLimits;
 use super::tasks::Tasks;
 use super::workers::WorkerConnections;
 use crate::budget::Budget;
@@ -108,10 +109,11 @@ pub(super) struct Families {
     caches: Caches,
     shared: Shared,
     compressions: Compressions,
+    shared_limits: SharedLimits,
     tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
-    dry_runs: DryRuns,
+    rate_limits: RateLimits,
     rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
@@ -134,10 +136,11 @@ impl Default for Families {
             caches: Caches::default(),
             shared: Shared::default(),
             compressions: Compressions::default(),
+            shared_limits: SharedLimits::default(),
             tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
-            dry_runs: DryRuns::default(),
+            rate_limits: RateLimits::default(),
             rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
@@ -172,10 +175,11 @@ impl Families {
         registry.register_collector(Box::new(self.caches.clone()));
         registry.register_collector(Box::new(self.shared.clone()));
         registry.register_collector(Box::new(self.compressions.clone()));
+        registry.register_collector(Box::new(self.shared_limits.clone()));
         registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
-        self.dry_runs.register(registry);
+        self.rate_limits.register(registry);
         let help = "Requests that Tollgate answered itself, by reason";
         registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
@@ -197,6 +201,10 @@ impl Families {
 }
 
 impl Metrics {
+    pub(super) fn of_shared_limits(&self) -> &SharedLimits {
+        &self.0.shared_limits
+    }
+
     pub(super) fn certificates(&self) -> &Certificates {
         &self.0.certificates
     }
@@ -221,8 +229,8 @@ impl Metrics {
         &self.0.reloads
     }
 
-    pub(super) fn dry_runs(&self) -> &DryRuns {
-        &self.0.dry_runs
+    pub(super) fn rate_limits(&self) -> &RateLimits {
+        &self.0.rate_limits
     }
 
     /// Tells of this memory budget. The first has it: there is one.
@@ -276,6 +284,7 @@ impl Metrics {
         self.0.routes.retain(&known);
         self.0.caches.retain(&known);
         self.0.compressions.retain(&known);
+        self.0.shared_limits.retain(&known);
     }
 
     /// An exchange is over.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
+use parking_lot::RwLock;
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
@@ -18,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::RedisSettings;
+use super::{RedisAt, RedisPassword, RedisSettings, RedisUrl};
 use crate::roots::RootsError;
 
 /// Settings that no connection can be made by.
@@ -58,6 +59,9 @@ pub enum RedisError {
     /// It answered with an error.
     #[error("Redis refused: {0}")]
     Refused(String),
+    /// It does not know a script by this name.
+    #[error("Redis does not know the script")]
+    NoScript,
     /// It answered at more length than there is room for.
     #[error("Redis answered at more length than {0} bytes")]
     TooLong(u64),
@@ -75,21 +79,42 @@ impl RedisError {
             // It is no longer the one that is written to, and will not be by itself: its
             // name may lead to another by now.
             None | Some("READONLY" | "MASTERDOWN") => Self::Broken(error.to_string()),
+            Some("NOSCRIPT") => Self::NoScript,
+            // Before Redis 7 the error of a script is all that is said of its commands'.
+            Some("ERR") if error.detail().is_some_and(|detail| detail.contains("-READONLY")) => {
+                Self::Broken(error.to_string())
+            }
             Some(_) => Self::Refused(error.to_string()),
         }
     }
 
     /// Whether it was Redis that answered, if not as hoped.
     pub(super) fn is_an_answer(&self) -> bool {
-        matches!(self, Self::Refused(_))
+        matches!(self, Self::Refused(_) | Self::NoScript)
     }
 }
 
 /// Makes connections.
 pub(super) struct Connector {
     settings: RedisSettings,
-    info: RedisConnectionInfo,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<TlsConnector>,
+    /// Who is asked, by those who have the data, and by sentinels.
+    logins: RwLock<(Login, Login)>,
+}
+
+/// What a connection shows.
+#[derive(Clone, Default)]
+struct Login {
+    username: Option<String>,
+    password: Option<RedisPassword>,
+}
+
+/// Whose connection it is to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Peer {
+    /// One who has the data.
+    Data,
+    Sentinel,
 }
 
 /// A connection whose answers come one at a time, for commands that block.
@@ -108,50 +133,98 @@ struct Limited<S> {
     limit: u64,
 }
 
+impl Login {
+    fn of(settings: &RedisSettings) -> (Self, Self) {
+        let RedisSettings { at, username, password, .. } = settings;
+        let data = Self { username: username.clone(), password: password.clone() };
+        let sentinel = match at {
+            RedisAt::Sentinel(sentinel) => {
+                let (username, password) = (sentinel.username.clone(), sentinel.password.clone());
+                Self { username, password }
+            }
+            RedisAt::Url(_) | RedisAt::Cluster(_) => Self::default(),
+        };
+        (data, sentinel)
+    }
+}
+
 impl Connector {
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, RedisSetupError> {
-        let mut info = RedisConnectionInfo::default()
-            .set_db(settings.url.database.into())
-            .set_skip_set_lib_name();
-        if let Some(username) = &settings.username {
-            info = info.set_username(username);
-        }
-        if let Some(password) = &settings.password {
-            info = info.set_password(password.reveal());
-        }
-        let tls = if settings.url.tls { Some(tls(settings)?) } else { None };
-        Ok(Self { settings: settings.clone(), info, tls })
+        let tls = if settings.at.is_tls() { Some(tls(settings)?) } else { None };
+        let logins = RwLock::new(Login::of(settings));
+        Ok(Self { settings: settings.clone(), tls, logins })
     }
 
     pub(super) fn settings(&self) -> &RedisSettings {
         &self.settings
     }
 
+    /// From the next connection on it is as these settings say that Redis is asked.
+    pub(super) fn log_in_as(&self, settings: &RedisSettings) {
+        *self.logins.write() = Login::of(settings);
+    }
+
     /// A connection of which no answer is longer than `limit` bytes.
-    pub(super) async fn open(&self, limit: u64) -> Result<Dedicated, RedisError> {
+    pub(super) async fn open(
+        &self,
+        to: &RedisUrl,
+        peer: Peer,
+        limit: u64,
+    ) -> Result<Dedicated, RedisError> {
         let timeout = self.settings.connect_timeout;
-        match tokio::time::timeout(timeout, self.connect(limit)).await {
+        match tokio::time::timeout(timeout, self.connect(to, peer, limit)).await {
             Ok(connected) => connected,
             Err(_) => Err(RedisError::TimedOut(timeout)),
         }
     }
 
-    async fn connect(&self, limit: u64) -> Result<Dedicated, RedisError> {
+    async fn connect(
+        &self,
+        to: &RedisUrl,
+        peer: Peer,
+        limit: u64,
+    ) -> Result<Dedicated, RedisError> {
         let broken = |error: io::Error| RedisError::Broken(error.to_string());
-        let (host, port) = (self.settings.url.host.as_str(), self.settings.url.port);
+        let (host, port) = (to.host.as_str(), to.port);
         let stream = TcpStream::connect((host, port)).await.map_err(broken)?;
         // A command is one write: there is nothing to wait for.
         stream.set_nodelay(true).map_err(broken)?;
+        let info = self.info(to, peer);
         match &self.tls {
-            None => self.greet(stream, limit).await,
-            Some((tls, name)) => {
-                let stream = tls.connect(name.clone(), stream).await.map_err(broken)?;
-                self.greet(stream, limit).await
+            None => self.greet(stream, &info, limit).await,
+            Some(tls) => {
+                let name = self.settings.server_name.as_deref().unwrap_or(host);
+                let name =
+                    server_name(name).map_err(|error| RedisError::Broken(error.to_string()))?;
+                let stream = tls.connect(name, stream).await.map_err(broken)?;
+                self.greet(stream, &info, limit).await
             }
         }
     }
 
-    async fn greet<S>(&self, inner: S, limit: u64) -> Result<Dedicated, RedisError>
+    fn info(&self, to: &RedisUrl, peer: Peer) -> RedisConnectionInfo {
+        let mut info =
+            RedisConnectionInfo::default().set_db(to.database.into()).set_skip_set_lib_name();
+        let logins = self.logins.read();
+        let Login { username, password } = match peer {
+            Peer::Data => &logins.0,
+            Peer::Sentinel => &logins.1,
+        };
+        if let Some(username) = username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = password {
+            info = info.set_password(password.reveal());
+        }
+        info
+    }
+
+    async fn greet<S>(
+        &self,
+        inner: S,
+        info: &RedisConnectionInfo,
+        limit: u64,
+    ) -> Result<Dedicated, RedisError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -159,10 +232,9 @@ impl Connector {
         let stream = Limited { inner, read: read.clone(), limit };
         let timeout = self.settings.timeout;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(timeout));
-        let (connection, driver) =
-            MultiplexedConnection::new_with_config(&self.info, stream, config)
-                .await
-                .map_err(|error| RedisError::of(&error, timeout))?;
+        let (connection, driver) = MultiplexedConnection::new_with_config(info, stream, config)
+            .await
+            .map_err(|error| RedisError::of(&error, timeout))?;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         Ok(Dedicated { connection, _driver: driver, read, limit })
     }
@@ -193,10 +265,20 @@ impl Dedicated {
     }
 }
 
-fn tls(settings: &RedisSettings) -> Result<(TlsConnector, ServerName<'static>), RedisSetupError> {
-    let host = &settings.url.host;
-    let name =
-        ServerName::try_from(host.clone()).map_err(|_| RedisSetupError::Name(host.clone()))?;
+fn server_name(name: &str) -> Result<ServerName<'static>, RedisSetupError> {
+    ServerName::try_from(name.to_owned()).map_err(|_| RedisSetupError::Name(name.to_owned()))
+}
+
+fn tls(settings: &RedisSettings) -> Result<TlsConnector, RedisSetupError> {
+    // Said at once, if no certificate can be for it.
+    match &settings.server_name {
+        Some(name) => drop(server_name(name)?),
+        None => {
+            for url in settings.at.urls() {
+                server_name(&url.host)?;
+            }
+        }
+    }
     let roots = crate::roots::trusted(settings.ca.as_deref()).map_err(|error| match error {
         RootsError::Bundle { path, reason } => RedisSetupError::Ca { path, reason },
         RootsError::NoneOnSystem => RedisSetupError::NoSystemRoots,
@@ -205,7 +287,7 @@ fn tls(settings: &RedisSettings) -> Result<(TlsConnector, ServerName<'static>), 
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok((TlsConnector::from(Arc::new(config)), name))
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {

@@ -1,71 +1,31 @@
-//! The connection that all share, and what becomes of it.
+//! Redis as everybody has it, wherever it is.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, Value, cmd};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use ::redis::{Cmd, Value};
 
-use super::RedisSettings;
+use super::cluster::Cluster;
 use super::connect::{Connector, Dedicated, RedisError, RedisSetupError};
+use super::link::Link;
+use super::{RedisAt, RedisSettings};
 use crate::observe::Connected;
 
-/// How often Redis is asked whether it is still there.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// The most that may come in between two of these looks, in bytes: answers to what is
-/// asked by all are short.
-const MOST_BETWEEN: u64 = 1 << 20;
-
-/// The first pause before another attempt, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// A Redis. Cheap to clone: all clones share one connection.
+/// A Redis. Cheap to clone: all clones share one connection, or one to each master of a
+/// cluster.
 ///
 /// There is one for as long as [`Redis::run`] is running, and Redis can be reached.
 #[derive(Clone)]
 pub struct Redis(Arc<Shared>);
 
 struct Shared {
-    connector: Connector,
-    /// The connection, while there is one.
-    now: watch::Sender<Option<MultiplexedConnection>>,
-    /// Why there is none.
-    trouble: Mutex<Option<String>>,
-    /// Somebody had no answer.
-    doubt: Notify,
-    /// Why the connection that there is, is of no use.
-    useless: Mutex<Option<RedisError>>,
+    connector: Arc<Connector>,
+    way: Way,
 }
 
-/// How long to wait before another attempt: from 100 ms to 5 s, twice as long each time,
-/// of which up to half is left to chance so that not all come back at once.
-#[derive(Clone, Debug, Default)]
-pub struct Pause {
-    attempts: u32,
-    random: RandomState,
-}
-
-impl Pause {
-    /// For how long, now that another attempt has failed.
-    pub fn after_failure(&mut self) -> Duration {
-        let (least, most) = PAUSES;
-        let whole = least.saturating_mul(1 << self.attempts.min(16)).min(most);
-        self.attempts = self.attempts.saturating_add(1);
-        let chance = u32::try_from(self.random.hash_one(self.attempts) % 1024).unwrap_or(0);
-        whole / 2 + whole / 2 * chance / 1024
-    }
-
-    /// It went well: the next is the shortest again.
-    pub fn reset(&mut self) {
-        self.attempts = 0;
-    }
+enum Way {
+    One(Arc<Link>),
+    Cluster(Cluster),
 }
 
 impl Redis {
@@ -73,129 +33,111 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// The certificates to trust cannot be read.
+    /// The certificates to trust cannot be read, or are for names that there are none of.
     pub fn new(settings: &RedisSettings) -> Result<Self, RedisSetupError> {
-        let connector = Connector::new(settings)?;
-        let (now, _) = watch::channel(None);
-        let (trouble, doubt, useless) = (Mutex::default(), Notify::new(), Mutex::default());
-        Ok(Self(Arc::new(Shared { connector, now, trouble, doubt, useless })))
+        let connector = Arc::new(Connector::new(settings)?);
+        let way = match &settings.at {
+            RedisAt::Url(url) => Way::One(Arc::new(Link::to(connector.clone(), url.clone()))),
+            RedisAt::Sentinel(sentinels) => {
+                Way::One(Arc::new(Link::to_master(connector.clone(), sentinels)))
+            }
+            RedisAt::Cluster(urls) => Way::Cluster(Cluster::new(connector.clone(), urls)),
+        };
+        Ok(Self(Arc::new(Shared { connector, way })))
     }
 
-    /// By which it is reached.
+    /// By which it is reached, but for whom it is asked as.
     #[must_use]
     pub fn settings(&self) -> &RedisSettings {
         self.0.connector.settings()
     }
 
-    /// Whether there is a connection.
+    /// From the next connection on Redis is asked as whom these settings say, and shown
+    /// their passwords. Nothing else of them is taken. Connections that there are stay, as
+    /// Redis has it as well.
+    pub fn log_in_as(&self, settings: &RedisSettings) {
+        self.0.connector.log_in_as(settings);
+    }
+
+    /// Whether there is a connection; to every master, if it is a cluster.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.0.now.borrow().is_some()
+        match &self.0.way {
+            Way::One(link) => link.is_connected(),
+            Way::Cluster(cluster) => cluster.is_connected(),
+        }
+    }
+
+    /// Whether there is a connection to where this key is.
+    #[must_use]
+    pub fn reaches(&self, key: &[u8]) -> bool {
+        match &self.0.way {
+            Way::One(link) => link.is_connected(),
+            Way::Cluster(cluster) => cluster.reaches(key),
+        }
+    }
+
+    /// The number of the node on which this key is, among all of a cluster. Which has which
+    /// may change at any time.
+    #[must_use]
+    pub fn node_of(&self, key: &[u8]) -> usize {
+        match &self.0.way {
+            Way::One(_) => 0,
+            Way::Cluster(cluster) => cluster.node_of(key),
+        }
     }
 
     /// Why there is no connection.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.0.trouble.lock().clone()
+        match &self.0.way {
+            Way::One(link) => link.trouble(),
+            Way::Cluster(cluster) => cluster.trouble(),
+        }
     }
 
     /// Waits until there is a connection.
     pub async fn connected(&self) {
-        let mut now = self.0.now.subscribe();
-        // The sender lives as long as this.
-        let _there = now.wait_for(Option::is_some).await;
+        match &self.0.way {
+            Way::One(link) => link.connected().await,
+            Way::Cluster(cluster) => cluster.connected().await,
+        }
     }
 
-    /// Has a command carried out; not one that blocks.
+    /// Has a command carried out that is about one key; not one that blocks.
     ///
     /// # Errors
     ///
     /// See [`RedisError`]: at once if there is no connection, else in
-    /// [`RedisSettings::timeout`] at the latest.
-    pub async fn ask(&self, command: &Cmd) -> Result<Value, RedisError> {
-        let now = self.0.now.borrow().clone();
-        let Some(mut connection) = now else { return Err(RedisError::Unreachable) };
-        let timeout = self.settings().timeout;
-        command.query_async(&mut connection).await.map_err(|error| {
-            let error = RedisError::of(&error, timeout);
-            if !error.is_an_answer() {
-                // One that answers is not there for writing all the same.
-                if matches!(error, RedisError::Broken(_)) {
-                    *self.0.useless.lock() = Some(error.clone());
-                }
-                self.0.doubt.notify_one();
-            }
-            error
-        })
+    /// [`RedisSettings::timeout`] at the latest, or twice as long where a cluster has moved
+    /// the key.
+    pub async fn ask_about(&self, key: &[u8], command: &Cmd) -> Result<Value, RedisError> {
+        match &self.0.way {
+            Way::One(link) => link.ask(command).await,
+            Way::Cluster(cluster) => cluster.ask(key, command).await,
+        }
     }
 
-    /// A connection of its own, of which no answer is longer than `limit` bytes.
+    /// A connection of its own to where this key is, of which no answer is longer than
+    /// `limit` bytes.
     ///
     /// # Errors
     ///
     /// See [`RedisError`].
-    pub async fn dedicated(&self, limit: u64) -> Result<Dedicated, RedisError> {
-        self.0.connector.open(limit).await
-    }
-
-    /// Connects, and connects again whenever the connection is lost, for as long as it is
-    /// polled. An outage is said once, and its end.
-    pub async fn run(self) {
-        let address = self.settings().url.address();
-        let (mut pause, mut outage) = (Pause::default(), None::<Instant>);
-        loop {
-            let why = match self.0.connector.open(MOST_BETWEEN).await {
-                Err(error) => error,
-                Ok(opened) => {
-                    let since = Instant::now();
-                    let before = outage.take();
-                    let lasted = before.map(|began| since - began);
-                    tracing::info!(address, outage = ?lasted.unwrap_or_default(), "redis: connected");
-                    let why = self.hold(opened).await;
-                    if since.elapsed() >= LOOK {
-                        pause.reset();
-                    } else {
-                        // It was of no use: the outage goes on.
-                        outage = before;
-                    }
-                    why
-                }
-            };
-            if outage.is_none() {
-                tracing::warn!(address, error = %why, "redis: not connected; trying again and again");
-            } else {
-                tracing::debug!(address, error = %why, "redis: still not connected");
-            }
-            outage.get_or_insert_with(Instant::now);
-            *self.0.trouble.lock() = Some(why.to_string());
-            tokio::time::sleep(pause.after_failure()).await;
+    pub async fn dedicated_to(&self, key: &[u8], limit: u64) -> Result<Dedicated, RedisError> {
+        match &self.0.way {
+            Way::One(link) => link.dedicated(limit).await,
+            Way::Cluster(cluster) => cluster.dedicated(key, limit).await,
         }
     }
 
-    /// Lets everybody have a connection until it is lost, and says why it was.
-    async fn hold(&self, opened: Dedicated) -> RedisError {
-        let (mut connection, mut driver, read) = opened.shared();
-        (*self.0.trouble.lock(), *self.0.useless.lock()) = (None, None);
-        self.0.now.send_replace(Some(connection.clone()));
-        let timeout = self.settings().timeout;
-        let why = loop {
-            tokio::select! {
-                _ended = &mut driver => break RedisError::Broken("it was closed".to_owned()),
-                () = self.0.doubt.notified() => {}
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            if let Some(why) = self.0.useless.lock().take() {
-                break why;
-            }
-            read.store(0, Ordering::Relaxed);
-            let asked = cmd("PING").query_async::<Value>(&mut connection).await;
-            match asked.map_err(|error| RedisError::of(&error, timeout)) {
-                Err(error) if !error.is_an_answer() => break error,
-                _ => {}
-            }
-        };
-        self.0.now.send_replace(None);
-        why
+    /// Connects, and connects again whenever a connection is lost, for as long as it is
+    /// polled. An outage is said once, and its end.
+    pub async fn run(self) {
+        match &self.0.way {
+            Way::One(link) => link.clone().run().await,
+            Way::Cluster(cluster) => cluster.run().await,
+        }
     }
 }
 
@@ -209,23 +151,5 @@ impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (settings, connected) = (self.settings(), self.is_connected());
         f.debug_struct("Redis").field("settings", settings).field("connected", &connected).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_bound_and_are_left_to_chance() {
-        let mut pause = Pause::default();
-        let pauses: Vec<Duration> = (0..12).map(|_| pause.after_failure()).collect();
-        for (attempt, waited) in pauses.iter().enumerate() {
-            let whole = PAUSES.0.saturating_mul(1 << attempt).min(PAUSES.1);
-            assert!((whole / 2..=whole).contains(waited), "{attempt}: {waited:?}");
-        }
-        assert_ne!(pauses[10], pauses[11]);
-        pause.reset();
-        assert!(pause.after_failure() <= PAUSES.0);
     }
 }

@@ -16,17 +16,48 @@ const PORT: u16 = 6379;
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedisSettings {
     /// Where it is.
-    pub url: RedisUrl,
+    pub at: RedisAt,
     /// Whom it is asked as (ACL); `None` is its default user.
     pub username: Option<String>,
     /// What it is shown.
     pub password: Option<RedisPassword>,
     /// Whose certificates are believed over TLS; `None`: those that the system believes.
     pub ca: Option<PathBuf>,
+    /// The name that the certificates over TLS have to be for. `None`: that of each host.
+    /// Nodes of a cluster, and masters that sentinels name, go by addresses unless they
+    /// are told to announce names.
+    pub server_name: Option<String>,
     /// How long a connection may take, with TLS and authentication. Default 2 s.
     pub connect_timeout: Duration,
     /// How long an answer may take. Default 1 s.
     pub timeout: Duration,
+}
+
+/// Where Redis is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RedisAt {
+    /// Here.
+    Url(RedisUrl),
+    /// Where sentinels say that the master is.
+    Sentinel(SentinelSettings),
+    /// On several masters, each of which has some of the keys. Any of these nodes, one after
+    /// the other, says which. At least one; all with TLS or all without, and no database.
+    Cluster(Vec<RedisUrl>),
+}
+
+/// Sentinels, which know who the master is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SentinelSettings {
+    /// Where they are: at least one; all with TLS or all without, and the master like them.
+    pub urls: Vec<RedisUrl>,
+    /// What the master is called among them.
+    pub master: String,
+    /// The database of the master. Default 0.
+    pub database: u32,
+    /// Whom the sentinels are asked as; `None` is their default user.
+    pub username: Option<String>,
+    /// What the sentinels are shown.
+    pub password: Option<RedisPassword>,
 }
 
 /// `redis://host:port/database`, or `rediss://` with TLS.
@@ -64,13 +95,66 @@ impl RedisSettings {
     /// Every default.
     #[must_use]
     pub fn new(url: RedisUrl) -> Self {
+        Self::at(RedisAt::Url(url))
+    }
+
+    /// Every default, but for where it is.
+    #[must_use]
+    pub fn at(at: RedisAt) -> Self {
         Self {
-            url,
+            at,
             username: None,
             password: None,
             ca: None,
+            server_name: None,
             connect_timeout: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
+        }
+    }
+
+    /// These, but for as whom is asked: that is as the others say, where they are of the
+    /// same kind.
+    #[must_use]
+    pub fn asking_as(&self, others: &Self) -> Self {
+        let mut settings = self.clone();
+        (settings.username, settings.password) = (others.username.clone(), others.password.clone());
+        if let (RedisAt::Sentinel(sentinel), RedisAt::Sentinel(other)) =
+            (&mut settings.at, &others.at)
+        {
+            (sentinel.username, sentinel.password) =
+                (other.username.clone(), other.password.clone());
+        }
+        settings
+    }
+}
+
+impl RedisAt {
+    /// The nodes that are named.
+    #[must_use]
+    pub fn urls(&self) -> &[RedisUrl] {
+        match self {
+            Self::Url(url) => std::slice::from_ref(url),
+            Self::Sentinel(SentinelSettings { urls, .. }) | Self::Cluster(urls) => urls,
+        }
+    }
+
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.urls().first().is_some_and(|url| url.tls)
+    }
+}
+
+impl fmt::Display for RedisAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<String> = self.urls().iter().map(ToString::to_string).collect();
+        let urls = urls.join(", ");
+        match self {
+            Self::Url(_) => f.write_str(&urls),
+            Self::Sentinel(SentinelSettings { master, database, .. }) => {
+                write!(f, "{master}/{database} of the sentinels {urls}")
+            }
+            Self::Cluster(_) => write!(f, "the cluster {urls}"),
         }
     }
 }
@@ -135,6 +219,8 @@ impl RedisPassword {
         &self.0
     }
 }
+
+impl Eq for RedisPassword {}
 
 impl PartialEq for RedisPassword {
     fn eq(&self, other: &Self) -> bool {

@@ -36,7 +36,7 @@ struct Verifying {
 }
 
 enum Verifier {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -51,7 +51,7 @@ struct Signing {
 }
 
 enum Signer {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Ed25519(Ed25519KeyPair),
     Ecdsa(EcdsaKeyPair),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
@@ -157,7 +157,7 @@ impl VerifyingKey {
     /// It is too short.
     pub fn secret(secret: &[u8]) -> Result<Self, KeyRejected> {
         let algorithm = Algorithm::HmacSha256;
-        let key = Verifier::Secret(hmac_key(secret)?);
+        let key = Verifier::Secret(Box::new(hmac_key(secret)?));
         let fingerprint = Fingerprint::of(algorithm, secret);
         Ok(Self(Arc::new(Verifying { algorithm, key, fingerprint })))
     }
@@ -207,7 +207,7 @@ impl SigningKey {
     /// It is too short.
     pub fn secret(secret: &[u8]) -> Result<Self, KeyRejected> {
         let algorithm = Algorithm::HmacSha256;
-        let key = Signer::Secret(hmac_key(secret)?);
+        let key = Signer::Secret(Box::new(hmac_key(secret)?));
         let fingerprint = Fingerprint::of(algorithm, secret);
         Ok(Self(Arc::new(Signing { algorithm, key, fingerprint })))
     }

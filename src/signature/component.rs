@@ -98,11 +98,11 @@ impl Component {
         );
         match (self, other) {
             (Self::TargetUri, _) if in_target => true,
-            (Self::Query, Self::QueryParam(_)) => true,
-            (Self::RequestTarget, Self::Path | Self::Query | Self::QueryParam(_)) => true,
-            // Lines that are joined could have been other lines.
-            (Self::Bytes(all), Self::Field(one)) => all == one,
-            (Self::Field(all) | Self::Bytes(all), Self::Member(one, _)) => all == one,
+            (Self::Query, Self::QueryParam(_))
+            | (Self::RequestTarget, Self::Path | Self::Query | Self::QueryParam(_)) => true,
+            // Lines that are joined could have been other lines: not the other way around.
+            (Self::Bytes(all), Self::Field(one) | Self::Member(one, _))
+            | (Self::Field(all), Self::Member(one, _)) => all == one,
             _ => self == other,
         }
     }

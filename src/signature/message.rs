@@ -95,7 +95,8 @@ impl Message<'_> {
         }
         base.push_str("\"@signature-params\": ");
         base.push_str(params);
-        Ok(base)
+        // A target may have bytes in it that belong escaped.
+        if base.is_ascii() { Ok(base) } else { Err(Missing) }
     }
 
     /// Whether the request has this component.

@@ -10,7 +10,7 @@
 mod algorithm;
 mod component;
 pub mod digest;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod input;
 mod message;

@@ -87,7 +87,7 @@ class Service(BaseHTTPRequestHandler):
             key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "k1"}
             return self.answer(200, {"keys": [{**key, "n": b64(modulus()), "e": "AQAB"}]})
         if path == "/idp/mint":
-            return self.answer(200, token(claims(**parameters)))
+            return self.answer(200, token(claims(parameters["aud"])))
         if path == "/idp/authorize":
             code = b64(hashlib.sha256(query.encode()).digest())
             codes[code] = parameters

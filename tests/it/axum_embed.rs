@@ -58,7 +58,7 @@ async fn it_takes_other_settings_while_it_serves() {
             limit.burst = NonZeroU32::new(burst).unwrap();
             let action = Action::Forward(ForwardAction::new("o"));
             let mut route = RouteSettings::new("all", Match::default(), action);
-            route.rate_limit = Some(limit);
+            route.rate_limits = vec![limit];
             Proxy::builder().upstream("o", [origin.to_string()]).route(route)
         };
         let service = limited(2).build().unwrap().into_service();
@@ -129,7 +129,7 @@ async fn the_rate_limit_goes_by_connect_info() {
         let origin = Origin::answering(OK).await;
         let action = Action::Forward(ForwardAction::new("o"));
         let mut route = RouteSettings::new("all", Match::default(), action);
-        route.rate_limit = Some(RateLimitSettings::per_second(NonZeroU32::MIN));
+        route.rate_limits = vec![RateLimitSettings::per_second(NonZeroU32::MIN)];
         let proxy = Proxy::builder().upstream("o", [origin.to_string()]).route(route);
         let service = proxy.build().unwrap().into_service();
         let address = serve(Router::new().fallback_service(service)).await;

@@ -224,3 +224,227 @@ async fn demo_answers(dir: &Path, port: u16) {
     }
     assert!(statuses.contains(&429), "{statuses:?}");
 }
+
+fn fed(dir: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(arguments)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that refuses its arguments may be gone by now.
+    let _gone = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_password_is_hashed_as_asked_and_never_shown() {
+    let dir = TempDir::new().unwrap();
+    for (arguments, before, scheme) in [
+        (&["hash-password"][..], "", "$argon2id$v=19$m=19456,t=2,p=1$"),
+        (&["hash-password", "--bcrypt"], "", "$2b$12$"),
+        (&["hash-password", "--user", "ann"], "ann:", "$argon2id$"),
+    ] {
+        let output = fed(dir.path(), arguments, "hunter2\r\nnot this\n");
+        let line = text(&output.stdout);
+        let hash = line.trim_end().strip_prefix(before).unwrap();
+        assert!(hash.starts_with(scheme), "{line}");
+        let hash: tollgate::layers::PasswordHash = hash.parse().unwrap();
+        assert_eq!(hash.verify(b"hunter2"), Some(true), "{line}");
+        assert!(!line.contains("hunter2") && output.stderr.is_empty());
+    }
+    let empty = fed(dir.path(), &["hash-password"], "\n");
+    assert_eq!(empty.status.code(), Some(70));
+    assert!(text(&empty.stderr).contains("the password is empty"));
+    let long = fed(dir.path(), &["hash-password", "--bcrypt"], &"x".repeat(73));
+    assert!(text(&long.stderr).contains("72"), "{}", text(&long.stderr));
+    let user = fed(dir.path(), &["hash-password", "--user", "a:b"], "x\n");
+    assert_eq!(user.status.code(), Some(2));
+}
+
+#[test]
+fn at_a_terminal_a_password_is_asked_for_twice_and_not_shown() {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    let ask = |typed: &[&str]| {
+        let dir = TempDir::new().unwrap();
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let ours = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::grantpt(&ours).unwrap();
+        rustix::pty::unlockpt(&ours).unwrap();
+        let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
+        let theirs = || -> OwnedFd {
+            // It is not to become the terminal of whoever runs the tests.
+            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+            rustix::fs::open(&name, flags, rustix::fs::Mode::empty()).unwrap()
+        };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .arg("hash-password")
+            .current_dir(dir.path())
+            .stdin(theirs())
+            .stdout(Stdio::piped())
+            .stderr(theirs())
+            .spawn()
+            .unwrap();
+        let mut ours = std::fs::File::from(ours);
+        let mut shown = String::new();
+        for line in typed {
+            // Only what is asked for is typed: what was there before is thrown away.
+            while !shown.ends_with(": ") {
+                let mut byte = [0];
+                ours.read_exact(&mut byte).unwrap();
+                shown.push(byte[0].into());
+            }
+            shown.push('\n');
+            writeln!(ours, "{line}").unwrap();
+        }
+        let mut hash = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut hash).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(i32::from(hash.is_empty())));
+        let mut rest = [0; 1024];
+        let count = ours.read(&mut rest).unwrap_or(0);
+        (hash, shown + &text(&rest[..count]))
+    };
+    let (hash, shown) = ask(&["hunter2", "hunter2"]);
+    assert!(shown.starts_with("Password: \n"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let hash: tollgate::layers::PasswordHash = hash.trim().parse().unwrap();
+    assert_eq!(hash.verify(b"hunter2"), Some(true));
+    let (hash, shown) = ask(&["hunter2", "hunter3"]);
+    assert!(hash.is_empty() && shown.contains("two passwords"), "{shown}");
+}
+
+#[test]
+fn a_key_is_made_listed_and_revoked() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let keys = |arguments: &[&str]| tollgate(dir.path(), &[&["keys"], arguments].concat());
+    let arguments = ["new", "--name", "ci \"x\"", "--expires", "90d", "--scope", "read"];
+    let more = ["--scope", "write", "--rate", "50/10s", "--burst", "99", "--file", "keys.toml"];
+    let made = keys(&[&arguments[..], &more].concat());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let key = text(&made.stdout);
+    let key = key.trim_end();
+    assert_eq!(key.len(), 42, "{key}");
+    let path = dir.path().join("keys.toml");
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+    // What is there already stays, such as a remark, and so does the mode.
+    let before = std::fs::read_to_string(&path).unwrap();
+    assert!(!before.contains(key), "{before}");
+    std::fs::write(&path, format!("{before}# mine")).unwrap();
+    let other = keys(&["new", "--name", "other", "--file", "keys.toml"]);
+    assert!(other.status.success(), "{}", text(&other.stderr));
+    let after = std::fs::read_to_string(&path).unwrap();
+    assert!(after.starts_with(&format!("{before}# mine\n")), "{after}");
+    assert_eq!(mode(), 0o640);
+    let list = text(&keys(&["list", "--file", "keys.toml"]).stdout);
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), 2, "{list}");
+    for part in ["ci \"x\"", "expires 20", "scopes read write", "50/10s, 99 at once"] {
+        assert!(lines[0].contains(part), "{part}: {list}");
+    }
+    let id = lines[0].split(' ').next().unwrap();
+    assert!(text(&made.stderr).contains(id));
+    // A configuration takes the file as it is.
+    std::fs::write(
+        dir.path().join("config.toml"),
+        "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\n\
+         respond = {}\n[route.api_key]\nfile = \"keys.toml\"\n",
+    )
+    .unwrap();
+    let check = tollgate(dir.path(), &["check"]);
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    assert_eq!(keys(&["revoke", "--file", "keys.toml", "--id", "none"]).status.code(), Some(1));
+    let revoked = keys(&["revoke", "--file", "keys.toml", "--id", id]);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    let list = text(&keys(&["list", "--file", "keys.toml"]).stdout);
+    assert!(list.contains("other") && !list.contains("ci"), "{list}");
+    let last = keys(&["revoke", "--file", "keys.toml", "--name", "other"]);
+    assert!(last.status.success(), "{}", text(&last.stderr));
+    assert_eq!(text(&keys(&["list", "--file", "keys.toml"]).stdout), "");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "something is left behind");
+}
+
+#[test]
+fn keys_that_are_made_at_once_are_all_there_and_a_broken_file_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let made: Vec<_> = (0..8)
+        .map(|number| {
+            Command::new(env!("CARGO_BIN_EXE_tollgate"))
+                .args(["keys", "new", "--file", "keys.toml", "--name", &format!("n{number}")])
+                .current_dir(dir.path())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in made {
+        assert!(child.wait().unwrap().success());
+    }
+    let list = text(&tollgate(dir.path(), &["keys", "list", "--file", "keys.toml"]).stdout);
+    assert_eq!(list.lines().count(), 8, "{list}");
+    let broken = "[[key]]\nname = \"a\"\nkey = \"hunter2\"\n";
+    std::fs::write(dir.path().join("keys.toml"), broken).unwrap();
+    let output = tollgate(dir.path(), &["keys", "new", "--name", "b", "--file", "keys.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    let report = text(&output.stderr);
+    assert!(report.contains("keys.toml:3:7") && !report.contains("hunter2"), "{report}");
+    assert_eq!(std::fs::read_to_string(dir.path().join("keys.toml")).unwrap(), broken);
+}
+
+#[test]
+fn a_key_without_a_file_is_printed_with_its_line() {
+    let dir = TempDir::new().unwrap();
+    let output = tollgate(dir.path(), &["keys", "new", "--name", "ci", "--expires", "2999-01-31"]);
+    let printed = text(&output.stdout);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines[1].starts_with("# tg_"), "{printed}");
+    assert!(lines[2].contains("expires = 2999-01-31T00:00:00Z"), "{printed}");
+    let config = format!(
+        "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\n\
+         respond = {{}}\n[route.api_key]\nkeys = [\n{printed}]\n"
+    );
+    std::fs::write(dir.path().join("config.toml"), config).unwrap();
+    let check = tollgate(dir.path(), &["check"]);
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    for wrong in [
+        &["keys", "new"][..],
+        &["keys", "new", "--name", "a\n"],
+        &["keys", "new", "--name", "a", "--scope", "a b"],
+        &["keys", "new", "--name", "a", "--burst", "5"],
+        &["keys", "new", "--name", "a", "--expires", "2001-01-01"],
+        &["keys", "revoke", "--file", "keys.toml"],
+    ] {
+        assert_eq!(tollgate(dir.path(), wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_key_is_put_into_redis() {
+    use crate::support::redis::Redis;
+    let redis = Redis::start();
+    let dir = with_config(&format!(
+        "[redis]\nurl = \"{}\"\n[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\nname = \"all\"\nrespond = {{}}\n",
+        redis.url()
+    ));
+    let arguments = ["keys", "new", "--name", "ci", "--rate", "5/m", "--redis", "t:keys"];
+    let output = tollgate(dir.path(), &arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let key = text(&output.stdout);
+    let digest: String = <sha2::Sha256 as sha2::Digest>::digest(key.trim_end())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let record = redis.ask(["GET", &format!("t:keys:{digest}")]);
+    assert!(record.contains(r#""name":"ci""#) && record.contains(r#""per":"1m""#), "{record}");
+    drop(redis);
+    let output = tollgate(dir.path(), &arguments);
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "");
+}

@@ -1,93 +1,12 @@
 //! Listeners that ask clients for certificates.
 
-use std::net::SocketAddr;
-use std::path::Path;
-
-use rustls::{ClientConfig, HandshakeKind};
-use tempfile::TempDir;
+use rustls::HandshakeKind;
 use tollgate::admin::Operator;
 
 use crate::support::certs::{Authority, connect, showing};
-use crate::support::client::{Answer, Raw, get};
-use crate::support::origin::Origin;
-use crate::support::proxy::{Running, Setup};
+use crate::support::client::Raw;
+use crate::support::mutual::{Mutual, ask};
 use crate::support::{eventually, within};
-
-/// A certificate with its key, in PEM.
-type Pair = (String, String);
-
-/// A proxy that shows `a.crt`, and asks clients for certificates.
-struct Mutual {
-    servers: Authority,
-    clients: Authority,
-    proxy: Running,
-}
-
-impl Mutual {
-    /// With these lines in `[listener.tls.client_auth]`, beside `ca`, and at the end.
-    async fn start(lines: &str, more: &str) -> Self {
-        let (servers, clients) = (Authority::new(), Authority::of_clients("Clients"));
-        let dir = TempDir::new().unwrap();
-        servers.sign(dir.path(), "a", &["a.test", "b.test"]);
-        std::fs::write(dir.path().join("clients.pem"), clients.pem()).unwrap();
-        std::fs::write(dir.path().join("clients.crl"), clients.revoking(&[])).unwrap();
-        let origin = Origin::named("one").await;
-        let listener = format!(
-            "[listener.tls]\ncertificates = [{{ certificate = \"a.crt\", key = \"a.key\" }}]\n\
-             [listener.tls.client_auth]\nca = \"clients.pem\"\n{lines}"
-        );
-        let setup = Setup::forwarding_to(&origin).listener(&listener).json_log().and(more);
-        Self { servers, clients, proxy: setup.start_in(dir) }
-    }
-
-    fn pair(&self, name: &str, serial: u64) -> Pair {
-        self.clients.client_signed(name, "Example", serial, |_| {})
-    }
-
-    fn client(&self, shown: Option<&Pair>) -> ClientConfig {
-        let config = self.servers.client(&["http/1.1"]);
-        match shown {
-            Some(pair) => showing(config, pair),
-            None => config,
-        }
-    }
-
-    /// The answer to a request with this certificate; `None` if there is no connection.
-    async fn ask(&self, shown: Option<&Pair>) -> Option<Answer> {
-        Some(ask(self.proxy.address, self.client(shown)).await?.1)
-    }
-
-    async fn is_let_in(&self, shown: Option<&Pair>) -> bool {
-        self.ask(shown).await.is_some_and(|answer| answer.status == 200)
-    }
-
-    fn replace(&self, file: &str, content: &str) {
-        replace(self.proxy.dir.path(), file, content);
-    }
-
-    async fn failures(&self, reason: &str) -> bool {
-        let metrics = get(self.proxy.admin, "/metrics", "").await.text();
-        metrics.contains(&format!(
-            "tollgate_tls_handshake_failures_total{{listener=\"public\",reason=\"{reason}\"}} "
-        ))
-    }
-}
-
-fn replace(dir: &Path, file: &str, content: &str) {
-    std::fs::write(dir.join("new"), content).unwrap();
-    std::fs::rename(dir.join("new"), dir.join(file)).unwrap();
-}
-
-/// Asks for `/` as `a.test`. With TLS 1.3 a client learns only by the first read that it
-/// is refused.
-async fn ask(address: SocketAddr, config: ClientConfig) -> Option<(HandshakeKind, Answer)> {
-    let stream = connect(address, config, "a.test").await.ok()?;
-    let kind = stream.get_ref().1.handshake_kind().unwrap();
-    let mut client = Raw::over(stream);
-    client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-    client.read_to_end_or("\r\n\r\n").await.then_some(())?;
-    Some((kind, client.answer().await))
-}
 
 #[tokio::test]
 async fn who_shows_no_good_certificate_gets_an_alert() {
@@ -153,10 +72,7 @@ async fn another_bundle_and_another_revocation_list_are_followed() {
 
         mutual.replace("clients.pem", "no certificate");
         let failed = "tollgate_certificate_last_reload_ok{listener=\"public\"} 0";
-        eventually("the metric tells", async || {
-            get(mutual.proxy.admin, "/metrics", "").await.text().contains(failed)
-        })
-        .await;
+        eventually("the metric tells", async || mutual.metrics().await.contains(failed)).await;
         assert!(mutual.is_let_in(Some(&two)).await, "the last good bundle is kept");
         assert!(!mutual.is_let_in(Some(&one)).await);
 

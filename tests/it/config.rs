@@ -42,6 +42,12 @@ fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn limits_that_cannot_be_meant_are_refused() {
+    let text = include_str!("golden/limits.toml");
+    golden("limits.txt", &report("limits.toml", text));
+}
+
+#[test]
 fn a_file_that_is_no_toml_says_where_it_breaks() {
     golden("syntax.txt", &report("syntax.toml", "[server]\nworkers = = 2\n[[listener]\n"));
 }
@@ -147,7 +153,10 @@ fn every_key_is_documented() {
         "admin.rs",
         "auth/address.rs",
         "auth/api_key.rs",
+        "auth/forward.rs",
         "auth/mod.rs",
+        "auth/mtls.rs",
+        "auth/signature.rs",
         "cache.rs",
         "client_auth.rs",
         "compression.rs",

@@ -48,7 +48,7 @@ async fn d02_clients_that_are_gone_are_forgotten() {
         request.extensions_mut().insert(Arc::new(downstream));
         service.oneshot(request).await.unwrap();
     }
-    assert!(layer.clients() < 10_000, "{} clients are remembered", layer.clients());
+    assert!(layer.keys() < 10_000, "{} clients are remembered", layer.keys());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::docs::{blocks, read};
 use crate::support::certs::Authority;
 
 /// The documents whose configurations are checked by the program.
-const DOCUMENTS: [&str; 1] = ["docs/auth.md"];
+const DOCUMENTS: [&str; 2] = ["docs/auth.md", "docs/rate-limits.md"];
 
 const LISTENER: &str = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n";
 
@@ -29,7 +29,7 @@ fn quoted(block: &str) -> impl Iterator<Item = &str> {
 
 /// Makes the files that a configuration names.
 fn files(dir: &Path, block: &str) {
-    let (authority, key) = (Authority::new(), KeyPair::generate().unwrap());
+    let (authority, key) = (Authority::of_clients("clients"), KeyPair::generate().unwrap());
     for word in quoted(block) {
         let file = word.strip_prefix("file:").unwrap_or(word);
         let (path, name) = (dir.join(file), Path::new(file));
@@ -49,6 +49,7 @@ fn files(dir: &Path, block: &str) {
             Some("pem") if file.contains("public") => key.public_key_pem(),
             Some("pem") if file.contains("private") => key.serialize_pem(),
             Some("pem") => authority.pem(),
+            Some("crl") => authority.revoking(&[]),
             Some("toml") => KEYS.to_owned(),
             _ => continue,
         };

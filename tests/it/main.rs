@@ -34,6 +34,7 @@ mod origin_requests;
 mod origin_wire;
 mod policy;
 mod pool;
+mod rate_limits;
 mod reload;
 mod renewal;
 mod retries;

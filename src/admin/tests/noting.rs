@@ -115,8 +115,14 @@ impl Operator for Noting {
         self.note(format!("log {level:?}"), now)
     }
 
-    fn set_rate_limit_dry_run(&self, route: &str, dry_run: bool) -> Result<(), Refused> {
-        self.note(format!("{route} {dry_run}"), ())
+    fn set_rate_limit_dry_run(
+        &self,
+        route: &str,
+        limit: Option<&str>,
+        dry_run: bool,
+    ) -> Result<(), Refused> {
+        let limit = limit.map_or_else(String::new, |limit| format!(" {limit}"));
+        self.note(format!("{route}{limit} {dry_run}"), ())
     }
 
     fn certificates(&self) -> Vec<Value> {

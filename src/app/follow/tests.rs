@@ -236,7 +236,7 @@ async fn what_a_successor_would_not_hear_of_is_not_changed() {
         let change = OriginChange { drained: Some(true), ..OriginChange::default() };
         for refused in [
             bench.control.set_origin("api", "a", &change).map(drop),
-            bench.control.set_rate_limit_dry_run("none", true),
+            bench.control.set_rate_limit_dry_run("none", None, true),
         ] {
             assert!(format!("{refused:?}").contains(code), "{refused:?}");
         }

@@ -141,12 +141,15 @@ fn store(wanted: &Wanted, prefix: &str, key: &ApiKey) -> Result<(), Failure> {
     };
     let unreachable = |why: String| Failure::Unreachable(why);
     let redis = Redis::new(&settings).map_err(|error| unreachable(error.to_string()))?;
+    let name = format!("{prefix}:{}", key.digest.hex());
     let mut set = cmd("SET");
-    set.arg(format!("{prefix}:{}", key.digest.hex())).arg(key.to_record()).arg("NX");
+    set.arg(&name).arg(key.to_record()).arg("NX");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::io("cannot ask Redis"))?;
-    let answer = runtime
-        .block_on(async { redis.dedicated(64 * 1024).await?.ask(&set, settings.timeout).await });
+    let answer = runtime.block_on(async {
+        let mut connection = redis.dedicated_to(name.as_bytes(), 64 * 1024).await?;
+        connection.ask(&set, settings.timeout).await
+    });
     match answer {
         Ok(Value::Okay) => Ok(()),
         Ok(_) => Err(Failure::Refused("Redis has this key already".to_owned())),

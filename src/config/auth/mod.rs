@@ -3,8 +3,11 @@
 mod address;
 mod api_key;
 mod basic;
+mod forward;
 mod jwt;
+mod mtls;
 mod oidc;
+mod signature;
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 pub(super) use api_key::api_keys;
 pub(crate) use api_key::{FileKey, parse_keys};
+pub(super) use mtls::needs_client_auth;
 pub(super) use oidc::check_routes;
 
 use super::listeners::unique;
@@ -24,12 +28,17 @@ use crate::pace::Quota;
 /// Reads what stands below the name of a scheme.
 type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
 
-const SCHEMES: [(&str, Read); 5] = [
+const SCHEMES: &[(&str, Read)] = &[
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
     ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
     ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
+    ("forward", |table, base| {
+        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    }),
     ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
     ("oidc", |table, base| oidc::read(table, base).map(Box::new).map(SchemeSettings::Oidc)),
+    ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
+    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
@@ -48,7 +57,7 @@ fn authenticator(
 ) -> Option<AuthenticatorSettings> {
     let name = table.require("name", "a word by which routes ask for it", |v| unique(v, names));
     let given: Vec<(&str, Read)> =
-        SCHEMES.into_iter().filter(|(scheme, _)| table.has(scheme)).collect();
+        SCHEMES.iter().filter(|(scheme, _)| table.has(scheme)).copied().collect();
     let mut scheme = None;
     for (key, read) in &given {
         scheme = table.table(key).and_then(|table| read(table, base));
@@ -68,6 +77,11 @@ fn authenticator(
         ("ip_allow", "address"),
         ("key", "api_key"),
         ("key_auth", "api_key"),
+        ("forward_auth", "forward"),
+        ("auth_request", "forward"),
+        ("ext_authz", "forward"),
+        ("hmac", "signature"),
+        ("httpsig", "signature"),
         ("basic_auth", "basic"),
         ("auth_basic", "basic"),
         ("password", "basic"),
@@ -76,6 +90,8 @@ fn authenticator(
         ("bearer", "jwt"),
         ("oauth2", "oidc"),
         ("openid", "oidc"),
+        ("client_certificate", "mtls"),
+        ("tls", "mtls"),
     ];
     // Those that were looked at are known, the others are only known to be schemes.
     elsewhere.retain(|(_, ours)| given.is_empty() || given.iter().any(|(key, _)| key == ours));

@@ -14,7 +14,7 @@ pub(super) struct Keys(Vec<Entry>);
 struct Entry {
     key: String,
     /// The key or table with which this one comes and goes.
-    group: Option<&'static str>,
+    group: Option<String>,
     value: Value,
 }
 
@@ -111,17 +111,18 @@ impl Keys {
     }
 
     /// The keys of a table within this one.
-    pub(super) fn table(&mut self, name: &'static str, keys: Self) {
+    pub(super) fn table(&mut self, name: &str, keys: Self) {
         self.0.extend(keys.0.into_iter().map(|Entry { key, value, .. }| Entry {
             key: format!("{name}.{key}"),
-            group: Some(name),
+            group: Some(name.to_owned()),
             value,
         }));
     }
 
     /// Keys of this table that come and go with one of them, `head`.
     pub(super) fn with(&mut self, head: &'static str, keys: Self) {
-        let grouped = keys.0.into_iter().map(|entry| Entry { group: Some(head), ..entry });
+        let group = || Some(head.to_owned());
+        let grouped = keys.0.into_iter().map(|entry| Entry { group: group(), ..entry });
         self.0.extend(grouped);
     }
 
@@ -143,7 +144,7 @@ impl Keys {
     fn lacking_in(&self, other: &Self, change: fn(&Value) -> Difference) -> Vec<KeyChange> {
         let (mut lacking, mut groups) = (Vec::new(), HashSet::new());
         for entry in self.0.iter().filter(|entry| other.get(&entry.key).is_none()) {
-            let group = entry.group.filter(|group| !other.has_group(group));
+            let group = entry.group.as_deref().filter(|group| !other.has_group(group));
             let Some(group) = group else {
                 lacking.push(KeyChange { key: entry.key.clone(), change: change(&entry.value) });
                 continue;
@@ -165,7 +166,7 @@ impl Keys {
     }
 
     fn has_group(&self, group: &str) -> bool {
-        self.0.iter().any(|entry| entry.group == Some(group))
+        self.0.iter().any(|entry| entry.group.as_deref() == Some(group))
     }
 
     fn push(&mut self, key: &str, value: Value) {

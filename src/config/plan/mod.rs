@@ -6,6 +6,7 @@
 
 mod auth;
 mod keys;
+mod limits;
 mod listeners;
 mod process;
 mod routes;

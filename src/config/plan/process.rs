@@ -4,14 +4,15 @@ use super::keys::{Hidden, Keys};
 use super::spell::{budget, duration, or_none, path, size};
 use crate::accept::ConnectionLimits;
 use crate::config::{AdminSettings, CacheStoreSettings, LogSettings, ServerSettings, Settings};
+use crate::context::Prefixes;
 use crate::layers::{CacheDiskSettings, CacheFleetSettings, KeyDigest, TrustSettings};
 use crate::observe::{AccessLogFormat, AccessLogSettings, LogOutput};
-use crate::redis::{RedisPassword, RedisSettings};
+use crate::redis::{RedisAt, RedisPassword, RedisSettings, SentinelSettings};
 use crate::upstream::{AddressFamily, DnsSettings};
 
 /// What only a new process can have: its threads, what they count against, the
 /// log that was opened before all else, and the listener by which it is asked.
-pub(super) const OF_THE_PROCESS: [&str; 19] = [
+pub(super) const OF_THE_PROCESS: [&str; 24] = [
     "server.workers",
     "server.memory_budget",
     "cache.memory",
@@ -23,9 +24,14 @@ pub(super) const OF_THE_PROCESS: [&str; 19] = [
     "cache.fleet.max_length",
     "cache.fleet.unsafe_methods",
     "redis.url",
-    "redis.username",
-    "redis.password",
+    "redis.sentinel",
+    "redis.sentinel.urls",
+    "redis.sentinel.master",
+    "redis.sentinel.database",
+    "redis.cluster",
+    "redis.cluster.urls",
     "redis.ca",
+    "redis.server_name",
     "redis.connect_timeout",
     "redis.timeout",
     "log.format",
@@ -67,7 +73,11 @@ pub(super) fn leave(settings: &mut Settings, running: &Settings) {
     settings.server.workers = running.server.workers;
     settings.server.memory_budget = running.server.memory_budget;
     settings.cache = running.cache.clone();
-    settings.redis = running.redis.clone();
+    // As whom Redis is asked follows: passwords are changed while everything runs.
+    settings.redis = match (settings.redis.take(), &running.redis) {
+        (Some(new), Some(running)) => Some(running.asking_as(&new)),
+        (_, running) => running.clone(),
+    };
     settings.log.json = running.log.json;
     // Of the admin listener its token follows; one that is to go keeps it until then.
     settings.admin = match (settings.admin, running.admin) {
@@ -82,6 +92,7 @@ pub(super) fn leave(settings: &mut Settings, running: &Settings) {
 pub(super) fn effects(table: &str) -> Vec<String> {
     match table {
         "dns" => vec!["the names of origins are resolved anew".to_owned()],
+        "redis" => vec!["the next connection to Redis is made so".to_owned()],
         _ => Vec::new(),
     }
 }
@@ -89,7 +100,7 @@ pub(super) fn effects(table: &str) -> Vec<String> {
 fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
     let ServerSettings {
         workers,
-        connections: ConnectionLimits { total, per_client },
+        connections: ConnectionLimits { total, per_client, client: Prefixes { ipv4, ipv6 } },
         max_in_flight,
         memory_budget,
         lame_duck,
@@ -102,6 +113,8 @@ fn server_keys(settings: &ServerSettings, trust: &TrustSettings) -> Keys {
     keys.one("workers", workers.map_or_else(per_core, |workers| workers.to_string()));
     keys.one("max_connections", total);
     keys.one("max_connections_per_client", per_client);
+    keys.one("client_ipv4_prefix", ipv4);
+    keys.one("client_ipv6_prefix", ipv6);
     keys.one("max_in_flight", max_in_flight);
     keys.one("memory_budget", budget(*memory_budget));
     keys.one("lame_duck", duration(*lame_duck));
@@ -156,16 +169,39 @@ fn cache_keys(settings: &CacheStoreSettings) -> Keys {
 fn redis_keys(settings: Option<&RedisSettings>) -> Keys {
     let mut keys = Keys::default();
     let Some(settings) = settings else { return keys };
-    let RedisSettings { url, username, password, ca, connect_timeout, timeout } = settings;
-    keys.one("url", url);
+    let RedisSettings { at, username, password, ca, server_name, connect_timeout, timeout } =
+        settings;
+    match at {
+        RedisAt::Url(url) => keys.one("url", url),
+        RedisAt::Sentinel(settings) => {
+            let SentinelSettings { urls, master, database, username, password } = settings;
+            let mut of_sentinel = Keys::default();
+            of_sentinel.list("urls", urls);
+            of_sentinel.one("master", master);
+            of_sentinel.one("database", database);
+            of_sentinel.one("username", or_none(username.as_ref(), Clone::clone));
+            of_sentinel.pairs("password", hidden(password.as_ref()));
+            keys.table("sentinel", of_sentinel);
+        }
+        RedisAt::Cluster(urls) => {
+            let mut of_cluster = Keys::default();
+            of_cluster.list("urls", urls);
+            keys.table("cluster", of_cluster);
+        }
+    }
     keys.one("username", or_none(username.as_ref(), Clone::clone));
-    let digest =
-        |password: &RedisPassword| Hidden::Digest(KeyDigest::of(password.reveal().as_bytes()));
-    keys.pairs("password", password.iter().map(|password| ("password", digest(password))));
+    keys.pairs("password", hidden(password.as_ref()));
     keys.one("ca", or_none(ca.as_deref(), path));
+    keys.one("server_name", or_none(server_name.as_ref(), Clone::clone));
     keys.one("connect_timeout", duration(*connect_timeout));
     keys.one("timeout", duration(*timeout));
     keys
+}
+
+/// A password, as it is compared.
+fn hidden(password: Option<&RedisPassword>) -> Option<(&'static str, Hidden)> {
+    let digest = |password: &RedisPassword| KeyDigest::of(password.reveal().as_bytes());
+    password.map(|password| ("password", Hidden::Digest(digest(password))))
 }
 
 fn log_keys(settings: &LogSettings) -> Keys {

@@ -2,11 +2,12 @@
 
 use super::auth;
 use super::keys::{Hidden, Keys};
+use super::limits;
 use super::spell::{NONE, duration, min_rate, or_none, size};
 use crate::config::RouteSettings;
 use crate::layers::{
     CacheKeySettings, CacheSettings, CompressionSettings, GrpcSettings, HeaderChanges,
-    HeaderRewriteSettings, RateLimitSettings,
+    HeaderRewriteSettings,
 };
 use crate::route::{
     Action, FixedResponse, ForwardAction, Match, OriginHost, PathPattern, Redirect, RedirectTo,
@@ -19,7 +20,10 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
         matches: Match { hosts, path },
         action,
         methods,
-        rate_limit,
+        rate_limits,
+        rate_limit_headers,
+        concurrency,
+        bandwidth,
         api_key,
         auth,
         cache,
@@ -47,8 +51,12 @@ pub(super) fn route(settings: &RouteSettings) -> Keys {
     keys.one("request_body_timeout", duration(*request_body_timeout));
     min_rate(&mut keys, "min_request_rate", "request_rate_grace", *min_request_rate);
     keys.table("grpc", grpc_keys(*grpc));
-    if let Some(rate_limit) = rate_limit {
-        keys.table("rate_limit", rate_limit_keys(rate_limit));
+    limits::rate_limits(&mut keys, rate_limits, *rate_limit_headers);
+    if let Some(concurrency) = concurrency {
+        keys.table("concurrency", limits::concurrency(concurrency));
+    }
+    if let Some(bandwidth) = bandwidth {
+        keys.table("bandwidth", limits::bandwidth(bandwidth));
     }
     if let Some(api_key) = api_key {
         keys.table("api_key", auth::api_key(api_key));
@@ -130,17 +138,6 @@ fn grpc_keys(settings: GrpcSettings) -> Keys {
     keys
 }
 
-fn rate_limit_keys(settings: &RateLimitSettings) -> Keys {
-    let RateLimitSettings { rate, per, burst, exempt, dry_run } = settings;
-    let mut keys = Keys::default();
-    keys.one("rate", rate);
-    keys.one("per", duration(*per));
-    keys.one("burst", burst);
-    keys.list("exempt", exempt);
-    keys.one("dry_run", dry_run);
-    keys
-}
-
 fn cache_keys(settings: &CacheSettings) -> Keys {
     let CacheSettings {
         default_ttl,
@@ -193,12 +190,7 @@ fn header_keys(changes: &HeaderChanges) -> Keys {
 
 /// What becomes of the state of a route that changes.
 pub(super) fn effects(old: &RouteSettings, new: &RouteSettings) -> Vec<String> {
-    let mut effects = Vec::new();
-    if let (Some(before), Some(now)) = (&old.rate_limit, &new.rate_limit)
-        && (before.rate, before.per, before.burst) != (now.rate, now.per, now.burst)
-    {
-        effects.push("the counts of its rate limit start anew".to_owned());
-    }
+    let mut effects = limits::effects(&old.rate_limits, &new.rate_limits);
     if new.cache.is_some() && old.cache.is_some() && !old.stores_alike(new) {
         effects.push("what is stored of its responses is not used any more".to_owned());
     }

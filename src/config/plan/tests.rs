@@ -165,7 +165,7 @@ rate = 10
 [route.headers.request]
 set = { Authorization = "Bearer hunter2" }
 [route.api_key]
-keys = [{ name = "alice", key = "file:a" }, { name = "bob", key = "file:a" }]
+keys = [{ name = "alice", key = "file:a" }, { name = "bob", key = "file:b" }]
 [[route]]
 name = "old"
 path = "/old"

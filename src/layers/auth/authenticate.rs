@@ -74,6 +74,12 @@ pub trait Authenticate: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Whether it costs so much to judge a request that one which is given up meanwhile
+    /// counts as a failure of its address. Default false.
+    fn is_dear(&self) -> bool {
+        false
+    }
+
     /// The query parameter that credentials may stand in. Default none.
     fn secret_parameter(&self) -> Option<Arc<str>> {
         None

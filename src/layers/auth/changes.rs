@@ -1,19 +1,17 @@
 //! Carries out what being let in changes on a request.
 
-use std::borrow::Cow;
-
 use http::Uri;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use percent_encoding::percent_decode_str;
 
 use super::authenticate::Changes;
+use crate::context::parameter_name;
 use crate::layers::twins::remove_twins;
 
 /// Changes the head of a request.
 pub(super) fn apply(changes: &Changes, parts: &mut Parts) {
     for name in &changes.remove {
-        parts.headers.remove(name);
+        remove_twins(&mut parts.headers, name);
     }
     for (name, value) in &changes.set {
         remove_twins(&mut parts.headers, name);
@@ -24,16 +22,6 @@ pub(super) fn apply(changes: &Changes, parts: &mut Parts) {
     {
         parts.uri = stripped;
     }
-}
-
-/// The name of a parameter, as whoever reads a form would have it.
-pub(super) fn parameter_name(pair: &str) -> Cow<'_, str> {
-    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-    if !name.contains(['%', '+']) {
-        return Cow::Borrowed(name);
-    }
-    let spaced = name.replace('+', " ");
-    Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
 /// The target without a parameter; `None` if it has none of that name.

@@ -13,15 +13,18 @@ mod changes;
 mod cookies;
 mod failures;
 mod flights;
+mod forward;
 mod identity;
 mod jwt;
 #[cfg(feature = "jwt")]
 mod kept;
+mod mtls;
 mod oidc;
 mod policy;
 mod secret;
 mod service;
 mod settings;
+mod signature;
 
 pub use address::Addresses;
 pub use api_key::{ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_scope};
@@ -30,6 +33,7 @@ pub use basic::{
     Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,
     PasswordHashError, PasswordScheme, check_user, parse_htpasswd,
 };
+pub use forward::{DecisionCacheSettings, ForwardAuth, ForwardAuthSettings, KeyPart, ToldFields};
 pub use identity::{StripIdentity, StripIdentityLayer};
 #[cfg(feature = "jwt")]
 pub use jwt::{JsonWebTokens, JwtKeyError, JwtSetupError};
@@ -37,6 +41,7 @@ pub use jwt::{
     JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, TokenPlace,
     UnknownAlgorithm,
 };
+pub use mtls::{Mtls, MtlsName, MtlsSettings, NamePattern, PatternError, SubjectNamePattern};
 pub use oidc::OidcSettings;
 #[cfg(feature = "jwt")]
 pub use oidc::{OidcSetupError, OpenIdConnect};
@@ -45,3 +50,4 @@ pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,
 };
+pub use signature::{SignatureKey, SignatureSettings, Signatures};

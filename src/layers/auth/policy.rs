@@ -95,7 +95,7 @@ impl Policy {
     }
 
     /// The scheme to ask next: of those of which one is enough, none after that one.
-    fn at(&self, progress: &Progress) -> Option<&Arc<dyn Authenticate>> {
+    pub(super) fn at(&self, progress: &Progress) -> Option<&Arc<dyn Authenticate>> {
         match progress.next.checked_sub(self.all.len()) {
             None => self.all.get(progress.next),
             Some(index) => self.any.get(index).filter(|_| !progress.any),

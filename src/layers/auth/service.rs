@@ -1,5 +1,6 @@
 //! The layer: asks the schemes, and lets in or answers.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -57,7 +58,6 @@ struct Shared {
     failures: Option<Arc<Failures>>,
     /// The most that any scheme has to see of a body.
     body_limit: Option<usize>,
-    secret_parameter: Option<Arc<str>>,
 }
 
 impl AuthLayer {
@@ -121,10 +121,14 @@ impl AuthLayer {
         self.shared.policy.schemes().flat_map(|scheme| scheme.identity_fields())
     }
 
+    /// Query parameters that credentials may stand in.
+    pub fn secret_parameters(&self) -> impl Iterator<Item = Arc<str>> {
+        self.shared.policy.schemes().filter_map(|scheme| scheme.secret_parameter())
+    }
+
     fn with(policy: Policy, failures: Option<Arc<Failures>>) -> Self {
         let body_limit = policy.schemes().filter_map(|scheme| scheme.body_limit()).max();
-        let secret_parameter = policy.schemes().find_map(|scheme| scheme.secret_parameter());
-        Self { shared: Arc::new(Shared { policy, failures, body_limit, secret_parameter }) }
+        Self { shared: Arc::new(Shared { policy, failures, body_limit }) }
     }
 }
 
@@ -232,7 +236,9 @@ impl<S> Auth<S> {
                 match step {
                     Step::Done(outcome) => break outcome,
                     Step::Wait(progress, future) => {
+                        let given_up = shared.given_up(&progress, &parts);
                         let verdict = future.await;
+                        given_up.was_not();
                         step = match shared.policy.heard(progress, verdict) {
                             Ok(progress) => {
                                 shared.policy.go_on(progress, &Asked::of(&parts, seen.as_ref()))
@@ -257,7 +263,33 @@ impl<S> Auth<S> {
     }
 }
 
+/// Counts a failure if it is dropped: whoever goes before it is known whether a password is
+/// right has had it hashed all the same.
+struct GivenUp(Option<(Arc<Failures>, IpAddr)>);
+
+impl GivenUp {
+    fn was_not(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if let Some((failures, client)) = self.0.take() {
+            failures.note(client);
+        }
+    }
+}
+
 impl Shared {
+    /// What counts a request that is given up while the scheme judges it that is next.
+    fn given_up(&self, progress: &Progress, parts: &Parts) -> GivenUp {
+        let is_dear = self.policy.at(progress).is_some_and(|scheme| scheme.is_dear());
+        let failures = self.failures.as_ref().filter(|_| is_dear);
+        let client = || Asked::of(parts, None).client();
+        GivenUp(failures.and_then(|failures| Some((failures.clone(), client()?))))
+    }
+
     /// Why nobody listens to whoever asks, if nobody does.
     fn shut_out(&self, parts: &Parts) -> Option<Rejection> {
         let failures = self.failures.as_ref()?;
@@ -280,10 +312,7 @@ impl Shared {
             failures.note(client);
         }
         if let Some(exchange) = asked.exchange {
-            exchange.update(|record| {
-                record.rejection = Some(reason);
-                record.secret_parameter = self.secret_parameter.clone();
-            });
+            exchange.update(|record| record.rejection = Some(reason));
         }
         match answer {
             Said::Ours(answer) => answer.render(Format::preferred(&parts.headers)),
@@ -296,10 +325,7 @@ impl Shared {
     fn admit(&self, parts: &mut Parts, granted: Granted) -> Vec<(HeaderName, HeaderValue)> {
         let Granted { identity, changes, response } = granted;
         if let Some(exchange) = parts.extensions.get::<Exchange>() {
-            exchange.update(|record| {
-                record.identity = identity;
-                record.secret_parameter = self.secret_parameter.clone();
-            });
+            exchange.update(|record| record.identity = identity);
         }
         for change in changes {
             changes::apply(&change, parts);

@@ -12,12 +12,15 @@ use super::address::Addresses;
 use super::api_key::{ApiKeySettings, ApiKeys};
 use super::authenticate::Authenticate;
 use super::basic::{Basic, BasicSettings};
+use super::forward::{ForwardAuth, ForwardAuthSettings};
 #[cfg(feature = "jwt")]
 use super::jwt::JsonWebTokens;
 use super::jwt::{JwtKeys, JwtSettings};
+use super::mtls::{Mtls, MtlsSettings};
 use super::oidc::OidcSettings;
 #[cfg(feature = "jwt")]
 use super::oidc::OpenIdConnect;
+use super::signature::{SignatureSettings, Signatures};
 use crate::observe::Metrics;
 use crate::pace::Quota;
 #[cfg(feature = "redis")]
@@ -41,10 +44,16 @@ pub enum SchemeSettings {
     ApiKey(ApiKeySettings),
     /// Names and passwords.
     Basic(BasicSettings),
+    /// Another service, which decides.
+    Forward(Box<ForwardAuthSettings>),
     /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
     Jwt(Box<JwtSettings>),
     /// A login at an identity provider. Needs the feature `jwt`.
     Oidc(Box<OidcSettings>),
+    /// Certificates that connections are made with.
+    Mtls(MtlsSettings),
+    /// Signatures of requests.
+    Signature(SignatureSettings),
     /// A scheme of the host application's.
     Custom(CustomScheme),
 }
@@ -97,7 +106,13 @@ impl SchemeSettings {
                 JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
             },
             Self::Oidc(settings) => settings.ca.as_deref(),
-            Self::Address(_) | Self::ApiKey(_) | Self::Basic(_) | Self::Custom(_) => None,
+            Self::Forward(settings) => settings.ca.as_deref(),
+            Self::Address(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::Signature(_)
+            | Self::Mtls(_)
+            | Self::Custom(_) => None,
         }
     }
 
@@ -111,6 +126,11 @@ impl SchemeSettings {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
             Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
             Self::Basic(settings) => Arc::new(Basic::new(settings)),
+            Self::Forward(settings) => {
+                Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
+            }
+            Self::Mtls(settings) => Arc::new(Mtls::new(settings)),
+            Self::Signature(settings) => Arc::new(Signatures::new(settings)),
             #[cfg(feature = "jwt")]
             Self::Jwt(settings) => {
                 Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
-use super::write::{target, with_time};
-use super::{Moment, version};
+use super::write::{target, url, with_time};
+use super::{Moment, secrets, version};
 use crate::context::{Facts, Record, RequestLine};
 
 /// Appends the line.
@@ -83,7 +84,7 @@ fn line<'a>(
         client_subject: certificate.map(|one| &*one.subject),
         client_fingerprint: certificate.map(|one| Fingerprint(&one.sha256)),
         method: request.method.as_str(),
-        target: Target(request),
+        target: Target(request, secrets(record)),
         version: version(request.version),
         host: text_of(request.host.as_ref()),
         status: record.status.map(|status| status.as_u16()),
@@ -96,7 +97,7 @@ fn line<'a>(
         complete: record.complete,
         record,
         user_agent: text_of(request.user_agent.as_ref()),
-        referer: text_of(request.referer.as_ref()),
+        referer: text_of(request.referer.as_ref()).map(|text| url(text, secrets(record))),
     }
 }
 
@@ -154,11 +155,11 @@ impl Serialize for Fingerprint<'_> {
 }
 
 /// Path and query, in the pieces that are logged of them.
-struct Target<'a>(&'a RequestLine);
+struct Target<'a>(&'a RequestLine, &'a [Arc<str>]);
 
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        target(self.0, |piece| f.write_str(piece))
+        target(self.0, self.1, |piece| f.write_str(piece))
     }
 }
 

@@ -7,12 +7,13 @@ mod json;
 mod text;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version;
 use jiff::Timestamp;
 
-use crate::context::Facts;
+use crate::context::{Facts, Record};
 
 pub(super) use json::json;
 pub(super) use text::text;
@@ -29,6 +30,11 @@ impl Moment {
     fn of(exchange: &Facts) -> Self {
         Self { now: Timestamp::now(), elapsed: exchange.elapsed() }
     }
+}
+
+/// Query parameters whose values are not shown, besides those that never are.
+fn secrets(record: &Record) -> &[Arc<str>] {
+    record.secret_parameters.as_deref().unwrap_or_default()
 }
 
 fn version(version: Version) -> &'static str {

@@ -1,11 +1,10 @@
 //! What a line reads like, and that it reads so whatever it is about.
 
 use super::*;
-use crate::context::{Downstream, Exchange, Identity, Record, RequestLine, Route};
+use crate::context::{Downstream, Exchange, Identity, RequestLine, Route};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 fn text(exchange: &Facts) -> String {
     let mut line = Vec::new();
@@ -116,6 +115,20 @@ fn a_client_that_went_away_has_no_status() {
 fn secrets_in_the_query_are_not_logged() {
     let line = text(&exchange("/x?token=abc&page=2&API_KEY=def"));
     assert!(line.contains("/x?token=***&page=2&API_KEY=*** "), "{line}");
+}
+
+#[test]
+fn nor_are_those_that_only_this_proxy_knows_however_they_are_written() {
+    let mut request = exchange("/x?%74icket=abc&tickets=1&TICKET=def&ticket").request().clone();
+    request.referer = Some(HeaderValue::from_static("https://a.test/y?a=1&ticke%74=abc&k%65y=def"));
+    let exchange = Exchange::open(Arc::default(), request, None);
+    exchange.update(|record| record.secret_parameters = Some(["ticket".into()].into()));
+    let (text, json) = (text(&exchange), json(&exchange));
+    for line in [&text, &json] {
+        assert!(line.contains("/x?%74icket=***&tickets=1&TICKET=***&ticket"), "{line}");
+        assert!(!line.contains("abc") && !line.contains("def"), "{line}");
+    }
+    assert!(json.contains("https://a.test/y?a=1&ticke%74=***&k%65y=***"), "{json}");
 }
 
 /// The text line, put together in the plainest way.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::write::{address, escaped, milliseconds, number, pair, target, with_time};
-use super::{Moment, version};
+use super::{Moment, secrets, version};
 use crate::context::{Facts, Record};
 
 /// Appends the line.
@@ -30,7 +30,7 @@ fn head(exchange: &Facts, record: &Record, at: Moment, into: &mut Vec<u8>) {
     into.extend_from_slice(b" \"");
     escaped(into, request.method.as_str().as_bytes());
     into.push(b' ');
-    let Ok(()) = target(request, |piece| {
+    let Ok(()) = target(request, secrets(record), |piece| {
         escaped(into, piece.as_bytes());
         Ok::<(), Infallible>(())
     });

@@ -3,14 +3,16 @@
 //! A line is written for each request: what is common is copied or worked out by
 //! hand, and the machinery of formatting is left to what is rare.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::context::RequestLine;
+use crate::context::{RequestLine, parameter_name};
 
 /// Query parameters whose values are not logged.
 const SECRET_PARAMETERS: [&str; 9] =
@@ -112,9 +114,11 @@ pub(super) fn pair<T: AsRef<[u8]>>(into: &mut Vec<u8>, key: &str, value: Option<
     into.push(b'"');
 }
 
-/// Path and query in pieces, without the values of secret parameters.
+/// Path and query in pieces, without the values of secret parameters: those that always
+/// are, and `secrets`.
 pub(super) fn target<'a, E>(
     request: &'a RequestLine,
+    secrets: &[Arc<str>],
     mut piece: impl FnMut(&'a str) -> Result<(), E>,
 ) -> Result<(), E> {
     piece(request.uri.path())?;
@@ -122,7 +126,7 @@ pub(super) fn target<'a, E>(
     for (index, pair) in query.split('&').enumerate() {
         piece(if index == 0 { "?" } else { "&" })?;
         match pair.split_once('=') {
-            Some((name, _)) if is_secret(name) => {
+            Some((name, _)) if is_secret(name, secrets) => {
                 piece(name)?;
                 piece("=***")?;
             }
@@ -132,8 +136,29 @@ pub(super) fn target<'a, E>(
     Ok(())
 }
 
-fn is_secret(name: &str) -> bool {
+/// A URL without the values of secret parameters.
+pub(super) fn url<'a>(url: Cow<'a, str>, secrets: &[Arc<str>]) -> Cow<'a, str> {
+    let Some((before, query)) = url.split_once('?') else { return url };
+    let hides =
+        |pair: &str| matches!(pair.split_once('='), Some((name, _)) if is_secret(name, secrets));
+    if !query.split('&').any(hides) {
+        return url;
+    }
+    let mut shown = format!("{before}?");
+    for (index, pair) in query.split('&').enumerate() {
+        shown.push_str(if index == 0 { "" } else { "&" });
+        match pair.split_once('=') {
+            Some((name, _)) if hides(pair) => shown.extend([name, "=***"]),
+            _ => shown.push_str(pair),
+        }
+    }
+    shown.into()
+}
+
+fn is_secret(name: &str, secrets: &[Arc<str>]) -> bool {
+    let name = parameter_name(name);
     SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        || secrets.iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
 /// Whether text has anything but plain ASCII without quotes and backslashes.

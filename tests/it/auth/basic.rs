@@ -1,9 +1,11 @@
 //! Basic authentication, with files of users.
 
+use std::time::Duration;
+
 use tempfile::TempDir;
 use tollgate::layers::{PasswordHash, PasswordScheme};
 
-use crate::support::client::ask;
+use crate::support::client::{Raw, ask};
 use crate::support::https::{Https, VERSIONS};
 use crate::support::origin::Origin;
 use crate::support::proxy::Setup;
@@ -15,11 +17,15 @@ fn line(name: &str, password: &str, scheme: PasswordScheme) -> String {
 
 /// One route, for whoever has a password.
 fn guarded(origin: &Origin, settings: &str) -> Setup {
+    guarded_with(origin, settings, "\"unlimited\"")
+}
+
+fn guarded_with(origin: &Origin, settings: &str, failures: &str) -> Setup {
     Setup::new(format!(
         "[[upstream]]\nname = \"origin\"\norigins = [\"{origin}\"]\n\
          [[auth]]\nname = \"people\"\n[auth.basic]\n{settings}\n\
          [[route]]\nname = \"all\"\nupstream = \"origin\"\n\
-         auth = {{ any = [\"people\"], failures = \"unlimited\" }}\n"
+         auth = {{ any = [\"people\"], failures = {failures} }}\n"
     ))
 }
 
@@ -78,7 +84,7 @@ async fn users_of_a_file_come_in_by_their_passwords_and_all_others_get_one_answe
                 assert_eq!(got.told(), missing.told(), "{why} {authorization}");
                 lines += 1;
                 let log = https.proxy.log_lines(lines).await.pop().unwrap();
-                assert!(log.contains(&format!("\"rejection\":\"{why}\"")), "{log}");
+                assert!(log.contains(&format!("\"rejected\":\"{why}\"")), "{log}");
             }
         }
         let log = https.proxy.log_lines(lines).await.concat();
@@ -120,6 +126,32 @@ async fn a_file_of_users_is_followed_and_who_is_gone_is_out_at_once() {
         }
         assert!(!text.contains("hunter2") && !text.contains("5en6G6"), "{text}");
         assert_eq!(status("bob:b2").await, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_goes_before_the_answer_has_failed_too() {
+    within(async {
+        let origin = Origin::named("one").await;
+        let setup = guarded_with(&origin, "file = \"htpasswd\"", "{ rate = 3, per = \"1h\" }");
+        let users = line("alice", "a1", PasswordScheme::Argon2id);
+        let proxy = setup.start_in(with_users(&users));
+        let request = |both: &str| {
+            let authorization = basic(both);
+            format!("GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: {authorization}\r\n\r\n")
+        };
+        let mut given_up = 0;
+        eventually("the address is not listened to", async || {
+            given_up += 1;
+            let mut client = Raw::connect(proxy.address).await;
+            client.send(request(&format!("alice:wrong-{given_up}"))).await;
+            drop(client);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            ask(proxy.address, request("alice:a1")).await.status == 429
+        })
+        .await;
+        assert!(given_up >= 3, "{given_up}");
     })
     .await;
 }

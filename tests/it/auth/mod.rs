@@ -4,10 +4,13 @@ mod address;
 mod api_key;
 mod basic;
 mod combined;
+mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod mtls;
 #[cfg(feature = "jwt")]
 mod oidc;
+mod signature;
 
 use crate::support::proxy::Setup;
 

@@ -315,7 +315,12 @@ async fn a_wrong_password_keeps_nobody_from_serving() {
 async fn it_is_reached_over_tls() {
     within(async {
         let authority = Arc::new(Authority::new());
-        let how = How { tls: Some(authority), password: Some("s3cret"), durable: false };
+        let how = How {
+            tls: Some(authority),
+            password: Some("s3cret"),
+            durable: false,
+            ..How::default()
+        };
         let redis = Redis::start_as(how);
         let origin = counting(FRESH).await;
         let dir = redis.dir.path();

@@ -303,11 +303,11 @@ async fn limits_on_connections_change_and_the_counts_stay() {
         let proxy = started(&origin, 2).await;
         let mut first = Raw::connect(proxy.address).await;
         assert_eq!(one_request(&mut first).await, None);
-        let limits = ConnectionLimits { total: 10, per_client: 1 };
+        let limits = ConnectionLimits { total: 10, per_client: 1, ..ConnectionLimits::default() };
         proxy.listeners.permits().set_limits(limits);
         let mut second = Raw::connect(proxy.address).await;
         assert!(second.read_to_end().await.is_empty());
-        let limits = ConnectionLimits { total: 10, per_client: 2 };
+        let limits = ConnectionLimits { per_client: 2, ..limits };
         proxy.listeners.permits().set_limits(limits);
         assert_eq!(get(proxy.address, "/", "").await.status, 200);
         assert_eq!(one_request(&mut first).await, None);

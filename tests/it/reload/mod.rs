@@ -26,20 +26,20 @@ use crate::support::proxy::{Running, Setup};
 use crate::support::{eventually, within};
 
 /// Nothing follows the file by itself.
-const BY_HAND: &str = "reload_on_change = false";
+pub const BY_HAND: &str = "reload_on_change = false";
 
 fn to(origin: &Origin) -> Setup {
     Setup::forwarding_to(origin).server(BY_HAND)
 }
 
-async fn reload(proxy: &Running, setup: &Setup) -> Result<u64, Refused> {
+pub async fn reload(proxy: &Running, setup: &Setup) -> Result<u64, Refused> {
     proxy.write(setup);
     let done = proxy.control.reload_now(ReloadTrigger::Api, Reload::default()).await?;
     Ok(done.generation)
 }
 
 /// Asks the admin listener; gives status and JSON.
-async fn api(admin: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub async fn api(admin: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\

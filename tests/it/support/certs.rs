@@ -38,6 +38,11 @@ impl Authority {
         std::fs::write(dir.join("ca.pem"), self.issuer.pem()).unwrap();
     }
 
+    /// Its own certificate, in PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// Writes `FILE.crt` and `FILE.key` for these names.
     pub fn sign(&self, dir: &Path, file: &str, names: &[&str]) {
         let (certificate, key) = self.signed(names);

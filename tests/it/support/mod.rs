@@ -10,10 +10,12 @@ pub mod grpc;
 pub mod h2;
 pub mod https;
 pub mod identity_provider;
+pub mod mutual;
 pub mod origin;
 pub mod proxy;
 pub mod recorder;
 pub mod redis;
+pub mod redis_many;
 pub mod strict;
 pub mod websocket;
 

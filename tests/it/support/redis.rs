@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::AbortHandle;
 
 use super::certs::Authority;
@@ -18,7 +20,7 @@ pub struct Redis {
     pub port: u16,
     pub dir: TempDir,
     child: Child,
-    how: How,
+    pub how: How,
 }
 
 /// How a Redis is to be.
@@ -29,6 +31,10 @@ pub struct How {
     pub password: Option<&'static str>,
     /// TLS only, by a certificate of this authority for `localhost`.
     pub tls: Option<Arc<Authority>>,
+    /// More arguments.
+    pub arguments: Vec<String>,
+    /// It is a sentinel, configured so.
+    pub sentinel: Option<String>,
 }
 
 impl Redis {
@@ -44,7 +50,7 @@ impl Redis {
         }
         // Another process may take a port before Redis does.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             if let Some(child) = spawn(port, dir.path(), &how) {
                 return Self { port, dir, child, how };
             }
@@ -98,7 +104,8 @@ impl Redis {
             encode(&mut sent, [b"AUTH".as_slice(), password.as_bytes()]);
         }
         encode(&mut sent, parts);
-        encode(&mut sent, ["ECHO", "over"]);
+        // A sentinel has no ECHO.
+        encode(&mut sent, ["PING", "over"]);
         stream.write_all(&sent).unwrap();
         let mut reader = BufReader::new(stream);
         if self.how.password.is_some() {
@@ -133,12 +140,27 @@ fn encode<P: AsRef<[u8]>>(sent: &mut Vec<u8>, parts: impl IntoIterator<Item = P>
     }
 }
 
+/// A port that nobody has at the moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Starts it, and waits until it says that it is ready; `None` if it ends before.
 fn spawn(port: u16, dir: &Path, how: &How) -> Option<Child> {
     let mut command = Command::new("redis-server");
     let port = port.to_string();
-    command.current_dir(dir).args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
-    command.args(["--appendonly", if how.durable { "yes" } else { "no" }]);
+    if let Some(lines) = &how.sentinel {
+        let file = dir.join("sentinel.conf");
+        if !file.exists() {
+            std::fs::write(&file, lines).unwrap();
+        }
+        command.arg("sentinel.conf").arg("--sentinel");
+    }
+    command.current_dir(dir).args(["--bind", "127.0.0.1", "--daemonize", "no"]);
+    if how.sentinel.is_none() {
+        let durable = if how.durable { "yes" } else { "no" };
+        command.args(["--save", "", "--appendonly", durable]);
+    }
     if let Some(password) = how.password {
         command.args(["--requirepass", password]);
     }
@@ -149,6 +171,7 @@ fn spawn(port: u16, dir: &Path, how: &How) -> Option<Child> {
     } else {
         command.args(["--port", &port]);
     }
+    command.args(&how.arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap_or_else(|error| {
         panic!("redis-server cannot be started ({error}): these tests need it installed")
@@ -156,7 +179,7 @@ fn spawn(port: u16, dir: &Path, how: &How) -> Option<Child> {
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while lines.read_line(&mut line).unwrap() > 0 {
-        if line.contains("Ready to accept connections") {
+        if line.contains("Ready to accept connections") || line.contains("+monitor master") {
             // What it says later is of no interest, but has to go somewhere.
             std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
             return Some(child);
@@ -172,6 +195,7 @@ pub struct Way {
     pub address: SocketAddr,
     cut: Arc<Mutex<Vec<AbortHandle>>>,
     open: tokio::sync::watch::Sender<bool>,
+    held: tokio::sync::watch::Sender<bool>,
 }
 
 impl Way {
@@ -179,15 +203,22 @@ impl Way {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let cut = Arc::new(Mutex::new(Vec::new()));
         let (open, is_open) = tokio::sync::watch::channel(true);
-        let way = Self { address: listener.local_addr().unwrap(), cut: cut.clone(), open };
+        let (held, is_held) = tokio::sync::watch::channel(false);
+        let way = Self { address: listener.local_addr().unwrap(), cut: cut.clone(), open, held };
         tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
+            while let Ok((near, _)) = listener.accept().await {
                 if !*is_open.borrow() {
                     continue;
                 }
+                let is_held = is_held.clone();
                 let going = tokio::spawn(async move {
-                    let mut far = tokio::net::TcpStream::connect(address).await?;
-                    tokio::io::copy_bidirectional(&mut near, &mut far).await
+                    let Ok(far) = tokio::net::TcpStream::connect(address).await else { return };
+                    let ((from_near, to_near), (from_far, to_far)) =
+                        (near.into_split(), far.into_split());
+                    tokio::select! {
+                        () = relay(from_near, to_far, is_held.clone()) => {}
+                        () = relay(from_far, to_near, is_held) => {}
+                    }
                 });
                 cut.lock().push(going.abort_handle());
             }
@@ -203,5 +234,24 @@ impl Way {
 
     pub fn mend(&self) {
         self.open.send_replace(true);
+    }
+
+    /// Passes nothing on meanwhile, and ends nothing.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+}
+
+async fn relay(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut is_held: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut bytes = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        drop(is_held.wait_for(|held| !held).await);
+        if to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
     }
 }

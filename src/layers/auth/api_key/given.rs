@@ -6,8 +6,8 @@ use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
 use super::ApiKeySettings;
+use crate::context::parameter_name;
 use crate::layers::auth::authenticate::Asked;
-use crate::layers::auth::changes::parameter_name;
 
 /// What a request shows.
 #[derive(Debug, Eq, PartialEq)]

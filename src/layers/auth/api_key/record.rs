@@ -80,6 +80,10 @@ impl ApiKey {
     /// What is wrong with it, as a sentence. Nothing is left out that is not understood: it
     /// may have meant that less is allowed.
     pub fn from_record(digest: KeyDigest, record: &[u8]) -> Result<Self, String> {
+        // An array would be taken for the values of an object without their names.
+        if record.trim_ascii_start().first() != Some(&b'{') {
+            return Err("it is no object".to_owned());
+        }
         let record: Record = serde_json::from_slice(record).map_err(|error| error.to_string())?;
         check_key_name(&record.name)?;
         for scope in &record.scopes {
@@ -145,8 +149,9 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_not_believed() {
         for (record, word) in [
-            ("", "EOF"),
-            ("[]", "invalid length"),
+            ("", "no object"),
+            ("{", "EOF"),
+            (r#"["a"]"#, "no object"),
             ("{}", "at least one"),
             (r#"{"name":"a\n"}"#, "control"),
             (r#"{"name":"a","scope":["x"]}"#, "unknown field"),

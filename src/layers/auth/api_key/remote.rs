@@ -100,7 +100,7 @@ impl Remote {
 
     async fn look_up(&self, digest: KeyDigest) -> Told {
         let name = format!("{}:{}", self.keys.prefix, digest.hex());
-        match self.redis.ask(cmd("GET").arg(&name)).await {
+        match self.redis.ask_about(name.as_bytes(), cmd("GET").arg(&name)).await {
             Ok(Value::Nil) => self.is_unknown(digest),
             Ok(Value::BulkString(record)) if record.len() <= LONGEST => {
                 match ApiKey::from_record(digest, &record) {

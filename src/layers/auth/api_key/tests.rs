@@ -23,7 +23,7 @@ fn judged(keys: &ApiKeys, uri: &str, fields: &[(&str, &str)]) -> Verdict {
 fn name(verdict: &Verdict) -> Result<&str, &'static str> {
     match verdict {
         Verdict::Granted(grant) => Ok(&grant.identity.as_ref().unwrap().name),
-        Verdict::Refused(why) => Err(why),
+        Verdict::Refused(why) | Verdict::Outdated(why) => Err(why),
         Verdict::Absent => Err("absent"),
         other => panic!("{other:?}"),
     }

@@ -9,8 +9,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::alphabet::BCRYPT;
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::NO_PAD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use subtle::ConstantTimeEq;
 
 /// The most memory that one verification may take, in KiB: 64 MiB, which the defaults of
@@ -26,7 +25,14 @@ const SHORTEST: usize = 16;
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;
 /// As long as passwords may be for bcrypt, which looks no further.
 const BCRYPT_LENGTH: usize = 72;
-const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(&BCRYPT, NO_PAD);
+/// Some programs leave something in the last bits of the salt, where nothing belongs.
+const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &BCRYPT,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// The longest password that is looked at, in bytes.
 pub const MAX_PASSWORD: usize = 1024;

@@ -116,6 +116,10 @@ impl Authenticate for Basic {
         }
     }
 
+    fn is_dear(&self) -> bool {
+        true
+    }
+
     fn challenge(&self) -> Option<HeaderValue> {
         Some(self.challenge.clone())
     }

@@ -58,7 +58,7 @@ impl Fleet {
         loop {
             self.waits_for(redis).await;
             let began = Instant::now();
-            let error = match redis.dedicated(LONGEST_ANSWER).await {
+            let error = match redis.dedicated_to(self.key(), LONGEST_ANSWER).await {
                 Ok(mut connection) => {
                     let error = reader.read(&mut connection, &mut said).await;
                     if matches!(error, RedisError::TooLong(_)) {
@@ -195,9 +195,9 @@ impl Reader<'_> {
     /// Passes over what is too long to be read: the next entry will be one of ours. What
     /// is before that goes, or the first entry of the stream might never be read by anyone.
     async fn leap(&mut self) {
-        match self.redis.ask(&self.fleet.append(None, false)).await.and_then(id) {
+        match self.fleet.asks(self.redis, &self.fleet.append(None, false)).await.and_then(id) {
             Ok(id) => {
-                let trimmed = self.redis.ask(&self.fleet.append_and_trim(id)).await;
+                let trimmed = self.fleet.asks(self.redis, &self.fleet.append_and_trim(id)).await;
                 if let Err(error) = trimmed {
                     tracing::debug!(%error, "cache fleet: what is too long stays in the stream");
                 }

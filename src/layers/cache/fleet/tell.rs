@@ -22,7 +22,7 @@ impl Fleet {
         let (mut pause, mut said) = (Pause::default(), false);
         loop {
             let (number, what, soft) = self.0.outbox.first().await;
-            match redis.ask(&self.append(Some(what), soft)).await.and_then(id) {
+            match self.asks(redis, &self.append(Some(what), soft)).await.and_then(id) {
                 Ok(id) => {
                     self.0.sent.fetch_add(1, Ordering::Relaxed);
                     self.0.outbox.told(number, &id.to_string());
@@ -48,6 +48,15 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// The key that all of this is about, which says where in a cluster it is.
+    pub(super) fn key(&self) -> &[u8] {
+        self.0.settings.stream.as_bytes()
+    }
+
+    pub(super) async fn asks(&self, redis: &Redis, command: &Cmd) -> Result<Value, RedisError> {
+        redis.ask_about(self.key(), command).await
     }
 
     /// That Redis is not there takes the place of no better reason.

@@ -136,6 +136,8 @@ async fn behind_a_torn_end_it_is_written_on() {
         let disk = open(folder.path(), MIB);
         assert!(disk.has(9, 500).await && disk.has(3, LENGTHS[3]).await);
         assert_eq!(files(folder.path(), "segment").len(), 1);
+        // Its thread writes for as long as it is open.
+        disk.close().await;
     }
 }
 

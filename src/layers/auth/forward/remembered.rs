@@ -1,0 +1,182 @@
+//! Decisions that hold for more than one request.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use foldhash::fast::RandomState;
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::decision::Decision;
+use super::question::Described;
+use super::settings::{DecisionCacheSettings, KeyPart};
+
+/// What requests are told apart by: a digest under a key of this process, so that nobody
+/// can choose requests that are taken for others, and no credentials are kept.
+pub(super) type Key = [u8; 32];
+
+/// What was decided, for as long as it holds, and what is being asked.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    settings: DecisionCacheSettings,
+    secret: hmac::Key,
+    decisions: Cache<Key, Held>,
+    asked: Mutex<HashMap<Key, Answering, RandomState>>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    decision: Arc<Decision>,
+    until: Instant,
+}
+
+/// An answer that is waited for; `None` until it is there.
+type Answering = watch::Receiver<Option<Shared>>;
+
+/// The answer of one who has asked to all who wait for it.
+#[derive(Clone, Debug)]
+pub(super) enum Shared {
+    /// It is theirs as well.
+    All(Arc<Decision>),
+    /// It was for the one who asked: each has to ask for itself.
+    Own,
+}
+
+/// Whether somebody asks already.
+pub(super) enum Turn {
+    /// Nobody does: it is this one's turn to ask.
+    Asks(Asking),
+    /// Somebody does; this is where the answer comes.
+    Waits(Answering),
+}
+
+/// The turn to ask, for all who wait. Whoever drops it without an answer has them ask
+/// for themselves.
+#[derive(Debug)]
+pub(super) struct Asking {
+    key: Key,
+    answer: watch::Sender<Option<Shared>>,
+    remembered: Arc<Remembered>,
+}
+
+impl Remembered {
+    /// Remembers as these settings say; `None` if the system has no random numbers.
+    pub(super) fn new(settings: &DecisionCacheSettings) -> Option<Self> {
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        let weigh = |_: &Key, held: &Held| u32::try_from(held.decision.size()).unwrap_or(u32::MAX);
+        Some(Self {
+            secret: hmac::Key::generate(hmac::HMAC_SHA256, &random).ok()?,
+            decisions: Cache::builder()
+                .max_capacity(settings.memory)
+                .weigher(weigh)
+                .time_to_live(settings.ttl.max(settings.negative_ttl))
+                .build(),
+            asked: Mutex::default(),
+            settings: settings.clone(),
+        })
+    }
+
+    /// What this request has in common with those that are alike.
+    pub(super) fn key(&self, described: &Described<'_>, headers: &HeaderMap) -> Key {
+        let mut context = hmac::Context::with_key(&self.secret);
+        let mut add = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_le_bytes());
+            context.update(bytes);
+        };
+        add(described.scheme.as_bytes());
+        for part in &self.settings.key {
+            match part {
+                KeyPart::Header(name) => {
+                    add(&headers.get_all(name).iter().count().to_le_bytes());
+                    headers.get_all(name).iter().for_each(|line| add(line.as_bytes()));
+                }
+                KeyPart::Cookie(name) => {
+                    let values: Vec<&[u8]> = cookies(headers, name.as_bytes()).collect();
+                    add(&values.len().to_le_bytes());
+                    values.into_iter().for_each(&mut add);
+                }
+                KeyPart::Method => add(described.method.as_str().as_bytes()),
+                KeyPart::Host => add(described.host.as_ref().map_or(b"", HeaderValue::as_bytes)),
+                KeyPart::Path => add(described.path().as_bytes()),
+                KeyPart::Query => add(described.query().as_bytes()),
+                KeyPart::Address => {
+                    let client = described.client.map(|client| client.to_string());
+                    add(client.unwrap_or_default().as_bytes());
+                }
+            }
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(context.sign().as_ref());
+        key
+    }
+
+    /// What was decided of requests like this, if it still holds.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Decision>> {
+        let held = self.decisions.get(key)?;
+        (Instant::now() < held.until).then_some(held.decision)
+    }
+
+    /// Whose turn it is to ask.
+    pub(super) fn turn(self: &Arc<Self>, key: Key) -> Turn {
+        match self.asked.lock().entry(key) {
+            Entry::Occupied(asked) => Turn::Waits(asked.get().clone()),
+            Entry::Vacant(vacant) => {
+                let (answer, waiting) = watch::channel(None);
+                vacant.insert(waiting);
+                Turn::Asks(Asking { key, answer, remembered: self.clone() })
+            }
+        }
+    }
+
+    fn longest(&self, decision: &Decision) -> Duration {
+        match decision {
+            Decision::Granted(_) => self.settings.ttl,
+            Decision::Refused(..) => self.settings.negative_ttl,
+            Decision::Failed(_) => Duration::ZERO,
+        }
+    }
+}
+
+impl Asking {
+    /// Tells all who wait, and remembers it, as far as `headers` allow that.
+    pub(super) fn answer(self, decision: Decision, headers: &HeaderMap) -> Arc<Decision> {
+        let longest = self.remembered.longest(&decision);
+        let decision = Arc::new(decision);
+        let shared = match decision.holds_for(headers, longest) {
+            Some(time) => {
+                let held = Held { decision: decision.clone(), until: Instant::now() + time };
+                self.remembered.decisions.insert(self.key, held);
+                Shared::All(decision.clone())
+            }
+            // That there is no answer is so for all: they would wait in vain one by one.
+            None if matches!(*decision, Decision::Failed(_)) => Shared::All(decision.clone()),
+            None => Shared::Own,
+        };
+        self.answer.send_replace(Some(shared));
+        decision
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.remembered.asked.lock().remove(&self.key);
+    }
+}
+
+/// The values of a cookie, which is to be there once.
+fn cookies<'h>(headers: &'h HeaderMap, name: &'h [u8]) -> impl Iterator<Item = &'h [u8]> {
+    let pairs = headers.get_all(header::COOKIE).iter();
+    let pairs = pairs.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let pair = pair.trim_ascii();
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        (pair[..at].trim_ascii_end() == name).then(|| pair[at + 1..].trim_ascii())
+    })
+}

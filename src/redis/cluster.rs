@@ -1,0 +1,236 @@
+//! A cluster: a connection to each master, and a map of which has which keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{Cmd, Value, cmd};
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::RedisUrl;
+use super::connect::{Connector, Dedicated, Peer, RedisError};
+use super::link::{Link, MOST_OF_A_MAP, Told};
+use super::slots::{self, Range, SLOTS, slot};
+
+/// How often the map is asked for anew, while all is well and while it is not.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(500));
+
+/// How soon after the last time it is asked for anew, at the soonest.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) struct Cluster {
+    connector: Arc<Connector>,
+    seeds: Vec<RedisUrl>,
+    map: ArcSwapOption<Map>,
+    /// The map is not right any more.
+    stale: Notify,
+    /// Why there is no map.
+    trouble: Mutex<Option<String>>,
+    /// Whether there has been one.
+    known: watch::Sender<bool>,
+}
+
+/// Which master has which slots.
+struct Map {
+    /// For each slot the number of its master, from 1; 0 if none has it.
+    masters: Box<[u16]>,
+    links: Vec<Arc<Link>>,
+}
+
+/// The connections that there are, with what keeps them.
+type Kept = BTreeMap<String, (Arc<Link>, AbortOnDropHandle<()>)>;
+
+impl Map {
+    fn link(&self, key: &[u8]) -> Option<&Arc<Link>> {
+        self.links.get(self.number(key)?)
+    }
+
+    fn number(&self, key: &[u8]) -> Option<usize> {
+        usize::from(*self.masters.get(usize::from(slot(key)))?).checked_sub(1)
+    }
+
+    fn link_to(&self, url: &RedisUrl) -> Option<&Arc<Link>> {
+        self.links.iter().find(|link| link.url() == Some(url))
+    }
+}
+
+impl Cluster {
+    pub(super) fn new(connector: Arc<Connector>, seeds: &[RedisUrl]) -> Self {
+        Self {
+            connector,
+            seeds: seeds.to_vec(),
+            map: ArcSwapOption::empty(),
+            stale: Notify::new(),
+            trouble: Mutex::default(),
+            known: watch::channel(false).0,
+        }
+    }
+
+    /// Whether there is a connection to every master.
+    pub(super) fn is_connected(&self) -> bool {
+        let map = self.map.load();
+        map.as_ref().is_some_and(|map| map.links.iter().all(|link| link.is_connected()))
+    }
+
+    pub(super) fn reaches(&self, key: &[u8]) -> bool {
+        let map = self.map.load();
+        let link = map.as_ref().and_then(|map| map.link(key));
+        link.is_some_and(|link| link.is_connected())
+    }
+
+    pub(super) fn node_of(&self, key: &[u8]) -> usize {
+        let map = self.map.load();
+        map.as_ref().and_then(|map| map.number(key)).unwrap_or(0)
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        if let Some(trouble) = self.trouble.lock().clone() {
+            return Some(trouble);
+        }
+        let map = self.map.load_full()?;
+        map.links.iter().filter(|link| !link.is_connected()).find_map(|link| link.trouble())
+    }
+
+    /// Waits until there is a connection to every master.
+    pub(super) async fn connected(&self) {
+        let mut known = self.known.subscribe();
+        loop {
+            let _known = known.wait_for(|known| *known).await.map(|known| *known);
+            let Some(map) = self.map.load_full() else { continue };
+            for link in &map.links {
+                // A map that comes meanwhile may be without this one.
+                let _there = tokio::time::timeout(LOOKS.1, link.connected()).await;
+            }
+            if self.is_connected() {
+                return;
+            }
+        }
+    }
+
+    pub(super) async fn ask(&self, key: &[u8], command: &Cmd) -> Result<Value, RedisError> {
+        let map = self.map.load_full().ok_or(RedisError::Unreachable)?;
+        let Some(link) = map.link(key) else {
+            self.stale.notify_one();
+            return Err(RedisError::Unreachable);
+        };
+        let (url, asking) = match link.tell(command, false).await {
+            Ok(value) => return Ok(value),
+            Err(Told::Moved(url)) => {
+                self.stale.notify_one();
+                (url, false)
+            }
+            Err(Told::Ask(url)) => (url, true),
+            Err(Told::Error(error)) => {
+                self.stale.notify_one();
+                return Err(error);
+            }
+        };
+        let elsewhere = || RedisError::Refused(format!("the key has moved to {}", url.address()));
+        let Some(link) = map.link_to(&url) else {
+            self.stale.notify_one();
+            return Err(elsewhere());
+        };
+        match link.tell(command, asking).await {
+            Ok(value) => Ok(value),
+            Err(Told::Error(error)) => Err(error),
+            Err(Told::Moved(_) | Told::Ask(_)) => Err(elsewhere()),
+        }
+    }
+
+    pub(super) async fn dedicated(&self, key: &[u8], limit: u64) -> Result<Dedicated, RedisError> {
+        let map = self.map.load_full().ok_or(RedisError::Unreachable)?;
+        // Whoever needs one again may have found that the key is elsewhere.
+        self.stale.notify_one();
+        let link = map.link(key).ok_or(RedisError::Unreachable)?;
+        link.dedicated(limit).await
+    }
+
+    /// Keeps the map right, and a connection to each master, for as long as it is polled.
+    pub(super) async fn run(&self) {
+        let mut kept = Kept::new();
+        let mut said = false;
+        loop {
+            match self.look(&kept).await {
+                Ok(ranges) => {
+                    *self.trouble.lock() = None;
+                    said = false;
+                    self.adopt(&ranges, &mut kept);
+                }
+                Err(error) => {
+                    let cluster = self.connector.settings().at.to_string();
+                    if said {
+                        tracing::debug!(cluster, %error, "redis: still no map of the cluster");
+                    } else {
+                        tracing::warn!(cluster, %error, "redis: no map of the cluster; trying again and again");
+                    }
+                    said = true;
+                    *self.trouble.lock() = Some(error.to_string());
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+            let wait = if self.is_connected() && !said { LOOKS.0 } else { LOOKS.1 };
+            // What became of it is seen above.
+            let _in_time = tokio::time::timeout(wait, self.stale.notified()).await;
+        }
+    }
+
+    /// Asks for the map: those to whom there is a connection, and then those that the
+    /// settings name.
+    async fn look(&self, kept: &Kept) -> Result<Vec<Range>, RedisError> {
+        let mut why = RedisError::Unreachable;
+        let mut command = cmd("CLUSTER");
+        command.arg("SLOTS");
+        for (link, _) in kept.values().filter(|(link, _)| link.is_connected()) {
+            let Some(url) = link.url() else { continue };
+            match link.ask(&command).await.and_then(|answer| read(&answer, url)) {
+                Ok(ranges) => return Ok(ranges),
+                Err(error) => why = error,
+            }
+        }
+        for url in &self.seeds {
+            let asked = async {
+                let mut node = self.connector.open(url, Peer::Data, MOST_OF_A_MAP).await?;
+                let answer = node.ask(&command, self.connector.settings().timeout).await?;
+                read(&answer, url)
+            };
+            match asked.await {
+                Ok(ranges) => return Ok(ranges),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    fn adopt(&self, ranges: &[Range], kept: &mut Kept) {
+        let mut masters = vec![0; usize::from(SLOTS)].into_boxed_slice();
+        let (mut links, mut names) = (Vec::new(), Vec::new());
+        for Range { first, last, master } in ranges {
+            let name = master.address();
+            let number = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                let keep = || {
+                    let link = Arc::new(Link::to(self.connector.clone(), master.clone()));
+                    let runs = AbortOnDropHandle::new(tokio::spawn(link.clone().run()));
+                    (link, runs)
+                };
+                links.push(kept.entry(name.clone()).or_insert_with(keep).0.clone());
+                names.push(name);
+                names.len() - 1
+            });
+            let number = u16::try_from(number + 1).unwrap_or(0);
+            if let Some(slots) = masters.get_mut(usize::from(*first)..=usize::from(*last)) {
+                slots.fill(number);
+            }
+        }
+        kept.retain(|name, _| names.contains(name));
+        self.map.store(Some(Arc::new(Map { masters, links })));
+        self.known.send_replace(true);
+    }
+}
+
+fn read(answer: &Value, asked: &RedisUrl) -> Result<Vec<Range>, RedisError> {
+    let ranges = slots::read(answer, asked).filter(|ranges| !ranges.is_empty());
+    ranges.ok_or_else(|| RedisError::Broken("it has no map of a cluster".to_owned()))
+}
