@@ -238,3 +238,57 @@ pub(super) fn algorithm(value: &Value<'_>) -> Fits<JwtAlgorithm> {
     text.parse()
         .map_err(|error| Misfit::new(format!("`{text}`: {error}")).hint(format!("known: {names}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    fn problems(jwt: &str) -> String {
+        let toml = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[auth]]\nname = \"a\"\n\
+             [auth.jwt]\n{jwt}\n[[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"a\"\n"
+        );
+        parse(Path::new("a.toml"), &toml).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        const URL: &str = "jwks = \"https://id.test/keys\"\n";
+        for (jwt, said) in [
+            (String::new(), "it has no keys"),
+            (format!("{URL}public_key = \"x.pem\""), "exclude each other"),
+            (format!("{URL}algorithms = [\"none\"]"), "nobody signed"),
+            (format!("{URL}algorithms = [\"HS256\"]"), "is published"),
+            (format!("{URL}algorithms = [\"RS257\"]"), "RS257"),
+            (format!("{URL}audience = \"a\"\nany_audience = true"), "exclude each other"),
+            (format!("{URL}header = \"X-A\"\ncookie = \"a\""), "exclude each other"),
+            (format!("{URL}leeway = \"1h\""), "at most 10m"),
+            (format!("{URL}max_token = \"1MiB\""), "at most 64KiB"),
+            (format!("{URL}required_claims = {{ a = 1.5 }}"), "whole number"),
+            (format!("{URL}claims_to_headers = {{ a = \"X-A\", b = \"x-a\" }}"), "another claim"),
+            (format!("{URL}issuers = [\"a\"]"), "here it is `issuer`"),
+            ("jwks = \"ftp://id.test/keys\"".to_owned(), "expected a URL"),
+            ("jwks = \"http://id.test/keys\"\nca = \"a.toml\"".to_owned(), "for TLS"),
+            ("public_key = \"missing.pem\"".to_owned(), "missing.pem cannot be read"),
+            ("public_key = \"x.pem\"\nrefresh = \"1m\"".to_owned(), "that are fetched"),
+        ] {
+            let told = problems(&jwt);
+            assert!(told.contains(said), "{jwt}\n{told}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        for jwt in [
+            "secret = \"hunter2\"",
+            "secret = \"hunter2\"\nsecrets = \"env:A\"",
+            "secret = [\"hunter2\"]",
+            "jwks = \"https://me:hunter2@id.test/keys\"",
+        ] {
+            let told = problems(jwt);
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
+}

@@ -213,3 +213,94 @@ fn covers(pattern: &PathPattern, path: &str) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const SECRET: &str = "cookie_secret = \"file:secret\"\n";
+
+    const MINIMAL: &str = "issuer = \"https://id.test\"\nclient_id = \"a\"\n";
+
+    fn problems(oidc: &str, routes: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "0123456789abcdef0123456789abcdef").unwrap();
+        std::fs::write(dir.path().join("short"), "0123456789abcdef").unwrap();
+        let toml = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[auth]]\nname = \"people\"\n\
+             [auth.oidc]\n{oidc}\n{routes}"
+        );
+        let parsed = parse(&dir.path().join("a.toml"), &toml);
+        parsed.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    fn route(name: &str, more: &str) -> String {
+        format!("[[route]]\nname = \"{name}\"\nrespond = {{}}\nauth = \"people\"\n{more}\n")
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        let all = route("all", "");
+        let fine = format!("{MINIMAL}{SECRET}");
+        assert_eq!(problems(&fine, &all), "");
+        for (oidc, said) in [
+            (String::new(), "`issuer` is missing"),
+            (MINIMAL.to_owned(), "`cookie_secret` is missing"),
+            (format!("{MINIMAL}cookie_secret = \"file:short\""), "less than 32 bytes"),
+            (format!("{fine}scopes = [\"email\"]"), "without `openid`"),
+            (format!("{fine}callback = \"/a/../b\""), "plain words"),
+            (format!("{fine}callback = \"https://evil.test/\""), "plain words"),
+            (format!("{fine}logout = \"/.tollgate/callback\""), "the same path"),
+            (format!("{fine}public_url = \"https://a.test/app\""), "a scheme and a host"),
+            (format!("{fine}session = \"500d\""), "400d"),
+            (format!("{fine}algorithms = [\"HS256\"]"), "published"),
+            (format!("{fine}redirect_uri = \"/a\""), "here it is `callback`"),
+        ] {
+            let told = problems(&oidc, &all);
+            assert!(told.contains(said), "{oidc}\n{told}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_sent_to_log_in_can_come_back() {
+        let oidc = format!("{MINIMAL}{SECRET}callback = \"/app/back\"\nlogout = \"/app/out\"");
+        for (routes, complaint) in [
+            (route("a", "path = \"/app\""), ""),
+            (route("a", "path = \"/app\"") + &route("b", "path = \"/admin\""), ""),
+            (route("b", "path = \"/admin\""), "the route `b`"),
+            (route("b", "path = \"/app/b\""), "the route `b`"),
+            (
+                route("a", "path = \"/app\"\nhosts = [\"a.test\"]")
+                    + &route("b", "path = \"/b\"\nhosts = [\"b.test\"]"),
+                "the route `b`",
+            ),
+            (
+                route("a", "path = \"/app\"\nhosts = [\"a.test\", \"b.test\"]")
+                    + &route("b", "path = \"/b\"\nhosts = [\"b.test\"]"),
+                "",
+            ),
+        ] {
+            let told = problems(&oidc, &routes);
+            assert_eq!(told.contains("asks for a login"), !complaint.is_empty(), "{told}");
+            assert!(told.contains(complaint), "{told}");
+        }
+        assert!(covers(&PathPattern::Exact("/a".into()), "/a"));
+        assert!(!covers(&PathPattern::Prefix("/ap".into()), "/app/back"));
+        assert!(covers(&PathPattern::Prefix("/".into()), "/app/back"));
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let all = route("all", "");
+        for oidc in [
+            "cookie_secret = \"hunter2\"",
+            "cookie_secret = [\"env:A\", \"hunter2\"]",
+            "client_secret = \"hunter2\"",
+            "client_secret = { a = \"hunter2\" }",
+        ] {
+            let told = problems(&format!("{MINIMAL}{oidc}"), &all);
+            assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
+        }
+    }
+}

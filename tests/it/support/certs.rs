@@ -28,11 +28,6 @@ impl Authority {
         Self { issuer }
     }
 
-    /// Its own certificate, in PEM.
-    pub fn pem(&self) -> String {
-        self.issuer.pem()
-    }
-
     /// Writes `ca.pem`.
     pub fn write(&self, dir: &Path) {
         std::fs::write(dir.join("ca.pem"), self.issuer.pem()).unwrap();

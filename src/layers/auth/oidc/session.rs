@@ -68,3 +68,49 @@ impl Session {
 pub(super) fn now() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_wants_to_see_is_kept_and_nothing_else() {
+        let mut settings = OidcSettings::new("https://id.test", "tollgate", Vec::new());
+        settings.name_claim = "email".to_owned();
+        settings.claims_to_headers =
+            vec![("realm.roles".to_owned(), http::HeaderName::from_static("x-roles"))];
+        settings.claims = vec!["org".to_owned(), "missing".to_owned()];
+        let claims = json!({
+            "sub": "1", "email": "a@b.test", "org": 7, "realm": { "roles": ["x"] },
+            "picture": "long", "exp": 1,
+        });
+        let claims = Claims::of(claims.as_object().unwrap().clone());
+        let session = Session::new(&settings, &claims, "openid  email").unwrap();
+        assert!(!session.is_over());
+        assert_eq!(Value::from(session.claims.clone()), json!({ "realm.roles": ["x"], "org": 7 }));
+        let fields = jwt::fields(&session.claims(), &settings.claims_to_headers).unwrap();
+        assert_eq!(fields[0].1, "x");
+        let identity = session.into_identity();
+        assert_eq!((&*identity.name, identity.scheme), ("a@b.test", "oidc"));
+        assert!(identity.has_scope("openid") && identity.has_scope("email"));
+        settings.scopes_claim = Some("realm.roles".to_owned());
+        let mut session = Session::new(&settings, &claims, "openid").unwrap();
+        assert_eq!(session.scopes.join(","), "x");
+        session.until = now();
+        assert!(session.is_over());
+    }
+
+    #[test]
+    fn whoever_cannot_be_told_the_origin_does_not_get_in() {
+        let mut settings = OidcSettings::new("https://id.test", "tollgate", Vec::new());
+        let claims = |json: Value| Claims::of(json.as_object().unwrap().clone());
+        let nameless = claims(json!({ "email": "a" }));
+        assert_eq!(Session::new(&settings, &nameless, "").err(), Some("jwt_no_name"));
+        settings.claims_to_headers =
+            vec![("email".to_owned(), http::HeaderName::from_static("x-email"))];
+        let split = claims(json!({ "sub": "a", "email": "a\r\nX-Admin: 1" }));
+        assert_eq!(Session::new(&settings, &split, "").err(), Some("jwt_claims"));
+    }
+}

@@ -160,3 +160,91 @@ pub(super) fn send_to(location: &str, cookies: Vec<HeaderValue>, reason: &'stati
     }
     Verdict::Answered(Box::new(response), reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, Version};
+
+    use super::*;
+    use crate::context::{Downstream, TlsFacts};
+
+    fn settings() -> OidcSettings {
+        OidcSettings::new("https://id.test", "tollgate", Vec::new())
+    }
+
+    fn site(
+        settings: &OidcSettings,
+        uri: &Uri,
+        host: Option<&str>,
+        over_tls: bool,
+    ) -> Option<Site> {
+        let mut headers = HeaderMap::new();
+        if let Some(host) = host {
+            headers.insert(header::HOST, host.parse().unwrap());
+        }
+        headers.insert("x-forwarded-host", "evil.test".parse().unwrap());
+        headers.insert("x-forwarded-proto", "https".parse().unwrap());
+        let tls = over_tls.then(TlsFacts::default);
+        let downstream = Arc::new(Downstream { tls, ..Downstream::default() });
+        let asked = Asked {
+            method: &Method::GET,
+            uri,
+            version: Version::HTTP_11,
+            headers: &headers,
+            exchange: None,
+            downstream: Some(&downstream),
+            body: None,
+        };
+        Site::of(settings, &asked)
+    }
+
+    #[test]
+    fn a_site_is_that_of_the_connection_and_the_host_or_the_configured_one() {
+        let (path, absolute) = (Uri::from_static("/"), Uri::from_static("http://b.test:81/"));
+        let base = |host, over_tls| site(&settings(), &path, host, over_tls).map(|site| site.base);
+        assert_eq!(base(Some("a.test"), true).as_deref(), Some("https://a.test"));
+        assert_eq!(base(Some("a.test:8443"), true).as_deref(), Some("https://a.test:8443"));
+        assert_eq!(base(Some("a.test"), false).as_deref(), Some("http://a.test"));
+        for host in [None, Some("a@b.test"), Some("a.test/path"), Some("a b"), Some("")] {
+            assert_eq!(base(host, true), None, "{host:?}");
+        }
+        let by_target = site(&settings(), &absolute, None, false).unwrap();
+        assert_eq!(by_target.base, "http://b.test:81");
+        let mut public = settings();
+        public.public_url = Some("https://app.test".parse().unwrap());
+        let site = site(&public, &path, Some("a.test"), false).unwrap();
+        assert_eq!(site, Site { base: "https://app.test".into(), is_secure: true });
+    }
+
+    #[test]
+    fn cookies_are_bound_to_the_site_as_far_as_it_can_be() {
+        let names = Names::new(&settings());
+        let site = |is_secure| Site { base: String::new(), is_secure };
+        let cookie = |is_secure| {
+            let site = site(is_secure);
+            let cookie = site.cookie(names.session(&site), "x", Duration::from_secs(9)).unwrap();
+            cookie.to_str().unwrap().to_owned()
+        };
+        let (safe, plain) = (cookie(true), cookie(false));
+        assert!(safe.starts_with("__Host-tollgate-"), "{safe}");
+        assert!(safe.ends_with("=x; Path=/; Max-Age=9; HttpOnly; SameSite=Lax; Secure"), "{safe}");
+        assert!(plain.starts_with("tollgate-") && plain.ends_with("SameSite=Lax"), "{plain}");
+        let too_long = "x".repeat(LONGEST + 1);
+        assert!(site(true).cookie("a", &too_long, Duration::ZERO).is_none());
+        let session = names.session(&site(true)).to_owned();
+        let mut other = settings();
+        other.client_id = "another".to_owned();
+        for (name, ours) in [
+            (session.clone(), true),
+            (names.login(&site(true), "abcd"), true),
+            (names.session(&site(false)).to_owned(), true),
+            (format!("{session}x"), false),
+            (Names::new(&other).session(&site(true)).to_owned(), false),
+            ("theme".to_owned(), false),
+        ] {
+            assert_eq!(names.are(name.as_bytes()), ours, "{name}");
+        }
+    }
+}
