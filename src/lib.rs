@@ -49,6 +49,7 @@
 //!
 //! - `cli`: the command line, the demo and what they need.
 //! - `compression`: compression of responses; it builds zstd, which is in C.
+//! - `jwt`: JSON Web Tokens, and the login with OpenID Connect.
 //! - `redis`: what several instances share by way of Redis or Valkey.
 //!
 //! `compression` (default): the encoders of [`layers::CompressionLayer`], of which zstd is

@@ -61,14 +61,15 @@ pub use auth::{
     AuthLayer, AuthMeans, AuthSettings, Authenticate, Authenticator, AuthenticatorSettings, Basic,
     BasicSettings, BasicUser, Changes, CustomScheme, DecisionCacheSettings, FailureCount,
     ForwardAuth, ForwardAuthSettings, Grant, HtpasswdFault, Judging, JwksSettings, JwtAlgorithm,
-    JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings, KeyPart, MAX_PASSWORD, Mtls, MtlsName,
-    MtlsSettings, NamePattern, PasswordError, PasswordHash, PasswordHashError, PasswordScheme,
-    PatternError, RedisKeySettings, SchemeSettings, SignatureKey, SignatureSettings, Signatures,
-    StripIdentity, StripIdentityLayer, SubjectNamePattern, TokenPlace, ToldFields,
-    UnknownAlgorithm, Verdict, check_key_name, check_scope, check_user, parse_htpasswd,
+    JwtKeys, JwtPublicKey, JwtRules, JwtSettings, KeyPart, MAX_PASSWORD, Mtls, MtlsName,
+    MtlsSettings, NamePattern, OidcSettings, PasswordError, PasswordHash, PasswordHashError,
+    PasswordScheme, PatternError, RedisKeySettings, SchemeSettings, SharedSecret, SignatureKey,
+    SignatureSettings, Signatures, StripIdentity, StripIdentityLayer, SubjectNamePattern,
+    TokenPlace, ToldFields, UnknownAlgorithm, Verdict, check_key_name, check_scope, check_user,
+    parse_htpasswd,
 };
 #[cfg(feature = "jwt")]
-pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError};
+pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError, OidcSetupError, OpenIdConnect};
 pub use bandwidth::{Bandwidth, BandwidthFuture, BandwidthLayer, BandwidthSettings};
 pub use body_limit::{BodyLimit, BodyLimitLayer};
 use cache::list_members;

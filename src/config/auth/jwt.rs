@@ -12,7 +12,8 @@ use crate::config::units::{
     Secret, duration, file, header_name, memory_size, pause, secret, token, web_url,
 };
 use crate::layers::{
-    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings, TokenPlace,
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, SharedSecret,
+    TokenPlace,
 };
 
 /// Clocks that differ by more are wrong.
@@ -127,7 +128,11 @@ fn jwks(table: &mut Table<'_>, base: &Path) -> Option<JwksSettings> {
     url.map(|_| jwks)
 }
 
-fn shared_secret(value: &Value<'_>, base: &Path, algorithms: &[JwtAlgorithm]) -> Fits<JwtSecret> {
+fn shared_secret(
+    value: &Value<'_>,
+    base: &Path,
+    algorithms: &[JwtAlgorithm],
+) -> Fits<SharedSecret> {
     let text = match secret(value, base, "secret")? {
         Secret::Read(text) => text,
         Secret::Digest(_) => {
@@ -142,7 +147,7 @@ fn shared_secret(value: &Value<'_>, base: &Path, algorithms: &[JwtAlgorithm]) ->
         let hint = format!("`openssl rand -hex {}` makes one", least.div_ceil(2).max(32));
         return Err(Misfit::new(format!("the secret has less than {least} bytes")).hint(hint));
     }
-    Ok(JwtSecret::new(text.as_bytes().to_vec()))
+    Ok(SharedSecret::new(text.as_bytes().to_vec()))
 }
 
 fn rules(table: &mut Table<'_>, rules: &mut JwtRules) {
@@ -157,18 +162,27 @@ fn rules(table: &mut Table<'_>, rules: &mut JwtRules) {
         table.complain("`audience` and `any_audience` exclude each other", None);
     }
     table.set("require_exp", &mut rules.require_exp, Value::boolean);
-    table.set("leeway", &mut rules.leeway, |value| match pause(value)? {
+    table.set("leeway", &mut rules.leeway, leeway);
+    rules.required = required_claims(table);
+}
+
+pub(super) fn leeway(value: &Value<'_>) -> Fits<Duration> {
+    match pause(value)? {
         leeway if leeway <= MOST_LEEWAY => Ok(leeway),
         _ => Err(Misfit::new("expected a duration of at most 10m")),
-    });
-    let Some(required) = table.table("required_claims") else { return };
-    for (name, _, value) in required.entries() {
+    }
+}
+
+pub(super) fn required_claims(table: &mut Table<'_>) -> Vec<(String, Vec<Json>)> {
+    let Some(required) = table.table("required_claims") else { return Vec::new() };
+    let one = |(name, _, value): (String, _, Value<'_>)| {
         let values = match value.items_if_list() {
             Some(items) => items.iter().filter_map(|item| item.fit(json)).collect(),
             None => value.fit(json).into_iter().collect(),
         };
-        rules.required.push((name, values));
-    }
+        (name, values)
+    };
+    required.entries().map(one).collect()
 }
 
 /// A value that a claim may have.
@@ -223,4 +237,58 @@ pub(super) fn algorithm(value: &Value<'_>) -> Fits<JwtAlgorithm> {
     let names = JwtAlgorithm::ALL.map(JwtAlgorithm::as_str).join(", ");
     text.parse()
         .map_err(|error| Misfit::new(format!("`{text}`: {error}")).hint(format!("known: {names}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    fn problems(jwt: &str) -> String {
+        let toml = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[auth]]\nname = \"a\"\n\
+             [auth.jwt]\n{jwt}\n[[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"a\"\n"
+        );
+        parse(Path::new("a.toml"), &toml).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        const URL: &str = "jwks = \"https://id.test/keys\"\n";
+        for (jwt, said) in [
+            (String::new(), "it has no keys"),
+            (format!("{URL}public_key = \"x.pem\""), "exclude each other"),
+            (format!("{URL}algorithms = [\"none\"]"), "nobody signed"),
+            (format!("{URL}algorithms = [\"HS256\"]"), "is published"),
+            (format!("{URL}algorithms = [\"RS257\"]"), "RS257"),
+            (format!("{URL}audience = \"a\"\nany_audience = true"), "exclude each other"),
+            (format!("{URL}header = \"X-A\"\ncookie = \"a\""), "exclude each other"),
+            (format!("{URL}leeway = \"1h\""), "at most 10m"),
+            (format!("{URL}max_token = \"1MiB\""), "at most 64KiB"),
+            (format!("{URL}required_claims = {{ a = 1.5 }}"), "whole number"),
+            (format!("{URL}claims_to_headers = {{ a = \"X-A\", b = \"x-a\" }}"), "another claim"),
+            (format!("{URL}issuers = [\"a\"]"), "here it is `issuer`"),
+            ("jwks = \"ftp://id.test/keys\"".to_owned(), "expected a URL"),
+            ("jwks = \"http://id.test/keys\"\nca = \"a.toml\"".to_owned(), "for TLS"),
+            ("public_key = \"missing.pem\"".to_owned(), "missing.pem cannot be read"),
+            ("public_key = \"x.pem\"\nrefresh = \"1m\"".to_owned(), "that are fetched"),
+        ] {
+            let told = problems(&jwt);
+            assert!(told.contains(said), "{jwt}\n{told}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        for jwt in [
+            "secret = \"hunter2\"",
+            "secret = \"hunter2\"\nsecrets = \"env:A\"",
+            "secret = [\"hunter2\"]",
+            "jwks = \"https://me:hunter2@id.test/keys\"",
+        ] {
+            let told = problems(jwt);
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
 }

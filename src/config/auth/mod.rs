@@ -6,6 +6,7 @@ mod basic;
 mod forward;
 mod jwt;
 mod mtls;
+mod oidc;
 mod signature;
 
 use std::num::NonZeroU32;
@@ -16,6 +17,7 @@ pub(super) use api_key::api_keys;
 #[cfg(feature = "cli")]
 pub(crate) use api_key::{FileKey, parse_keys};
 pub(super) use mtls::needs_client_auth;
+pub(super) use oidc::check_routes;
 
 use super::listeners::unique;
 use super::reader::{Fits, Misfit, Table, Value};
@@ -35,6 +37,7 @@ const SCHEMES: &[(&str, Read)] = &[
         forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
     }),
     ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("oidc", |table, base| oidc::read(table, base).map(Box::new).map(SchemeSettings::Oidc)),
     ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
     ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
@@ -86,6 +89,8 @@ fn authenticator(
         ("jwt_authn", "jwt"),
         ("jwks", "jwt"),
         ("bearer", "jwt"),
+        ("oauth2", "oidc"),
+        ("openid", "oidc"),
         ("client_certificate", "mtls"),
         ("tls", "mtls"),
     ];

@@ -18,6 +18,11 @@ pub(super) fn get<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a s
     Ok(found.and_then(|value| std::str::from_utf8(value).ok()))
 }
 
+/// The names of all cookies.
+pub(super) fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    pairs(headers).map(|(name, _)| name)
+}
+
 /// What `Cookie` says without some cookies; `None` if it said of nothing else.
 pub(super) fn without(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let mut rest = Vec::new();

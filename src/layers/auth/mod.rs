@@ -10,6 +10,7 @@ mod attempt;
 mod authenticate;
 mod basic;
 mod changes;
+#[cfg(feature = "jwt")]
 mod cookies;
 mod failures;
 mod flights;
@@ -17,8 +18,12 @@ mod forward;
 mod held;
 mod identity;
 mod jwt;
+#[cfg(feature = "jwt")]
+mod kept;
 mod mtls;
+mod oidc;
 mod policy;
+mod secret;
 mod service;
 mod settings;
 mod signature;
@@ -36,11 +41,15 @@ pub use identity::{StripIdentity, StripIdentityLayer};
 #[cfg(feature = "jwt")]
 pub use jwt::{JsonWebTokens, JwtKeyError, JwtSetupError};
 pub use jwt::{
-    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings,
-    TokenPlace, UnknownAlgorithm,
+    JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, TokenPlace,
+    UnknownAlgorithm,
 };
 pub use mtls::{Mtls, MtlsName, MtlsSettings, NamePattern, PatternError, SubjectNamePattern};
+pub use oidc::OidcSettings;
+#[cfg(feature = "jwt")]
+pub use oidc::{OidcSetupError, OpenIdConnect};
 pub use policy::Authenticator;
+pub use secret::SharedSecret;
 pub use service::{Auth, AuthFuture, AuthLayer};
 pub use settings::{
     AddressSettings, AuthMeans, AuthSettings, AuthenticatorSettings, CustomScheme, SchemeSettings,

@@ -17,6 +17,9 @@ use super::forward::{ForwardAuth, ForwardAuthSettings};
 use super::jwt::JsonWebTokens;
 use super::jwt::{JwtKeys, JwtSettings};
 use super::mtls::{Mtls, MtlsSettings};
+use super::oidc::OidcSettings;
+#[cfg(feature = "jwt")]
+use super::oidc::OpenIdConnect;
 use super::signature::{SignatureSettings, Signatures};
 use crate::observe::Metrics;
 use crate::pace::Quota;
@@ -45,6 +48,8 @@ pub enum SchemeSettings {
     Forward(Box<ForwardAuthSettings>),
     /// JSON Web Tokens that requests carry. Needs the feature `jwt`.
     Jwt(Box<JwtSettings>),
+    /// A login at an identity provider. Needs the feature `jwt`.
+    Oidc(Box<OidcSettings>),
     /// Certificates that connections are made with.
     Mtls(MtlsSettings),
     /// Signatures of requests.
@@ -100,6 +105,7 @@ impl SchemeSettings {
                 JwtKeys::Jwks(jwks) => jwks.ca.as_deref(),
                 JwtKeys::PublicKey(_) | JwtKeys::Secret(_) => None,
             },
+            Self::Oidc(settings) => settings.ca.as_deref(),
             Self::Forward(settings) => settings.ca.as_deref(),
             Self::Address(_)
             | Self::ApiKey(_)
@@ -129,8 +135,15 @@ impl SchemeSettings {
             Self::Jwt(settings) => {
                 Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)
             }
+            #[cfg(feature = "jwt")]
+            Self::Oidc(settings) => {
+                let scheme = OpenIdConnect::new((**settings).clone());
+                Arc::new(scheme.map_err(|error| error.to_string())?)
+            }
             #[cfg(not(feature = "jwt"))]
-            Self::Jwt(_) => return Err("this Tollgate was built without `jwt`".to_owned()),
+            Self::Jwt(_) | Self::Oidc(_) => {
+                return Err("this Tollgate was built without `jwt`".to_owned());
+            }
             Self::Custom(CustomScheme(scheme)) => scheme.clone(),
         })
     }

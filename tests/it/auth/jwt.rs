@@ -62,7 +62,7 @@ fn setup(origin: &Origin, issuer: &IdentityProvider, jwt: &str) -> Setup {
     let auth = format!(
         "[[auth]]\nname = \"tokens\"\n[auth.jwt]\njwks = \"{}\"\nca = \"ca.pem\"\n\
          issuer = \"https://id.test\"\naudience = \"api\"\n{jwt}",
-        issuer.jwks("localhost")
+        issuer.jwks()
     );
     guarded(origin, &auth, "auth = { any = [\"tokens\"], failures = \"unlimited\" }")
         .listener("[listener.tls]\ncertificates = [{ certificate = \"a.crt\", key = \"a.key\" }]")
@@ -128,7 +128,7 @@ async fn row_55_whatever_is_wrong_with_a_token_is_answered_alike_and_logged_by_i
         let good = issuer.token(&alice());
         let (signed, signature) = good.rsplit_once('.').unwrap();
         let none = stranger.token_with(&json!({ "alg": "none" }), &alice());
-        let brought = json!({ "alg": "ES256", "kid": "k1", "jku": world.issuer.jwks("localhost"),
+        let brought = json!({ "alg": "ES256", "kid": "k1", "jku": world.issuer.jwks(),
                               "crit": ["exp"] });
         let wrong = [
             (none.clone(), "jwt_algorithm"),

@@ -8,6 +8,8 @@ mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod mtls;
+#[cfg(feature = "jwt")]
+mod oidc;
 mod signature;
 
 use crate::support::proxy::Setup;

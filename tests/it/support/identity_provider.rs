@@ -1,5 +1,8 @@
-//! An issuer of tokens: it signs, publishes its keys, and counts who asks for them.
+//! An issuer of tokens: it signs, publishes its keys, and counts who asks for them. As an
+//! identity provider it logs everybody in who is sent to it (OpenID Connect), and lies if it
+//! is told to.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,14 +11,15 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -25,7 +29,6 @@ use super::client::Io;
 /// An issuer, until it is dropped.
 pub struct IdentityProvider {
     pub address: SocketAddr,
-    scheme: &'static str,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -34,9 +37,58 @@ struct Shared {
     keys: Mutex<Vec<Key>>,
     fetches: AtomicUsize,
     health: Mutex<Health>,
-    /// What its set of keys says of how long it is good.
-    cache_control: Mutex<Option<&'static str>>,
+    /// Where it is, as it calls itself.
+    url: String,
+    lie: Mutex<Lie>,
+    /// The codes that were given, and not exchanged yet.
+    codes: Mutex<HashMap<String, Code>>,
+    codes_given: AtomicUsize,
+    /// What it says of whoever logs in.
+    person: Mutex<Value>,
 }
+
+/// What a code was given for.
+struct Code {
+    redirect: String,
+    nonce: String,
+    challenge: String,
+    scope: String,
+}
+
+/// What an identity provider does wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lie {
+    Nothing,
+    /// Sends another state back than came.
+    State,
+    /// Sends a code back that it does not know.
+    Code,
+    /// Says it is another, where it sends people back.
+    Issuer,
+    /// Refuses whoever logs in.
+    Denial,
+    /// Signs a token for another login.
+    Nonce,
+    /// Signs a token without a nonce.
+    NoNonce,
+    /// Signs a token for another client.
+    Audience,
+    /// Signs a token for two clients, of which the other has it.
+    Party,
+    /// Signs a token of another issuer.
+    TokenIssuer,
+    /// Signs a token that has expired.
+    Expired,
+    /// Signs by a key that it does not publish.
+    Signature,
+    /// Does not sign.
+    Unsigned,
+    /// Answers a code with an error of its own.
+    Failing,
+}
+
+/// What the client is called, and what it shows.
+pub const CLIENT: (&str, &str) = ("tollgate", "what only two know: & +%é");
 
 /// How an issuer answers whoever asks for its keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,57 +141,48 @@ pub fn now() -> u64 {
 }
 
 impl IdentityProvider {
-    /// Over plain HTTP, with one key, `k1`.
-    pub async fn start() -> Self {
-        Self::serve("http", None).await
-    }
-
-    /// Over TLS.
+    /// Over TLS as `localhost`, with one key, `k1`.
     pub async fn start_tls(config: rustls::ServerConfig) -> Self {
-        Self::serve("https", Some(TlsAcceptor::from(Arc::new(config)))).await
-    }
-
-    async fn serve(scheme: &'static str, tls: Option<TlsAcceptor>) -> Self {
+        let tls = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             keys: Mutex::new(vec![Key::new("k1")]),
             fetches: AtomicUsize::new(0),
             health: Mutex::new(Health::Up),
-            cache_control: Mutex::new(None),
+            url: format!("https://localhost:{}", address.port()),
+            lie: Mutex::new(Lie::Nothing),
+            codes: Mutex::default(),
+            codes_given: AtomicUsize::new(0),
+            person: Mutex::new(json!({ "sub": "alice", "email": "alice@a.test" })),
         });
         let for_all = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (shared, tls) = (for_all.clone(), tls.clone());
                 tokio::spawn(async move {
-                    match tls {
-                        None => shared.connection(stream).await,
-                        Some(tls) => {
-                            if let Ok(stream) = tls.accept(stream).await {
-                                shared.connection(stream).await;
-                            }
-                        }
+                    if let Ok(stream) = tls.accept(stream).await {
+                        shared.connection(stream).await;
                     }
                 });
             }
         });
-        Self { address, scheme, shared, task }
+        Self { address, shared, task }
     }
 
-    /// Where its keys are, by this name.
-    pub fn jwks(&self, name: &str) -> String {
-        format!("{}://{name}:{}/jwks.json", self.scheme, self.address.port())
+    /// What it calls itself.
+    pub fn url(&self) -> &str {
+        &self.shared.url
+    }
+
+    /// Where its keys are.
+    pub fn jwks(&self) -> String {
+        format!("{}/jwks.json", self.shared.url)
     }
 
     /// A token by its newest key.
     pub fn token(&self, claims: &Value) -> String {
         self.shared.keys.lock().last().unwrap().token(claims)
-    }
-
-    /// A token by the first of its keys.
-    pub fn old_token(&self, claims: &Value) -> String {
-        self.shared.keys.lock().first().unwrap().token(claims)
     }
 
     /// Signs with another key from now on; the others stay.
@@ -158,8 +201,18 @@ impl IdentityProvider {
         *self.shared.health.lock() = health;
     }
 
-    pub fn set_cache_control(&self, value: &'static str) {
-        *self.shared.cache_control.lock() = Some(value);
+    pub fn set_lie(&self, lie: Lie) {
+        *self.shared.lie.lock() = lie;
+    }
+
+    /// Who logs in from now on, in claims.
+    pub fn set_person(&self, claims: Value) {
+        *self.shared.person.lock() = claims;
+    }
+
+    /// How many have logged in.
+    pub fn logins(&self) -> usize {
+        self.shared.codes_given.load(Ordering::SeqCst)
     }
 
     /// How often somebody has asked for its keys.
@@ -172,16 +225,133 @@ impl Shared {
     async fn connection(self: Arc<Self>, stream: impl Io + 'static) {
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let shared = self.clone();
-            async move { Ok::<_, Infallible>(shared.answer(&request).await) }
+            async move { Ok::<_, Infallible>(shared.answer(request).await) }
         });
         let builder = hyper::server::conn::http1::Builder::new();
         let _ended = builder.serve_connection(TokioIo::new(stream), service).await;
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let query = form(request.uri().query().unwrap_or_default());
         match request.uri().path() {
             "/jwks.json" => self.publish().await,
+            "/.well-known/openid-configuration" => self.describe(),
+            "/authorize" => self.log_in(&query),
+            "/token" => {
+                let shown = request.headers().get("authorization").cloned();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let shown = shown.as_ref().map(|value| value.to_str().unwrap());
+                self.exchange(shown, &form(std::str::from_utf8(&body).unwrap()))
+            }
+            "/logout" => Response::new(Full::from(query["post_logout_redirect_uri"].clone())),
             _ => status(404),
+        }
+    }
+
+    fn describe(&self) -> Response<Full<Bytes>> {
+        if *self.health.lock() == Health::Failing {
+            return status(500);
+        }
+        let url = &self.url;
+        json_response(&json!({
+            "issuer": url,
+            "authorization_endpoint": format!("{url}/authorize"),
+            "token_endpoint": format!("{url}/token"),
+            "jwks_uri": format!("{url}/jwks.json"),
+            "end_session_endpoint": format!("{url}/logout?from=here"),
+            "authorization_response_iss_parameter_supported": true,
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }))
+    }
+
+    /// Sends whoever comes back, logged in.
+    fn log_in(&self, query: &HashMap<String, String>) -> Response<Full<Bytes>> {
+        let expected =
+            [("client_id", CLIENT.0), ("response_type", "code"), ("code_challenge_method", "S256")];
+        let is_right = expected.into_iter().all(|(name, value)| query[name] == value)
+            && query["redirect_uri"] == "https://a.test/.tollgate/callback";
+        if !is_right {
+            return status(400);
+        }
+        let lie = *self.lie.lock();
+        let number = self.codes_given.fetch_add(1, Ordering::SeqCst);
+        let code = format!("code-{number}");
+        let granted = Code {
+            redirect: query["redirect_uri"].clone(),
+            nonce: query["nonce"].clone(),
+            challenge: query["code_challenge"].clone(),
+            scope: query["scope"].clone(),
+        };
+        self.codes.lock().insert(code.clone(), granted);
+        let state = match lie {
+            Lie::State => "A".repeat(43),
+            _ => query["state"].clone(),
+        };
+        let issuer = if lie == Lie::Issuer { "https://evil.test" } else { &self.url };
+        let code = if lie == Lie::Code { "another" } else { &code };
+        let what = match lie {
+            Lie::Denial => "error=access_denied&error_description=no".to_owned(),
+            _ => format!("code={code}"),
+        };
+        let location = format!("{}?{what}&state={state}&iss={issuer}", query["redirect_uri"]);
+        Response::builder().status(302).header("location", location).body(Full::default()).unwrap()
+    }
+
+    /// Tells whoever has a code, the secret and the verifier who has logged in.
+    fn exchange(
+        &self,
+        shown: Option<&str>,
+        fields: &HashMap<String, String>,
+    ) -> Response<Full<Bytes>> {
+        let lie = *self.lie.lock();
+        if lie == Lie::Failing {
+            return status(500);
+        }
+        let encoded = shown.and_then(|shown| shown.strip_prefix("Basic ")).unwrap_or_default();
+        let both = String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap();
+        let Some((id, secret)) = both.split_once(':') else { return status(401) };
+        if (&*decoded(id), &*decoded(secret)) != CLIENT {
+            return status(401);
+        }
+        let Some(code) = self.codes.lock().remove(&fields["code"]) else { return status(400) };
+        let digest = Sha256::digest(&fields["code_verifier"]);
+        let is_right = BASE64_URL_SAFE_NO_PAD.encode(digest) == code.challenge
+            && fields["redirect_uri"] == code.redirect
+            && fields["grant_type"] == "authorization_code";
+        if !is_right {
+            return status(400);
+        }
+        let token = self.id_token(lie, &code);
+        json_response(&json!({
+            "id_token": token, "access_token": "a", "token_type": "Bearer", "scope": code.scope,
+        }))
+    }
+
+    fn id_token(&self, lie: Lie, code: &Code) -> String {
+        let mut claims = self.person.lock().clone();
+        claims["iss"] = self.url.clone().into();
+        claims["aud"] = CLIENT.0.into();
+        claims["nonce"] = code.nonce.clone().into();
+        claims["exp"] = (now() + 300).into();
+        match lie {
+            Lie::Nonce => claims["nonce"] = "another".into(),
+            Lie::NoNonce => claims["nonce"] = Value::Null,
+            Lie::Audience => claims["aud"] = "another".into(),
+            Lie::Party => {
+                claims["aud"] = json!([CLIENT.0, "another"]);
+                claims["azp"] = "another".into();
+            }
+            Lie::TokenIssuer => claims["iss"] = "https://evil.test".into(),
+            Lie::Expired => claims["exp"] = (now() - 300).into(),
+            _ => {}
+        }
+        match lie {
+            Lie::Signature => Key::new("k1").token(&claims),
+            Lie::Unsigned => {
+                let token = Key::new("k1").token_with(&json!({ "alg": "none" }), &claims);
+                format!("{}.", token.rsplit_once('.').unwrap().0)
+            }
+            _ => self.keys.lock().last().unwrap().token(&claims),
         }
     }
 
@@ -197,12 +367,18 @@ impl Shared {
             }
         }
         let keys: Vec<Value> = self.keys.lock().iter().map(Key::jwk).collect();
-        let mut response = json_response(&json!({ "keys": keys }));
-        if let Some(value) = *self.cache_control.lock() {
-            response.headers_mut().insert("cache-control", value.parse().unwrap());
-        }
-        response
+        json_response(&json!({ "keys": keys }))
     }
+}
+
+/// The fields of a form, or of a query.
+fn form(text: &str) -> HashMap<String, String> {
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned()
 }
 
 fn status(status: u16) -> Response<Full<Bytes>> {

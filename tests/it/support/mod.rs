@@ -1,6 +1,7 @@
 //! The world that the tests put a proxy in.
 
 pub mod attack;
+pub mod browser;
 pub mod certs;
 pub mod client;
 pub mod dns;

@@ -36,10 +36,7 @@ pub(super) fn keys(settings: &JwtSettings) -> Keys {
     keys.one("any_audience", any_audience);
     keys.one("require_exp", require_exp);
     keys.one("leeway", duration(*leeway));
-    let one_of = |(name, values): &(String, Vec<serde_json::Value>)| {
-        format!("{name} = {}", serde_json::Value::from(values.clone()))
-    };
-    keys.list("required_claims", required.iter().map(one_of));
+    required_claims(&mut keys, required);
     match place {
         TokenPlace::Bearer => {}
         TokenPlace::Header(name) => keys.one("header", name),
@@ -53,7 +50,14 @@ pub(super) fn keys(settings: &JwtSettings) -> Keys {
     keys
 }
 
-fn claims_in_headers(keys: &mut Keys, pairs: &[(String, http::HeaderName)]) {
+pub(super) fn claims_in_headers(keys: &mut Keys, pairs: &[(String, http::HeaderName)]) {
     let pair = |(claim, field): &(String, http::HeaderName)| format!("{claim} = {field}");
     keys.list("claims_to_headers", pairs.iter().map(pair));
+}
+
+pub(super) fn required_claims(keys: &mut Keys, required: &[(String, Vec<serde_json::Value>)]) {
+    let one_of = |(name, values): &(String, Vec<serde_json::Value>)| {
+        format!("{name} = {}", serde_json::Value::from(values.clone()))
+    };
+    keys.list("required_claims", required.iter().map(one_of));
 }

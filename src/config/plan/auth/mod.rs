@@ -3,6 +3,7 @@
 mod forward;
 mod jwt;
 mod mtls;
+mod oidc;
 mod signature;
 
 use super::keys::{Hidden, Keys};
@@ -22,6 +23,7 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
         SchemeSettings::Forward(settings) => keys.table("forward", forward::keys(settings)),
         SchemeSettings::Signature(settings) => keys.table("signature", signature::keys(settings)),
         SchemeSettings::Jwt(settings) => keys.table("jwt", jwt::keys(settings)),
+        SchemeSettings::Oidc(settings) => keys.table("oidc", oidc::keys(settings)),
         SchemeSettings::Basic(settings) => keys.table("basic", basic(settings)),
         SchemeSettings::Mtls(settings) => keys.table("mtls", mtls::keys(settings)),
         // Of the host application's own making: whether it is another, the whole says.

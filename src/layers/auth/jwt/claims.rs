@@ -57,6 +57,10 @@ impl Claims {
         }
     }
 
+    pub(in crate::layers::auth) fn of(map: Map<String, Value>) -> Self {
+        Self(map)
+    }
+
     pub(in crate::layers::auth) fn into_map(self) -> Map<String, Value> {
         self.0
     }
@@ -79,7 +83,7 @@ impl Claims {
 
     /// What the token allows: the words of a claim, which is text or a list of such.
     /// Without a name it is `scope` (RFC 9068 §2.2.3), or else `scp`, as some have it.
-    pub(super) fn scopes(&self, claim: Option<&str>) -> Box<[Box<str>]> {
+    pub(in crate::layers::auth) fn scopes(&self, claim: Option<&str>) -> Box<[Box<str>]> {
         let found = match claim {
             Some(claim) => self.get(claim),
             None => self.get("scope").or_else(|| self.get("scp")),
@@ -95,11 +99,6 @@ impl Claims {
             }
             _ => Box::default(),
         }
-    }
-
-    /// When the token is no more, in seconds since 1970.
-    pub(super) fn expiry(&self) -> Option<f64> {
-        self.0.get("exp")?.as_f64()
     }
 
     /// Whom it is for.
@@ -157,7 +156,7 @@ impl JwtRules {
     }
 
     /// Whether the claims have all that is required of them.
-    pub(super) fn has_required(&self, claims: &Claims) -> bool {
+    pub(in crate::layers::auth) fn has_required(&self, claims: &Claims) -> bool {
         self.required.iter().all(|(name, values)| match claims.get(name) {
             None => false,
             Some(Value::Array(list)) => list.iter().any(|value| values.contains(value)),

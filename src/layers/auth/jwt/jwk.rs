@@ -13,7 +13,7 @@ const MOST: usize = 64;
 
 /// Why there is no set in what was published.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum JwksError {
+pub(in crate::layers::auth) enum JwksError {
     #[error("it is no set of JSON Web Keys: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error("none of its {0} keys can be used with the algorithms that are taken")]
@@ -42,7 +42,10 @@ struct Jwk {
 
 /// Reads a set. Keys that are for something else, or that nothing here knows, are left
 /// out; so are secrets, for what is published is none.
-pub(super) fn read(json: &[u8], algorithms: &[JwtAlgorithm]) -> Result<KeySet, JwksError> {
+pub(in crate::layers::auth) fn read(
+    json: &[u8],
+    algorithms: &[JwtAlgorithm],
+) -> Result<KeySet, JwksError> {
     let published: Published = serde_json::from_slice(json)?;
     let count = published.keys.len();
     if count > MOST {

@@ -34,7 +34,7 @@ enum Verifying {
 
 /// Keys of one issuer.
 #[derive(Debug, Default)]
-pub(super) struct KeySet(Vec<Key>);
+pub(in crate::layers::auth) struct KeySet(Vec<Key>);
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +155,7 @@ impl KeySet {
         Self(keys)
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

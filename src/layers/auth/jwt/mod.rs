@@ -8,8 +8,6 @@ mod grant;
 #[cfg(feature = "jwt")]
 mod jwk;
 #[cfg(feature = "jwt")]
-mod kept;
-#[cfg(feature = "jwt")]
 mod key;
 #[cfg(feature = "jwt")]
 mod place;
@@ -17,7 +15,7 @@ mod place;
 mod scheme;
 mod settings;
 #[cfg(all(test, feature = "jwt"))]
-mod testing;
+pub(super) mod testing;
 #[cfg(feature = "jwt")]
 mod token;
 #[cfg(feature = "jwt")]
@@ -28,10 +26,16 @@ pub use algorithm::{JwtAlgorithm, UnknownAlgorithm};
 pub use key::JwtKeyError;
 #[cfg(feature = "jwt")]
 pub use scheme::JsonWebTokens;
-pub use settings::{
-    JwksSettings, JwtKeys, JwtPublicKey, JwtRules, JwtSecret, JwtSettings, TokenPlace,
-};
+pub use settings::{JwksSettings, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, TokenPlace};
 
+#[cfg(feature = "jwt")]
+pub(super) use self::{
+    claims::Claims,
+    grant::{fields, name},
+    jwk::read as jwks,
+    key::KeySet,
+    verify::{Checks, Fault, max_age},
+};
 #[cfg(feature = "jwt")]
 use crate::fetch::FetchSetupError;
 

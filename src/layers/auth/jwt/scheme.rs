@@ -22,9 +22,9 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"tollgate
 /// that nobody knew; the latter no more often than [`JwksSettings::unknown_kid_pause`] says.
 ///
 /// ```
-/// use tollgate::layers::{AuthLayer, JsonWebTokens, JwtKeys, JwtSecret, JwtSettings};
+/// use tollgate::layers::{AuthLayer, JsonWebTokens, JwtKeys, JwtSettings, SharedSecret};
 ///
-/// let secret = JwtSecret::new(b"a secret of at least 32 bytes, or none".to_vec());
+/// let secret = SharedSecret::new("a secret of at least 32 bytes, or none");
 /// let mut settings = JwtSettings::new(JwtKeys::Secret(secret));
 /// settings.rules.issuers = vec!["https://id.example.com".into()];
 /// settings.rules.audiences = vec!["orders".into()];

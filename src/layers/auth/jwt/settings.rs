@@ -8,9 +8,9 @@ use std::time::Duration;
 use http::Uri;
 use http::header::HeaderName;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::JwtAlgorithm;
+use crate::layers::SharedSecret;
 use crate::pem::{self, PemError};
 
 /// Authentication by JSON Web Token (RFC 7519, RFC 6750).
@@ -49,7 +49,7 @@ pub enum JwtKeys {
     /// One public key.
     PublicKey(JwtPublicKey),
     /// A secret that the issuer has as well; whoever has it can make tokens.
-    Secret(JwtSecret),
+    Secret(SharedSecret),
 }
 
 /// How a set of keys is fetched.
@@ -84,10 +84,6 @@ pub enum TokenPlace {
 /// A public key: RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519.
 #[derive(Clone, PartialEq)]
 pub struct JwtPublicKey(Arc<[u8]>);
-
-/// A secret that tokens are signed by, which is never shown.
-#[derive(Clone)]
-pub struct JwtSecret(Arc<Zeroizing<Vec<u8>>>);
 
 /// What claims have to say.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,43 +178,5 @@ impl JwtPublicKey {
 impl fmt::Debug for JwtPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JwtPublicKey(…)")
-    }
-}
-
-impl JwtSecret {
-    /// This one.
-    #[must_use]
-    pub fn new(secret: Vec<u8>) -> Self {
-        Self(Arc::new(Zeroizing::new(secret)))
-    }
-
-    /// The secret itself.
-    #[must_use]
-    pub fn reveal(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl PartialEq for JwtSecret {
-    fn eq(&self, other: &Self) -> bool {
-        self.reveal() == other.reveal()
-    }
-}
-
-impl fmt::Debug for JwtSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JwtSecret(…)")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_not_shown() {
-        let secret = JwtKeys::Secret(JwtSecret::new(b"hunter2".to_vec()));
-        let shown = format!("{:?}", JwtSettings::new(secret));
-        assert!(!shown.contains("hunter2") && !shown.contains("104"), "{shown}");
     }
 }

@@ -9,12 +9,12 @@ use http::header;
 
 use super::claims::Claims;
 use super::jwk;
-use super::kept::{Fresh, Kept, Pace, Source};
 use super::key::{Key, KeySet};
 use super::token::Token;
 use super::{JwksSettings, JwtAlgorithm, JwtKeys, JwtRules, JwtSetupError};
 use crate::error::BoxError;
 use crate::fetch::{Fetch, FetchSettings};
+use crate::layers::auth::kept::{Fresh, Kept, Pace, Source};
 use crate::layers::list_members;
 
 /// What a token is checked by, besides keys.

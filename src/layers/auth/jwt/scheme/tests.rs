@@ -2,8 +2,9 @@ use http::{HeaderMap, Method, Uri, Version, header};
 use serde_json::{Value, json};
 
 use super::super::testing::Signer;
-use super::super::{JwtAlgorithm, JwtKeys, JwtPublicKey, JwtSecret};
+use super::super::{JwtAlgorithm, JwtKeys, JwtPublicKey};
 use super::*;
+use crate::layers::SharedSecret;
 
 const SECRET: &[u8; 64] = &[7; 64];
 
@@ -12,7 +13,7 @@ fn far() -> u64 {
 }
 
 fn by_secret() -> JwtSettings {
-    let mut settings = JwtSettings::new(JwtKeys::Secret(JwtSecret::new(SECRET.to_vec())));
+    let mut settings = JwtSettings::new(JwtKeys::Secret(SharedSecret::new(SECRET.to_vec())));
     settings.rules.any_audience = true;
     settings
 }

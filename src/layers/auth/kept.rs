@@ -111,6 +111,8 @@ impl<S: Source> Kept<S> {
         Self { inner: Arc::new(inner), keeper: Arc::default() }
     }
 
+    /// Where it is fetched from.
+    #[cfg(test)]
     pub(in crate::layers::auth) fn source(&self) -> &S {
         &self.inner.source
     }

@@ -1,0 +1,337 @@
+//! From a stranger to a session, and back.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{self, HeaderValue};
+use percent_encoding::percent_decode_str;
+
+use super::pending::{Pending, WITHIN};
+use super::provider::{self, Discovery, ExchangeError, Provider};
+use super::seal::{LEAST_SECRET, Sealer};
+use super::session::Session;
+use super::site::{Names, Site, send_to};
+use super::{OidcSettings, OidcSetupError};
+use crate::fetch::Fetch;
+use crate::layers::auth::jwt::{Checks, Claims, Fault};
+use crate::layers::auth::kept::Kept;
+use crate::layers::{Judging, JwtAlgorithm, JwtRules, Verdict};
+
+/// The longest token that tells who somebody is: some tell all their groups.
+const LONGEST_TOKEN: usize = 64 * 1024;
+
+/// The page that tells that a session is over.
+const LOGGED_OUT: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+                          <title>Logged out</title></head>\
+                          <body><h1>You are logged out.</h1></body></html>\n";
+
+/// Begins and ends sessions.
+#[derive(Debug)]
+pub(super) struct Logins {
+    pub(super) settings: OidcSettings,
+    pub(super) names: Names,
+    pub(super) sessions: Sealer,
+    pendings: Sealer,
+    provider: Kept<Discovery>,
+    fetch: Fetch,
+    checks: Checks,
+}
+
+/// What somebody comes back with (RFC 6749 §4.1.2).
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) state: String,
+    code: Option<String>,
+    error: Option<String>,
+    issuer: Option<String>,
+}
+
+impl Logins {
+    pub(super) fn new(settings: OidcSettings) -> Result<Self, OidcSetupError> {
+        if settings.cookie_secrets.iter().any(|secret| secret.reveal().len() < LEAST_SECRET) {
+            return Err(OidcSetupError::CookieSecret);
+        }
+        let mut algorithms = settings.algorithms.clone();
+        if algorithms.is_empty() {
+            algorithms.extend(JwtAlgorithm::PUBLIC);
+        }
+        if let Some(secret) = algorithms.iter().find(|one| one.is_symmetric()) {
+            return Err(OidcSetupError::Algorithm(*secret));
+        }
+        let fetch = provider::fetch(&settings)?;
+        let provider = Discovery::new(&settings, &algorithms, fetch.clone())
+            .map_err(|_| OidcSetupError::Issuer(settings.issuer.clone()))?;
+        let whose = [&*settings.issuer, &*settings.client_id];
+        let sealer = |purpose| {
+            Sealer::new(&settings.cookie_secrets, &whose, purpose)
+                .ok_or(OidcSetupError::CookieSecret)
+        };
+        let (sessions, pendings) = (sealer("session")?, sealer("login")?);
+        let rules = JwtRules {
+            issuers: vec![settings.issuer.clone()],
+            audiences: vec![settings.client_id.clone()],
+            leeway: settings.leeway,
+            required: settings.required.clone(),
+            ..JwtRules::default()
+        };
+        let checks = Checks { algorithms, rules, max_token: LONGEST_TOKEN };
+        let names = Names::new(&settings);
+        Ok(Self { settings, names, sessions, pendings, provider, fetch, checks })
+    }
+
+    /// Sends somebody to log in who wants this.
+    pub(super) fn begin(
+        self: Arc<Self>,
+        target: &str,
+        site: Site,
+        forgotten: Vec<HeaderValue>,
+    ) -> Judging {
+        let Some(pending) = Pending::new(target, &site.base) else {
+            return Verdict::Unavailable("oidc_random").into();
+        };
+        if let Some(provider) = self.provider.get() {
+            return self.to_provider(&provider, &pending, &site, forgotten).into();
+        }
+        let Some(renewed) = self.provider.renewed() else {
+            return Verdict::Unavailable("oidc_no_provider").into();
+        };
+        Judging::Later(Box::pin(async move {
+            match renewed.await {
+                Some(provider) => self.to_provider(&provider, &pending, &site, forgotten),
+                None => Verdict::Unavailable("oidc_no_provider"),
+            }
+        }))
+    }
+
+    fn to_provider(
+        &self,
+        provider: &Provider,
+        pending: &Pending,
+        site: &Site,
+        mut cookies: Vec<HeaderValue>,
+    ) -> Verdict {
+        let scopes = self.settings.scopes.join(" ");
+        let (redirect, challenge) = (self.redirect(&site.base), pending.challenge());
+        let url = provider::with_query(
+            &provider.authorization,
+            &[
+                ("response_type", "code"),
+                ("client_id", &self.settings.client_id),
+                ("redirect_uri", &redirect),
+                ("scope", &scopes),
+                ("state", pending.state()),
+                ("nonce", pending.nonce()),
+                ("code_challenge", &challenge),
+                ("code_challenge_method", "S256"),
+            ],
+        );
+        let name = super::pending::tag(pending.state()).map(|tag| self.names.login(site, tag));
+        let cookie =
+            name.and_then(|name| site.cookie(&name, &self.pendings.seal(pending)?, WITHIN));
+        let Some(cookie) = cookie else { return Verdict::Unavailable("oidc_cookie") };
+        cookies.push(cookie);
+        send_to(&url, cookies, "oidc_login")
+    }
+
+    /// Where the provider sends people back.
+    fn redirect(&self, base: &str) -> String {
+        format!("{base}{}", self.settings.callback)
+    }
+
+    /// Ends a login that somebody comes back from; `sealed` stood in the cookie `name`.
+    pub(super) fn finish(
+        self: Arc<Self>,
+        sealed: &str,
+        answer: Answer,
+        name: String,
+        site: Site,
+    ) -> Judging {
+        let Some(pending) = self.pendings.open::<Pending>(sealed) else {
+            return Verdict::Refused("oidc_state").into();
+        };
+        if !pending.is_of(&answer.state) || pending.base != site.base {
+            return Verdict::Refused("oidc_state").into();
+        }
+        if pending.is_over() {
+            return Verdict::Outdated("oidc_no_login").into();
+        }
+        let other = |issuer: &String| *issuer != self.settings.issuer;
+        if answer.issuer.as_ref().is_some_and(other) {
+            return Verdict::Refused("oidc_issuer").into();
+        }
+        let code = match (answer.code, answer.error) {
+            (Some(code), None) => code,
+            (_, Some(error)) if error == "access_denied" => {
+                return Verdict::Forbidden("oidc_denied").into();
+            }
+            (_, Some(_)) => return Verdict::Unavailable("oidc_provider").into(),
+            (None, None) => return Verdict::Refused("oidc_callback").into(),
+        };
+        let tells_issuer = answer.issuer.is_some();
+        Judging::Later(Box::pin(async move {
+            match self.session(&code, &pending, tells_issuer).await {
+                Err(verdict) => verdict,
+                Ok(session) => {
+                    let age = self.settings.session;
+                    let sealed = self.sessions.seal(&session);
+                    let cookie = sealed
+                        .and_then(|value| site.cookie(self.names.session(&site), &value, age));
+                    let Some(cookie) = cookie else {
+                        tracing::warn!(
+                            issuer = self.settings.issuer,
+                            "the claims that are kept of somebody do not fit a cookie: keep fewer"
+                        );
+                        return Verdict::Forbidden("oidc_session_too_long");
+                    };
+                    let cookies = [Some(cookie), site.forget(&name)].into_iter().flatten();
+                    let location = format!("{}{}", site.base, pending.target);
+                    send_to(&location, cookies.collect(), "oidc_logged_in")
+                }
+            }
+        }))
+    }
+
+    async fn session(
+        &self,
+        code: &str,
+        pending: &Pending,
+        tells_issuer: bool,
+    ) -> Result<Session, Verdict> {
+        let unavailable = || Verdict::Unavailable("oidc_no_provider");
+        let provider = match self.provider.get() {
+            Some(provider) => provider,
+            None => {
+                self.provider.renewed().ok_or_else(unavailable)?.await.ok_or_else(unavailable)?
+            }
+        };
+        if provider.tells_issuer && !tells_issuer {
+            return Err(Verdict::Refused("oidc_issuer"));
+        }
+        let redirect = self.redirect(&pending.base);
+        let exchanged =
+            provider.exchange(&self.fetch, &self.settings, code, &redirect, &pending.verifier);
+        let tokens = exchanged.await.map_err(|error| {
+            tracing::info!(issuer = self.settings.issuer, %error, "a login failed");
+            match error {
+                ExchangeError::Refused(_) => Verdict::Refused("oidc_code"),
+                ExchangeError::Failed(_) => Verdict::Unavailable("oidc_provider"),
+            }
+        })?;
+        let claims = self.claims(&tokens.id_token, &provider).await?;
+        if !pending.has_nonce(claims.text("nonce")) {
+            return Err(Verdict::Refused("oidc_nonce"));
+        }
+        self.is_for_us(&claims)?;
+        if !self.checks.rules.has_required(&claims) {
+            return Err(Verdict::Forbidden("oidc_required_claim"));
+        }
+        // A provider that grants all that was asked for need not say so (RFC 6749 §5.1).
+        let asked_for = self.settings.scopes.join(" ");
+        let granted = tokens.scope.as_deref().unwrap_or(&asked_for);
+        Session::new(&self.settings, &claims, granted).map_err(Verdict::Refused)
+    }
+
+    async fn claims(&self, token: &str, provider: &Provider) -> Result<Claims, Verdict> {
+        let checked = match self.checks.check(token, &provider.keys) {
+            Err(Fault::UnknownKey) => match self.provider.renewed() {
+                Some(renewed) => match renewed.await {
+                    Some(provider) => self.checks.check(token, &provider.keys),
+                    None => Err(Fault::UnknownKey),
+                },
+                None => Err(Fault::UnknownKey),
+            },
+            checked => checked,
+        };
+        checked.map_err(|fault| match fault {
+            Fault::Refused(why) | Fault::Outdated(why) => Verdict::Refused(why),
+            Fault::UnknownKey => Verdict::Refused("jwt_unknown_key"),
+            Fault::Unavailable(why) => Verdict::Unavailable(why),
+        })
+    }
+
+    /// Whether a token was made for us and not for another, who has it for us as well
+    /// (OpenID Connect Core 1.0 §3.1.3.7).
+    fn is_for_us(&self, claims: &Claims) -> Result<(), Verdict> {
+        let party = claims.text("azp");
+        let several = claims.audiences().is_ok_and(|audiences| audiences.len() > 1);
+        let is_ours = match party {
+            Some(party) => party == self.settings.client_id,
+            None => !several && claims.get("azp").is_none(),
+        };
+        if is_ours { Ok(()) } else { Err(Verdict::Refused("oidc_party")) }
+    }
+
+    /// Ends a session.
+    pub(super) fn log_out(&self, site: &Site) -> Verdict {
+        let cookies: Vec<HeaderValue> = site.forget(self.names.session(site)).into_iter().collect();
+        if self.settings.provider_logout
+            && let Some(provider) = self.provider.get()
+            && let Some(url) = &provider.end_session
+        {
+            let back = format!("{}/", site.base);
+            let fields =
+                [("client_id", &*self.settings.client_id), ("post_logout_redirect_uri", &*back)];
+            return send_to(&provider::with_query(url, &fields), cookies, "oidc_logged_out");
+        }
+        let mut response = Response::new(Bytes::from_static(LOGGED_OUT.as_bytes()));
+        let headers = response.headers_mut();
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, html);
+        for cookie in cookies {
+            headers.append(header::SET_COOKIE, cookie);
+        }
+        Verdict::Answered(Box::new(response), "oidc_logged_out")
+    }
+}
+
+impl Answer {
+    /// Reads a query; `None` where something stands twice, or there is no state.
+    pub(super) fn read(query: &str) -> Option<Self> {
+        let mut answer = Self::default();
+        let mut state = None;
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let slot = match &*decoded(name)? {
+                "state" => &mut state,
+                "code" => &mut answer.code,
+                "error" => &mut answer.error,
+                "iss" => &mut answer.issuer,
+                _ => continue,
+            };
+            if slot.replace(decoded(value)?.into_owned()).is_some() {
+                return None;
+            }
+        }
+        answer.state = state?;
+        Some(answer)
+    }
+}
+
+/// Text of a form.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned().into());
+    }
+    percent_decode_str(text).decode_utf8().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_comes_back_with_is_read_and_nothing_twice() {
+        let answer =
+            Answer::read("code=a%2Bb+c&state=s&iss=https%3A%2F%2Fid.test&x=1&x=2").unwrap();
+        assert_eq!(answer.code.as_deref(), Some("a+b c"));
+        assert_eq!(answer.state, "s");
+        assert_eq!(answer.issuer.as_deref(), Some("https://id.test"));
+        for query in ["", "code=a", "state=a&state=b", "state=a&code=b&c%6fde=c", "state=%ff"] {
+            assert!(Answer::read(query).is_none(), "{query}");
+        }
+        assert_eq!(Answer::read("state=a&error=access_denied").unwrap().code, None);
+    }
+}

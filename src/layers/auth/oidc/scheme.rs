@@ -1,0 +1,140 @@
+//! The scheme: who has a session is let in, who is at a browser is sent to log in.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::header::{HeaderName, HeaderValue};
+
+use super::login::Logins;
+use super::pending;
+use super::session::Session;
+use super::site::{Site, is_navigation, send_to, target};
+use super::{OidcSettings, OidcSetupError};
+use crate::layers::auth::{cookies, jwt};
+use crate::layers::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+
+/// Knows who asks by a session that began with a login at an identity provider (OpenID
+/// Connect Core 1.0, authorization code with PKCE).
+///
+/// Who has no session and waits for a page is sent to the provider; whoever else has none
+/// is told so. The path [`OidcSettings::callback`] and [`OidcSettings::logout`] have to come
+/// by here as well: they are answered, and not passed on. A session stands in a cookie that
+/// is sealed; nothing is kept of it here, so any instance with the same secrets knows it.
+///
+/// ```
+/// use tollgate::layers::{AuthLayer, OidcSettings, OpenIdConnect, SharedSecret};
+///
+/// let secret = SharedSecret::new("a secret of at least 32 bytes, or none");
+/// let mut settings = OidcSettings::new("https://id.example.com", "my-app", vec![secret]);
+/// settings.client_secret = Some(SharedSecret::new("what the provider gave us"));
+/// settings.public_url = Some("https://app.example.com".parse()?);
+/// let layer = AuthLayer::by(OpenIdConnect::new(settings)?);
+/// # let _ = layer;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct OpenIdConnect {
+    logins: Arc<Logins>,
+}
+
+impl OpenIdConnect {
+    /// By these settings.
+    ///
+    /// # Errors
+    ///
+    /// The issuer is no URL, a secret is too short, or the provider cannot be reached in
+    /// any way.
+    pub fn new(settings: OidcSettings) -> Result<Self, OidcSetupError> {
+        Ok(Self { logins: Arc::new(Logins::new(settings)?) })
+    }
+
+    fn settings(&self) -> &OidcSettings {
+        &self.logins.settings
+    }
+
+    /// The session of a request; whether there is a cookie that is none, if there is none.
+    fn session(&self, asked: &Asked<'_>, site: &Site) -> Result<Session, bool> {
+        let cookie = cookies::get(asked.headers, self.logins.names.session(site));
+        let value = cookie.map_err(|_| true)?.ok_or(false)?;
+        let session: Session = self.logins.sessions.open(value).ok_or(true)?;
+        if session.is_over() { Err(true) } else { Ok(session) }
+    }
+
+    fn grant(&self, session: Session, asked: &Asked<'_>) -> Result<Grant, &'static str> {
+        let fields = jwt::fields(&session.claims(), &self.settings().claims_to_headers)?;
+        let mut changes = Changes { set: fields, ..Changes::default() };
+        match self.logins.names.without(asked) {
+            (field, None) => changes.remove.push(field),
+            (field, Some(rest)) => changes.set.push((field, rest)),
+        }
+        Ok(Grant::to(session.into_identity()).changing(changes))
+    }
+
+    /// Somebody comes back from the provider.
+    fn callback(&self, asked: &Asked<'_>, site: Site) -> Judging {
+        if *asked.method != Method::GET {
+            return Verdict::Refused("oidc_callback").into();
+        }
+        let Some(answer) = super::login::Answer::read(asked.uri.query().unwrap_or_default()) else {
+            return Verdict::Refused("oidc_callback").into();
+        };
+        let Some(tag) = pending::tag(&answer.state) else {
+            return Verdict::Refused("oidc_state").into();
+        };
+        let cookie = self.logins.names.login(&site, tag);
+        let Ok(Some(value)) = cookies::get(asked.headers, &cookie) else {
+            // Somebody has gone back, or took too long.
+            return match self.session(asked, &site) {
+                Ok(_) => send_to(&format!("{}/", site.base), Vec::new(), "oidc_logged_in").into(),
+                Err(_) => Verdict::Outdated("oidc_no_login").into(),
+            };
+        };
+        self.logins.clone().finish(value, answer, cookie, site)
+    }
+
+    fn logout(&self, asked: &Asked<'_>, site: Site) -> Judging {
+        let from = asked.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        let is_strange = matches!(from, Some(b"cross-site" | b"same-site"));
+        if is_strange || !matches!(*asked.method, Method::GET | Method::POST) {
+            return Verdict::Forbidden("oidc_logout").into();
+        }
+        self.logins.log_out(&site).into()
+    }
+}
+
+impl Authenticate for OpenIdConnect {
+    fn scheme(&self) -> &'static str {
+        "oidc"
+    }
+
+    fn judge(&self, asked: &Asked<'_>) -> Judging {
+        let Some(site) = Site::of(self.settings(), asked) else {
+            return Verdict::Refused("oidc_host").into();
+        };
+        match asked.uri.path() {
+            path if path == self.settings().callback => return self.callback(asked, site),
+            path if path == self.settings().logout => return self.logout(asked, site),
+            _ => {}
+        }
+        match self.session(asked, &site) {
+            Ok(session) => {
+                self.grant(session, asked).map_or_else(Verdict::Refused, Verdict::Granted).into()
+            }
+            Err(_) if is_navigation(asked) => {
+                let forgotten = self.logins.names.forget_logins(&site, asked);
+                self.logins.clone().begin(target(asked.uri), site, forgotten)
+            }
+            Err(false) => Verdict::Absent.into(),
+            Err(true) => Verdict::Outdated("oidc_session").into(),
+        }
+    }
+
+    fn identity_fields(&self) -> Vec<HeaderName> {
+        self.settings().claims_to_headers.iter().map(|(_, field)| field.clone()).collect()
+    }
+
+    fn secret_parameter(&self) -> Option<Arc<str>> {
+        // What a session is had for.
+        Some("code".into())
+    }
+}
