@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
+use http::request::Parts;
 
 use super::login::Logins;
 use super::pending;
 use super::session::Session;
 use super::site::{Site, is_navigation, send_to, target};
 use super::{OidcSettings, OidcSetupError};
+use crate::layers::auth::changes::strip_cookie;
 use crate::layers::auth::{cookies, jwt};
 use crate::layers::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 
@@ -62,11 +64,8 @@ impl OpenIdConnect {
 
     fn grant(&self, session: Session, asked: &Asked<'_>) -> Result<Grant, &'static str> {
         let fields = jwt::fields(&session.claims(), &self.settings().claims_to_headers)?;
-        let mut changes = Changes { set: fields, ..Changes::default() };
-        match self.logins.names.without(asked) {
-            (field, None) => changes.remove.push(field),
-            (field, Some(rest)) => changes.set.push((field, rest)),
-        }
+        let strip_cookies = self.logins.names.of(asked.headers);
+        let changes = Changes { set: fields, strip_cookies, ..Changes::default() };
         Ok(Grant::to(session.into_identity()).changing(changes))
     }
 
@@ -105,6 +104,12 @@ impl OpenIdConnect {
 impl Authenticate for OpenIdConnect {
     fn scheme(&self) -> &'static str {
         "oidc"
+    }
+
+    fn conceal(&self, request: &mut Parts) {
+        for name in self.logins.names.of(&request.headers) {
+            strip_cookie(&mut request.headers, &name);
+        }
     }
 
     fn judge(&self, asked: &Asked<'_>) -> Judging {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Response, StatusCode, Uri};
 use sha2::{Digest, Sha256};
@@ -116,9 +117,12 @@ impl Names {
         begun.iter().filter_map(|name| site.forget(name)).collect()
     }
 
-    /// What is left of `Cookie` for the origin, which is not shown ours.
-    pub(super) fn without(&self, asked: &Asked<'_>) -> (HeaderName, Option<HeaderValue>) {
-        (header::COOKIE, cookies::without(asked.headers, |name| self.are(name)))
+    /// Those that a request has: the origin is not shown them.
+    pub(super) fn of(&self, headers: &HeaderMap) -> Vec<Box<str>> {
+        cookies::names(headers)
+            .filter(|name| self.are(name))
+            .filter_map(|name| std::str::from_utf8(name).ok().map(Into::into))
+            .collect()
     }
 }
 
