@@ -235,7 +235,7 @@ fn a_token_is_taken_out_if_asked_for() {
     assert_eq!(taken.remove, [header::AUTHORIZATION]);
     settings.place = TokenPlace::Cookie("token".into());
     let taken = changes(&settings, "cookie", format!("a=1; token={token}; b=2")).unwrap();
-    assert_eq!(taken.strip_cookies, ["token".into()]);
+    assert_eq!(taken.strip_cookies, [Box::<str>::from("token")]);
     assert_eq!((taken.remove, taken.set), (vec![], vec![]));
 }
 
