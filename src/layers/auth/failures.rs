@@ -94,13 +94,18 @@ impl FailureCount {
             shut_out.until.retain(|_, until| *until > now);
             limiter.retain_recent();
         }
-        if let Some(wait) = wait
-            && shut_out.until.len() < MOST
-        {
-            shut_out.until.insert(client, now + wait);
-            shut_out.latest = shut_out.latest.max(now + wait);
-            anybody.store(true, Ordering::Relaxed);
+        let Some(wait) = wait else { return };
+        let before = shut_out.until.get(&client).copied().filter(|until| *until > now);
+        if before.is_none() && shut_out.until.len() >= MOST {
+            return;
         }
+        // Those that were under way together wait one behind the other, but for no longer than
+        // the whole number takes to come again.
+        let longest = now + quota.each().saturating_mul(quota.burst.get());
+        let until = before.map_or(now + wait, |before| before + quota.each()).min(longest);
+        shut_out.until.insert(client, until);
+        shut_out.latest = shut_out.latest.max(until);
+        anybody.store(true, Ordering::Relaxed);
     }
 }
 
@@ -126,6 +131,11 @@ mod tests {
         let wait = failures.shut_out_for(bad).unwrap();
         assert!(wait > Duration::from_secs(10) && wait <= Duration::from_secs(20), "{wait:?}");
         assert!(failures.shut_out_for(mapped).is_some());
+        for waits in [40, 60, 60] {
+            failures.note(bad);
+            let wait = failures.shut_out_for(bad).unwrap().as_secs();
+            assert!((waits - 10..=waits).contains(&wait), "{wait}");
+        }
         assert_eq!(failures.shut_out_for(good), None);
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use http::HeaderValue;
-use http::header::HeaderName;
+use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 
 pub use record::{check_key_name, check_scope};
@@ -159,15 +159,25 @@ impl Authenticate for ApiKeys {
         [identity_header, scopes_header].into_iter().flatten().cloned().collect()
     }
 
-    fn conceal(&self, request: &mut Parts) {
-        remove_twins(&mut request.headers, &self.settings.header);
+    fn conceal(&self, request: &mut Parts, kept: &[HeaderName]) {
+        if !kept.contains(&self.settings.header) {
+            remove_twins(&mut request.headers, &self.settings.header);
+        }
+        let is_ours = |token: &[u8]| self.known(&KeyDigest::of(token)).is_some();
+        if self.settings.bearer
+            && !kept.contains(&AUTHORIZATION)
+            && given::bearers(&request.headers).any(is_ours)
+        {
+            request.headers.remove(AUTHORIZATION);
+        }
         if let Some(parameter) = &self.settings.query {
             strip_parameter(request, parameter);
         }
     }
 
     fn credential_fields(&self) -> Vec<HeaderName> {
-        vec![self.settings.header.clone()]
+        let bearer = self.settings.bearer.then_some(AUTHORIZATION);
+        [self.settings.header.clone()].into_iter().chain(bearer).collect()
     }
 
     fn secret_parameter(&self) -> Option<Arc<str>> {

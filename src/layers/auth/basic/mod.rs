@@ -128,14 +128,19 @@ impl Authenticate for Basic {
         Some(self.challenge.clone())
     }
 
-    fn conceal(&self, request: &mut Parts) {
+    fn conceal(&self, request: &mut Parts, kept: &[HeaderName]) {
         let is_ours = |value: &HeaderValue| {
             value.as_bytes().get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"basic "))
         };
         let headers = &mut request.headers;
-        if !self.forwards && headers.get_all(header::AUTHORIZATION).iter().any(is_ours) {
+        let is_kept = self.forwards || kept.contains(&header::AUTHORIZATION);
+        if !is_kept && headers.get_all(header::AUTHORIZATION).iter().any(is_ours) {
             headers.remove(header::AUTHORIZATION);
         }
+    }
+
+    fn credential_fields(&self) -> Vec<HeaderName> {
+        vec![header::AUTHORIZATION]
     }
 
     fn identity_fields(&self) -> Vec<HeaderName> {
