@@ -161,7 +161,7 @@ mod tests {
             (r#"{"name":"a","scope":["x"]}"#, "unknown field"),
             (r#"{"name":"a","scopes":["x y"]}"#, "one word"),
             (r#"{"name":"a","scopes":"x"}"#, "sequence"),
-            (r#"{"name":"a","expires":"2027-01-01"}"#, "2027"),
+            (r#"{"name":"a","expires":"2027-01-01"}"#, "time component"),
             (r#"{"name":"a","expires":null,"rate":0}"#, "nonzero"),
             (r#"{"name":"a","burst":5}"#, "need a `rate`"),
             (r#"{"name":"a","rate":5,"per":"0s"}"#, "1ms"),

@@ -129,7 +129,7 @@ impl Shard {
         }
         self.keys.retain(|_, entry| entry.says_something(now));
         self.keys.shrink_to(FEW);
-        self.patience = (self.keys.len() + self.keys.len() / 2).max(FEW).min(MOST / SHARDS);
+        self.patience = (self.keys.len() + self.keys.len() / 2).clamp(FEW, MOST / SHARDS);
         self.looked = now;
     }
 }

@@ -41,9 +41,9 @@ async fn decides(instance: &Instance, key: &[u8]) -> DecidedBy {
 
 #[tokio::test]
 async fn a_cluster_counts_as_one() {
-    within(async {
-        let mut cluster_ = Cluster::start(Some("s3cret"));
-        let mut settings = cluster(&cluster_);
+    within(Box::pin(async {
+        let mut nodes = Cluster::start(Some("s3cret"));
+        let mut settings = cluster(&nodes);
         settings.password = Some(RedisPassword::new("s3cret".into()));
         let few = quota(1, 600 * SECOND, 3);
         let local = SharedSettings { on_failure: OnFailure::Open, ..patient() };
@@ -54,20 +54,57 @@ async fn a_cluster_counts_as_one() {
             assert!(one.admits(&key).await && other.admits(&key).await && one.admits(&key).await);
             assert!(!one.admits(&key).await && !other.admits(&key).await, "{number}");
         }
-        let each: Vec<usize> = cluster_.nodes.iter().map(|node| keys(node).len()).collect();
+        let each: Vec<usize> = nodes.nodes.iter().map(|node| keys(node).len()).collect();
         assert_eq!(each.iter().sum::<usize>(), 40);
         assert!(each.iter().all(|count| *count > 3), "{each:?}");
+        // One node goes: what it has is not counted, and all else is.
+        assert_eq!(decides(&other, b"fresh").await, DecidedBy::Redis);
+        let gone = 2;
+        nodes.nodes[gone].stop();
+        eventually("it is noticed", async || !one.client.is_connected()).await;
+        let (mut open, mut counted) = (0, 0);
+        for number in 1_000..1_060_u32 {
+            match decides(&one, &number.to_be_bytes()).await {
+                DecidedBy::Redis => counted += 1,
+                DecidedBy::FailedOpen => open += 1,
+                by => panic!("{by:?}"),
+            }
+        }
+        assert!(open > 5 && counted > 20, "{open} {counted}");
+        nodes.nodes[gone].restart();
+        eventually("it is whole again", async || one.client.is_connected()).await;
+        eventually("it counts again", async || {
+            let mut all = true;
+            for number in 2_000..2_010_u32 {
+                all &= decides(&one, &number.to_be_bytes()).await != DecidedBy::FailedOpen;
+            }
+            all
+        })
+        .await;
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_moves_within_a_cluster_is_found() {
+    within(async {
+        let nodes = Cluster::start(None);
+        let few = quota(1, 600 * SECOND, 3);
+        let one = Instance::start_with(cluster(&nodes), few, &patient()).await;
+        for number in 0..20_u32 {
+            assert!(one.admits(&number.to_be_bytes()).await);
+        }
         // A slot moves: first it is asked for, and then it has moved.
-        let name = keys(&cluster_.nodes[0]).remove(0);
-        let slot = cluster_.slot(&name);
-        let (from, to) = (cluster_.id(0), cluster_.id(1));
+        let name = keys(&nodes.nodes[0]).remove(0);
+        let slot = nodes.slot(&name);
+        let (from, to) = (nodes.id(0), nodes.id(1));
         let tells = |node: usize, how: &str, id: &str| {
-            let answer = cluster_.nodes[node].ask(["CLUSTER", "SETSLOT", &slot, how, id]);
+            let answer = nodes.nodes[node].ask(["CLUSTER", "SETSLOT", &slot, how, id]);
             assert!(answer.starts_with("+OK"), "{answer}");
         };
         tells(1, "IMPORTING", &from);
         tells(0, "MIGRATING", &to);
-        cluster_.nodes[0].ask(["DEL", &name]);
+        nodes.nodes[0].ask(["DEL", &name]);
         let by_name = async |instance: &Instance| {
             let mut taken = 0;
             let mut command = tollgate::redis::cmd("INCR");
@@ -82,31 +119,7 @@ async fn a_cluster_counts_as_one() {
             tells(node, "NODE", &to);
         }
         assert_eq!(by_name(&one).await, 1, "asked for where it has gone to");
-        assert!(cluster_.nodes[1].ask(["GET", &name]).contains("\r\n2\r\n"));
-        // One node goes: what it has is not counted, and all else is.
-        assert_eq!(decides(&other, b"fresh").await, DecidedBy::Redis);
-        let gone = 2;
-        cluster_.nodes[gone].stop();
-        eventually("it is noticed", async || !one.client.is_connected()).await;
-        let (mut open, mut counted) = (0, 0);
-        for number in 1_000..1_060_u32 {
-            match decides(&one, &number.to_be_bytes()).await {
-                DecidedBy::Redis => counted += 1,
-                DecidedBy::FailedOpen => open += 1,
-                by => panic!("{by:?}"),
-            }
-        }
-        assert!(open > 5 && counted > 20, "{open} {counted}");
-        cluster_.nodes[gone].restart();
-        eventually("it is whole again", async || one.client.is_connected()).await;
-        eventually("it counts again", async || {
-            let mut all = true;
-            for number in 2_000..2_010_u32 {
-                all &= decides(&one, &number.to_be_bytes()).await != DecidedBy::FailedOpen;
-            }
-            all
-        })
-        .await;
+        assert!(nodes.nodes[1].ask(["GET", &name]).contains("\r\n2\r\n"));
     })
     .await;
 }
