@@ -196,12 +196,13 @@ where
         if let Some(rejection) = self.shared.shut_out(&parts) {
             return AuthFuture::rejected(self.shared.answer(&parts, rejection));
         }
-        let asked = Asked::of(&parts, None);
+        let body = Held::new(body);
+        let asked = Asked::of(&parts, body.bytes());
         match self.shared.policy.go_on(self.shared.policy.begin(&asked), &asked) {
             Step::Done(outcome) => match self.shared.settle(&mut parts, outcome) {
                 Err(rejection) => AuthFuture::rejected(self.shared.answer(&parts, rejection)),
                 Ok(fields) => {
-                    let future = self.inner.call(Request::from_parts(parts, body));
+                    let future = self.inner.call(Request::from_parts(parts, body.into_body()));
                     AuthFuture { state: State::Admitted { future, fields } }
                 }
             },
@@ -215,7 +216,7 @@ impl<S> Auth<S> {
     fn wait<B, ResB>(
         &mut self,
         mut parts: Parts,
-        body: B,
+        mut body: Held<B>,
         mut step: Step,
     ) -> AuthFuture<S::Future, S::Error, ResB>
     where
@@ -231,7 +232,6 @@ impl<S> Auth<S> {
         let inner = std::mem::replace(&mut self.inner, spare);
         let shared = self.shared.clone();
         let future = Box::pin(async move {
-            let mut body = Held::Unread(body);
             let mut guess = Guess::default();
             let outcome = loop {
                 let progress = match step {
