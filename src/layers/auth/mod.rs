@@ -10,7 +10,6 @@ mod attempt;
 mod authenticate;
 mod basic;
 mod changes;
-#[cfg(feature = "jwt")]
 mod cookies;
 mod failures;
 mod flights;
