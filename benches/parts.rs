@@ -28,10 +28,11 @@ use tollgate::context::Downstream;
 use tollgate::drain::Watcher;
 use tollgate::forward::{Forward, ForwardSettings, TargetSettings};
 use tollgate::layers::{
-    ApiKey, ApiKeySettings, ApiKeys, AuthLayer, BandwidthLayer, BandwidthSettings, BodyLimitLayer,
-    ClientAddressLayer, ConcurrencyLayer, ConcurrencySettings, ExchangesLayer, ForwardedLayer,
-    HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings, InFlightLayer, KeyDigest, Limit,
-    LimitKey, LimitKeyPart, RateLimitLayer, RateLimitSettings, RescueLayer, TrustSettings,
+    AddressSettings, Addresses, ApiKey, ApiKeySettings, ApiKeys, AuthLayer, BandwidthLayer,
+    BandwidthSettings, BodyLimitLayer, ClientAddressLayer, ConcurrencyLayer, ConcurrencySettings,
+    ExchangesLayer, ForwardedLayer, HeaderChanges, HeaderRewriteLayer, HeaderRewriteSettings,
+    InFlightLayer, KeyDigest, Limit, LimitKey, LimitKeyPart, RateLimitLayer, RateLimitSettings,
+    RescueLayer, TrustSettings,
 };
 use tollgate::observe::{AccessLog, AccessLogFormat, AccessLogSettings, LogOutput, Metrics};
 use tollgate::pace::Quota;
@@ -233,6 +234,17 @@ mod layer {
         };
         let keys = ApiKeySettings::new((0..keys).map(key));
         ask(bencher, AuthLayer::by(ApiKeys::new(&keys)).layer(Nothing));
+    }
+
+    #[divan::bench(args = [1, 10_000])]
+    fn address(bencher: Bencher<'_, '_>, networks: u32) {
+        let network = |index: u32| {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 | index << 4);
+            ipnet::IpNet::new_assert(address.into(), 28)
+        };
+        let deny = (0..networks).map(network).collect();
+        let settings = AddressSettings { allow: Vec::new(), deny };
+        ask(bencher, AuthLayer::by(Addresses::new(&settings)).layer(Nothing));
     }
 
     #[divan::bench]

@@ -20,13 +20,25 @@ const LEAST_SECRET: usize = 32;
 /// A browser forgets a cookie after 400 days (RFC 6265bis §5.5).
 const MOST_SESSION: Duration = Duration::from_secs(400 * 24 * 3600);
 
+const ELSEWHERE: [(&str, &str); 11] = [
+    ("oidc_issuer_url", "issuer"),
+    ("provider", "issuer"),
+    ("discovery", "issuer"),
+    ("redirect_uri", "callback"),
+    ("redirect_url", "callback"),
+    ("logout_path", "logout"),
+    ("session_secret", "cookie_secret"),
+    ("secret", "client_secret"),
+    ("session_lifetime", "session"),
+    ("scope", "scopes"),
+    ("headers", "claims_to_headers"),
+];
+
 pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<OidcSettings> {
     if !cfg!(feature = "jwt") {
         table.complain("this Tollgate was built without OpenID Connect (the feature `jwt`)", None);
     }
-    for key in ["client_secret", "cookie_secret"] {
-        conceal(&table, key);
-    }
+    conceal_secrets(&table);
     let issuer = table.require("issuer", "the identity provider, by its URL", issuer);
     let client_id = table.require("client_id", "what the provider calls this proxy", text);
     let cookie_secrets = if table.has("cookie_secret") {
@@ -62,47 +74,40 @@ pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<OidcSettings> {
         time if (Duration::from_secs(1)..=MOST_SESSION).contains(&time) => Ok(time),
         _ => Err(Misfit::new("expected a duration from 1s to 400d")),
     });
-    oidc.algorithms = table.list("algorithms", algorithm).unwrap_or_default();
-    if let Some(secret) = oidc.algorithms.iter().find(|one| one.is_symmetric()) {
-        let message = format!("{secret} goes by a secret, and the provider's keys are published");
-        table.complain(message, None);
-    }
-    table.set("leeway", &mut oidc.leeway, leeway);
-    oidc.required = required_claims(&mut table);
-    table.set("name_claim", &mut oidc.name_claim, claim);
-    oidc.scopes_claim = table.read("scopes_claim", claim);
-    oidc.claims_to_headers = claims_to_headers(&mut table);
-    oidc.claims = table.list("claims", claim).unwrap_or_default();
+    who(&mut table, &mut oidc);
     let ca = table.value("ca");
     if let (Some(ca), true) = (&ca, is_plain) {
         ca.complain("the certificates are for TLS", Some("issuer = \"https://…\"".to_owned()));
     }
     oidc.ca = ca.and_then(|value| value.fit(|value| file(value, base)));
     table.set("timeout", &mut oidc.timeout, duration);
-    table.finish(&[
-        ("oidc_issuer_url", "issuer"),
-        ("provider", "issuer"),
-        ("discovery", "issuer"),
-        ("redirect_uri", "callback"),
-        ("redirect_url", "callback"),
-        ("logout_path", "logout"),
-        ("session_secret", "cookie_secret"),
-        ("secret", "client_secret"),
-        ("session_lifetime", "session"),
-        ("scope", "scopes"),
-        ("headers", "claims_to_headers"),
-    ]);
+    table.finish(&ELSEWHERE);
     found.then_some(oidc)
 }
 
-/// Keeps what may be a secret out of every report.
-fn conceal(table: &Table<'_>, key: &str) {
+/// Who somebody is by the provider's token, and what is kept of that.
+fn who(table: &mut Table<'_>, oidc: &mut OidcSettings) {
+    oidc.algorithms = table.list("algorithms", algorithm).unwrap_or_default();
+    if let Some(secret) = oidc.algorithms.iter().find(|one| one.is_symmetric()) {
+        let message = format!("{secret} goes by a secret, and the provider's keys are published");
+        table.complain(message, None);
+    }
+    table.set("leeway", &mut oidc.leeway, leeway);
+    oidc.required = required_claims(table);
+    table.set("name_claim", &mut oidc.name_claim, claim);
+    oidc.scopes_claim = table.read("scopes_claim", claim);
+    oidc.claims_to_headers = claims_to_headers(table);
+    oidc.claims = table.list("claims", claim).unwrap_or_default();
+}
+
+/// Keeps what may be a secret out of every report, whatever its key is called.
+fn conceal_secrets(table: &Table<'_>) {
     for (name, _, value) in table.entries() {
         let shown = match value.items_if_list() {
             Some(items) => items.iter().all(|item| item.string("").is_ok_and(says_where)),
             None => value.string("").is_ok_and(says_where),
         };
-        if name == key && !shown {
+        if name.contains("secret") && !shown {
             value.conceal();
         }
     }
@@ -298,6 +303,7 @@ mod tests {
             "cookie_secret = [\"env:A\", \"hunter2\"]",
             "client_secret = \"hunter2\"",
             "client_secret = { a = \"hunter2\" }",
+            "secret = \"hunter2\"",
         ] {
             let told = problems(&format!("{MINIMAL}{oidc}"), &all);
             assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");

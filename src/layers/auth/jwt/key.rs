@@ -28,7 +28,7 @@ pub(super) struct Key {
 
 #[derive(Debug)]
 enum Verifying {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -79,7 +79,8 @@ impl Key {
             if secret.len() < least {
                 return Err(JwtKeyError::Short { algorithm, least, length: secret.len() });
             }
-            by_algorithm.push((algorithm, Verifying::Secret(hmac::Key::new(hash, secret))));
+            by_algorithm
+                .push((algorithm, Verifying::Secret(Box::new(hmac::Key::new(hash, secret)))));
         }
         Ok(Self { id: None, by_algorithm })
     }

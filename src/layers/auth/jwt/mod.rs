@@ -14,7 +14,8 @@ mod place;
 #[cfg(feature = "jwt")]
 mod scheme;
 mod settings;
-#[cfg(all(test, feature = "jwt"))]
+#[cfg(test)]
+#[cfg(feature = "jwt")]
 pub(super) mod testing;
 #[cfg(feature = "jwt")]
 mod token;

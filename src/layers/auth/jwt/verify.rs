@@ -154,7 +154,8 @@ impl Verifier {
         };
         let keys = kept.get();
         // With no keys as well, for what is no token at all does not wait for any.
-        match self.checks.check(text, keys.as_deref().unwrap_or(&KeySet::default())) {
+        let none = KeySet::default();
+        match self.checks.check(text, keys.as_deref().unwrap_or(&none)) {
             Err(Fault::UnknownKey) => {}
             done => return Verifying::Now(done),
         }

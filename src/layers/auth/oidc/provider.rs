@@ -12,9 +12,9 @@ use serde::Deserialize;
 use super::OidcSettings;
 use crate::error::BoxError;
 use crate::fetch::{Fetch, FetchSettings, FetchSetupError};
-use crate::layers::JwtAlgorithm;
 use crate::layers::auth::jwt::{KeySet, jwks, max_age};
 use crate::layers::auth::kept::{Fresh, Kept, Pace, Source};
+use crate::layers::{JwtAlgorithm, SharedSecret};
 
 /// What is encoded in a form and in a query: all but what RFC 3986 §2.3 leaves as it is.
 const IN_FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -185,7 +185,7 @@ impl Provider {
         headers.insert(header::CONTENT_TYPE, form);
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let id = &settings.client_id;
-        let secret = settings.client_secret.as_ref().map(|secret| secret.reveal());
+        let secret = settings.client_secret.as_ref().map(SharedSecret::reveal);
         match secret.map(std::str::from_utf8).transpose().map_err(failed)? {
             // RFC 6749 §2.3.1
             Some(secret) if !self.secret_in_body => {

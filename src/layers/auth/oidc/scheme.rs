@@ -91,13 +91,13 @@ impl OpenIdConnect {
         self.logins.clone().finish(value, answer, cookie, site)
     }
 
-    fn logout(&self, asked: &Asked<'_>, site: Site) -> Judging {
+    fn logout(&self, asked: &Asked<'_>, site: &Site) -> Judging {
         let from = asked.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
         let is_strange = matches!(from, Some(b"cross-site" | b"same-site"));
         if is_strange || !matches!(*asked.method, Method::GET | Method::POST) {
             return Verdict::Forbidden("oidc_logout").into();
         }
-        self.logins.log_out(&site).into()
+        self.logins.log_out(site).into()
     }
 }
 
@@ -118,7 +118,7 @@ impl Authenticate for OpenIdConnect {
         };
         match asked.uri.path() {
             path if path == self.settings().callback => return self.callback(asked, site),
-            path if path == self.settings().logout => return self.logout(asked, site),
+            path if path == self.settings().logout => return self.logout(asked, &site),
             _ => {}
         }
         match self.session(asked, &site) {
