@@ -25,6 +25,7 @@ mod policy;
 mod secret;
 mod service;
 mod settings;
+mod shares;
 mod signature;
 
 pub use address::Addresses;

@@ -8,6 +8,7 @@ mod remote;
 mod settings;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -113,17 +114,17 @@ impl ApiKeys {
     }
 
     #[cfg(feature = "redis")]
-    fn elsewhere(&self, digest: KeyDigest, place: Place) -> Judging {
+    fn elsewhere(&self, digest: KeyDigest, place: Place, client: Option<IpAddr>) -> Judging {
         let Some(remote) = &self.remote else { return Verdict::Refused("auth_invalid").into() };
         if let Some(told) = remote.remembered(&digest) {
             return told.verdict(place).into();
         }
         let remote = remote.clone();
-        Judging::Later(Box::pin(async move { remote.ask(digest).await.verdict(place) }))
+        Judging::Later(Box::pin(async move { remote.ask(digest, client).await.verdict(place) }))
     }
 
     #[cfg(not(feature = "redis"))]
-    fn elsewhere(&self, _: KeyDigest, _: Place) -> Judging {
+    fn elsewhere(&self, _: KeyDigest, _: Place, _: Option<IpAddr>) -> Judging {
         Verdict::Refused("auth_invalid").into()
     }
 }
@@ -144,7 +145,7 @@ impl Authenticate for ApiKeys {
                         entry.remind();
                         entry.verdict(place).into()
                     }
-                    None => self.elsewhere(digest, place),
+                    None => self.elsewhere(digest, place, request.client()),
                 }
             }
         }

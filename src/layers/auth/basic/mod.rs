@@ -109,9 +109,9 @@ impl Authenticate for Basic {
             Remembered::Not(mark) => {
                 let (verifier, User { password: hash, grant }) =
                     (self.verifier.clone(), user.clone());
-                let password = Zeroizing::new(password.to_vec());
+                let (password, client) = (Zeroizing::new(password.to_vec()), request.client());
                 Judging::Later(Box::pin(async move {
-                    match verifier.verify(mark, password, hash).await {
+                    match verifier.verify(mark, password, hash, client).await {
                         Some(right) => verdict(grant, right),
                         None => Verdict::Unavailable("auth_overloaded"),
                     }
