@@ -145,6 +145,7 @@ fn of_identities(route: &RouteSettings, common: &Common, before: Option<&Limits>
 /// Has a limit count together with other instances, if it is to.
 #[cfg(feature = "redis")]
 fn share(limit: Limit, route: &RouteSettings, common: &Common) -> Result<Limit, String> {
+    use crate::context::Prefixes;
     use crate::layers::SharedLimiter;
 
     let settings = limit.settings();
@@ -157,6 +158,9 @@ fn share(limit: Limit, route: &RouteSettings, common: &Common) -> Result<Limit, 
     let name = format!("{}/{}", route.name, settings.name);
     let counts = common.metrics.shared_limits(&route.name.as_str().into());
     let shared = SharedLimiter::new(limits, &name, settings.quota(), shared, counts);
+    let Prefixes { ipv4, ipv6 } = settings.key.prefixes;
+    let key = format!("{}/{ipv4}/{ipv6}", settings.key.word());
+    let shared = shared.of_keys(&key, settings.max_keys);
     Ok(limit.sharing(shared))
 }
 
