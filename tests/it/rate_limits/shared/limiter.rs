@@ -64,8 +64,8 @@ async fn three_instances_admit_what_one_limit_is() {
             let started = Instant::now();
             let each = instances.iter().map(|one| tokio::spawn(hammer(one.clone(), b"k", started)));
             let mut all = Vec::new();
-            for one in each.collect::<Vec<_>>() {
-                all.push(one.await.unwrap());
+            for one in futures_util::future::join_all(each).await {
+                all.push(one.unwrap());
             }
             let limit = f64::from(burst) + f64::from(rate) * started.elapsed().as_secs_f64();
             let lease = patient().lease_of(&quota).get();
