@@ -165,7 +165,7 @@ mod layer {
         }
     }
 
-    fn limited(bencher: Bencher<'_, '_>, limit: RateLimitLayer, clients: u32) {
+    fn limited(bencher: Bencher<'_, '_>, limit: &RateLimitLayer, clients: u32) {
         let mut service = limit.layer(Nothing);
         let mut from_the_next = from_many(clients);
         for _ in 0..clients {
@@ -180,14 +180,14 @@ mod layer {
     /// Among so many clients that are remembered, each in its turn.
     #[divan::bench(args = [1, 10_000, 1_000_000])]
     fn rate_limit(bencher: Bencher<'_, '_>, clients: u32) {
-        limited(bencher, RateLimitLayer::new(&lasting(LimitKey::default())), clients);
+        limited(bencher, &RateLimitLayer::new(&lasting(LimitKey::default())), clients);
     }
 
     /// The same, where the client is told.
     #[divan::bench(args = [10_000])]
     fn rate_limit_telling(bencher: Bencher<'_, '_>, clients: u32) {
         let limit = RateLimitLayer::new(&lasting(LimitKey::default())).telling(true);
-        limited(bencher, limit, clients);
+        limited(bencher, &limit, clients);
     }
 
     /// The same by a field.
@@ -195,7 +195,7 @@ mod layer {
     fn rate_limit_by_field(bencher: Bencher<'_, '_>, clients: u32) {
         let field = HeaderName::from_static("x-tenant");
         let key = LimitKey::from(LimitKeyPart::Header(field));
-        limited(bencher, RateLimitLayer::new(&lasting(key)), clients);
+        limited(bencher, &RateLimitLayer::new(&lasting(key)), clients);
     }
 
     /// Two limits, one of them for all together.
@@ -203,7 +203,7 @@ mod layer {
     fn rate_limits(bencher: Bencher<'_, '_>, clients: u32) {
         let limits = [LimitKey::default(), LimitKeyPart::Route.into()];
         let limits = limits.map(|key| Limit::new(&lasting(key)));
-        limited(bencher, RateLimitLayer::of(limits), clients);
+        limited(bencher, &RateLimitLayer::of(limits), clients);
     }
 
     #[divan::bench(args = [1, 10_000])]

@@ -57,6 +57,14 @@ impl Quota {
         (self.per / self.requests.get()).clamp(Duration::from_nanos(1), longest)
     }
 
+    /// Whether the burst is back within [`Quota::LONGEST`] without being counted any faster
+    /// than it says.
+    #[must_use]
+    pub const fn refills_in_time(&self) -> bool {
+        let all = self.per.as_nanos() * self.burst.get() as u128;
+        all / self.requests.get() as u128 <= Self::LONGEST.as_nanos()
+    }
+
     /// The time that it takes until the whole burst is back.
     #[must_use]
     pub fn refill(&self) -> Duration {
@@ -144,6 +152,18 @@ mod tests {
             seconds += 1;
         }
         assert_eq!(seconds, 6);
+    }
+
+    #[test]
+    fn a_burst_that_is_not_back_in_ten_years_is_no_quota_to_keep() {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        let quota = |requests, per, burst| Quota::new(number(requests), per).burst(number(burst));
+        assert!(quota(1, Quota::LONGEST, 1).refills_in_time());
+        assert!(quota(10, Quota::LONGEST, 10).refills_in_time());
+        assert!(!quota(1, Quota::LONGEST, 2).refills_in_time());
+        assert!(!quota(1, 86_400 * SECOND, 3_651).refills_in_time());
+        assert!(!quota(1, Duration::MAX, u32::MAX).refills_in_time());
+        assert!(quota(u32::MAX, SECOND, u32::MAX).refills_in_time());
     }
 
     #[test]

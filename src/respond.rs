@@ -383,7 +383,7 @@ fn describe(kind: Kind) -> (StatusCode, &'static str, &'static str) {
 }
 
 /// The gRPC status that stands for an HTTP status, after the table of
-/// "HTTP to gRPC Status Code Mapping" in the gRPC project.
+/// "HTTP to gRPC Status Code Mapping" in the gRPC project, but for what a limit has refused.
 fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
         400 => 13,
@@ -391,8 +391,9 @@ fn grpc_status(status: StatusCode) -> u16 {
         403 => 7,
         404 => 12,
         408 | 504 => 4,
-        413 | 431 => 8,
-        429 | 502 | 503 => 14,
+        // Not 14, which clients take for a reason to try again by themselves.
+        413 | 429 | 431 => 8,
+        502 | 503 => 14,
         _ => 2,
     }
 }
@@ -467,7 +468,7 @@ mod tests {
 
     #[test]
     fn http_statuses_have_their_grpc_counterparts() {
-        let table = [(400, 13), (401, 16), (403, 7), (404, 12), (408, 4), (413, 8), (429, 14)];
+        let table = [(400, 13), (401, 16), (403, 7), (404, 12), (408, 4), (413, 8), (429, 8)];
         for (http, grpc) in table.into_iter().chain([(500, 2), (502, 14), (503, 14), (504, 4)]) {
             assert_eq!(grpc_status(StatusCode::from_u16(http).unwrap()), grpc, "{http}");
         }

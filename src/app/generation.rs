@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::admission::{Authenticators, overlapping};
+use super::admission::{Authenticators, identity_fields, overlapping};
 use super::compose::{self, Gateway, RouteStack};
 use super::keepers::Keepers;
-use super::limits::Limits;
+use super::limits::{self, Limits};
 use super::router::{Entry, Place, Router, Tables, Terminus};
 use super::{BuildError, Common};
 use crate::accept::ListenAddress;
@@ -98,7 +98,12 @@ impl Generation {
         let (access_log, reopened) = build.access_log(&mut problems);
         let routes = build.routes(&upstreams, &mut problems);
         let layers = routes.values().filter_map(|built| built.auth.as_ref());
-        problems.extend(overlapping(layers));
+        problems.extend(overlapping(layers.clone()));
+        let told = identity_fields(layers);
+        for route in &settings.routes {
+            let auth = routes.get(&route.name).and_then(|built| built.auth.as_ref());
+            problems.extend(limits::blind(route, &told, &identity_fields(auth.into_iter())));
+        }
         let tables = tables(&settings, &routes, &mut problems);
         match tables {
             Some(tables) if problems.is_empty() => {
@@ -127,6 +132,9 @@ impl Generation {
     /// take it: the upstreams are kept, and origins that left `old` are let go.
     pub(super) fn succeed(&self, old: &Self, keepers: &Keepers, metrics: &Metrics) {
         metrics.routes_are(|name| self.routes.contains_key(name));
+        metrics.rate_limits_are(|route, limit| {
+            self.routes.get(route).is_some_and(|built| built.limits.has(limit))
+        });
         for (name, before) in &old.upstreams {
             match self.upstreams.get(name) {
                 Some(same) if Arc::ptr_eq(same, before) => {}

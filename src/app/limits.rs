@@ -1,10 +1,15 @@
 //! What bounds the requests of a route, in the places where it does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use http::header::HeaderName;
 
 use super::Common;
 use crate::config::RouteSettings;
-use crate::layers::{ConcurrencyLayer, Limit, RateLimitLayer, RateLimitSettings};
+use crate::layers::{
+    ConcurrencyLayer, Limit, LimitKey, LimitKeyPart, RateLimitLayer, RateLimitSettings, are_twins,
+};
 
 /// What bounds the requests of a route.
 #[derive(Clone, Debug, Default)]
@@ -40,23 +45,35 @@ impl Limits {
         };
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for settings in &route.rate_limits {
-            let limits = if settings.key.needs_identity() { &mut second } else { &mut first };
+            let limits = if is_asked_behind(route, settings) { &mut second } else { &mut first };
             limits.push(limit(settings)?);
         }
-        let by_identity = |settings: &RateLimitSettings| settings.key.is_by_identity();
-        let identified = route.api_key.is_some() || route.auth.is_some();
-        if identified && !route.rate_limits.iter().any(by_identity) {
+        // A quota of its own stands in the place of a limit's where that is for each identity.
+        let of_each = |settings: &RateLimitSettings| settings.key.is_identity();
+        if identifies(route) && !route.rate_limits.iter().any(of_each) {
             second.push(of_identities(route, common, before));
         }
         let layer = |limits: Vec<Limit>| {
             let tells = route.rate_limit_headers;
             (!limits.is_empty()).then(|| RateLimitLayer::of(limits).telling(tells))
         };
+        let (before_auth, behind) = match (layer(first), layer(second)) {
+            (Some(outer), Some(inner)) => {
+                let (outer, inner) = outer.around(inner);
+                (Some(outer), Some(inner))
+            }
+            one => one,
+        };
         let concurrency = route.concurrency.as_ref().map(|settings| {
             let known = before.and_then(|before| before.concurrency.as_ref());
             known.map_or_else(|| ConcurrencyLayer::new(settings), |known| known.renewed(settings))
         });
-        Ok(Self { before: layer(first), after: layer(second), concurrency })
+        Ok(Self { before: before_auth, after: behind, concurrency })
+    }
+
+    /// Whether there is a limit of this name, whoever has asked for it.
+    pub(super) fn has(&self, limit: &str) -> bool {
+        self.all().any(|one| *one.settings().name == *limit)
     }
 
     fn all(&self) -> impl Iterator<Item = &Limit> {
@@ -67,6 +84,51 @@ impl Limits {
     pub(super) fn configured(&self) -> impl Iterator<Item = &Limit> {
         self.all().filter(|limit| !limit.is_of_identities())
     }
+}
+
+/// Whether it is known who asks, on this route.
+fn identifies(route: &RouteSettings) -> bool {
+    route.api_key.is_some() || route.auth.is_some()
+}
+
+/// Whether a limit is asked once it is known who asks. One that all requests share is, too:
+/// strangers, who are turned away, would use it up for those who are let in.
+fn is_asked_behind(route: &RouteSettings, limit: &RateLimitSettings) -> bool {
+    limit.key.needs_identity() || (identifies(route) && limit.key.is_route())
+}
+
+/// What is wrong with the limits of a route that go by a field of which nobody sees anything
+/// where they are asked: those by which origins are told who asks, `all` of them, are taken
+/// out of what comes in, and the route's own authentication sets `own`.
+pub(super) fn blind(
+    route: &RouteSettings,
+    all: &HashSet<HeaderName>,
+    own: &HashSet<HeaderName>,
+) -> Vec<String> {
+    let is_blind = |key: &LimitKey, behind: bool| {
+        let mut names = key.parts.iter().filter_map(|part| match part {
+            LimitKeyPart::Header(name) if !(behind && own.contains(name)) => Some(name.clone()),
+            _ => None,
+        });
+        names.find(|name| all.iter().any(|set| are_twins(set.as_str(), name.as_str())))
+    };
+    let rates = route.rate_limits.iter().map(|limit| {
+        let field = is_blind(&limit.key, is_asked_behind(route, limit));
+        (format!("the rate limit `{}`", limit.name), field)
+    });
+    let concurrency = route
+        .concurrency
+        .iter()
+        .map(|settings| ("`concurrency`".to_owned(), is_blind(&settings.key, identifies(route))));
+    let problem = |(what, field): (String, Option<HeaderName>)| {
+        Some(format!(
+            "route `{}`: {what} goes by `{}`, which authentication sets and takes out of what \
+             clients send: it would always be missing. \"identity\" and \"claim:NAME\" go by \
+             who asks",
+            route.name, field?
+        ))
+    };
+    rates.chain(concurrency).filter_map(problem).collect()
 }
 
 /// Has identities that have a quota of their own keep to it where no limit is by identity.
@@ -83,6 +145,7 @@ fn of_identities(route: &RouteSettings, common: &Common, before: Option<&Limits>
 /// Has a limit count together with other instances, if it is to.
 #[cfg(feature = "redis")]
 fn share(limit: Limit, route: &RouteSettings, common: &Common) -> Result<Limit, String> {
+    use crate::context::Prefixes;
     use crate::layers::SharedLimiter;
 
     let settings = limit.settings();
@@ -95,6 +158,9 @@ fn share(limit: Limit, route: &RouteSettings, common: &Common) -> Result<Limit, 
     let name = format!("{}/{}", route.name, settings.name);
     let counts = common.metrics.shared_limits(&route.name.as_str().into());
     let shared = SharedLimiter::new(limits, &name, settings.quota(), shared, counts);
+    let Prefixes { ipv4, ipv6 } = settings.key.prefixes;
+    let key = format!("{}/{ipv4}/{ipv6}", settings.key.word());
+    let shared = shared.of_keys(&key, settings.max_keys);
     Ok(limit.sharing(shared))
 }
 

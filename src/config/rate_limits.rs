@@ -172,8 +172,12 @@ fn fits_together(table: &Table<'_>, quota: Quota, cost: &CostSettings) {
             format!("a request that counts for {most} never gets through a burst of {burst}");
         table.complain(message, Some(format!("`burst = {most}` lets one through at a time")));
     }
-    let refill = quota.per.as_nanos() * u128::from(burst.get()) / u128::from(quota.requests.get());
-    if refill > Quota::LONGEST.as_nanos() {
+    refills(table, quota);
+}
+
+/// Complains of a burst that would not be back in a time that can be counted.
+pub(super) fn refills(table: &Table<'_>, quota: Quota) {
+    if !quota.refills_in_time() {
         table.complain("a burst that is used up would take more than ten years to come back", None);
     }
 }

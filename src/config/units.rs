@@ -16,6 +16,9 @@ use crate::accept::ListenAddress;
 use crate::layers::KeyDigest;
 use crate::pace::MinRate;
 
+/// The longest time there is: what adds some up, or keeps something for that long, can.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// A time of at least a millisecond, such as `"1m 30s"`.
 pub(super) fn duration(value: &Value<'_>) -> Fits<Duration> {
     match pause(value)? {
@@ -36,8 +39,11 @@ pub(super) fn pause(value: &Value<'_>) -> Fits<Duration> {
             .hint("write the unit: \"10s\" is ten seconds"));
     }
     let text = value.string(WHAT)?;
-    humantime::parse_duration(text)
-        .map_err(|error| Misfit::new(format!("`{text}` is not {WHAT}: {error}")))
+    match humantime::parse_duration(text) {
+        Ok(parsed) if parsed <= LONGEST => Ok(parsed),
+        Ok(_) => Err(Misfit::new("expected a duration of at most 100 years")),
+        Err(error) => Err(Misfit::new(format!("`{text}` is not {WHAT}: {error}"))),
+    }
 }
 
 /// A time, or none at all for `"off"`.
@@ -385,4 +391,30 @@ fn digest(hex: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
     }
     Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    #[test]
+    fn a_time_ends() {
+        let report = |time: &str| {
+            let text = format!(
+                "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+                 [[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"a\"\n\
+                 [[auth]]\nname = \"a\"\n[auth.forward]\nurl = \"http://auth.test/\"\n\
+                 [auth.forward.cache]\nkey = [\"address\"]\n\
+                 ttl = \"{time}\"\nnegative_ttl = \"{time}\"\n"
+            );
+            let parsed = parse(std::path::Path::new("config.toml"), &text);
+            parsed.map_or_else(|error| error.to_string(), |_| String::new())
+        };
+        assert_eq!(report("100years"), "");
+        for time in ["101years", "5000years", "584542046090years"] {
+            let report = report(time);
+            let complaint = "expected a duration of at most 100 years";
+            assert_eq!(report.matches(complaint).count(), 2, "{time}: {report}");
+        }
+    }
 }

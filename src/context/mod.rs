@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
+use http::{Extensions, HeaderValue, Method, Response, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -244,6 +244,22 @@ pub struct RequestLine {
     pub content_type: Option<HeaderValue>,
     /// How many field lines it has.
     pub fields: usize,
+}
+
+/// In a request's extensions where there is no [`Exchange`]: credentials had a part in letting
+/// it in, and what it is answered is for one client.
+#[derive(Clone, Copy, Debug)]
+pub struct ByCredentials;
+
+impl ByCredentials {
+    /// Whether credentials had a part in letting a request in that has these extensions.
+    #[must_use]
+    pub fn let_in(extensions: &Extensions) -> bool {
+        match extensions.get::<Exchange>() {
+            Some(exchange) => exchange.read(|record| record.by_credentials),
+            None => extensions.get::<Self>().is_some(),
+        }
+    }
 }
 
 /// What the phases learnt. Each field is written by one phase.

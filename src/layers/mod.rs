@@ -103,4 +103,4 @@ pub use settings::{
     GrpcSettings, HeaderChanges, HeaderRewriteSettings, KeyDigest, MethodSettings, TrustSettings,
 };
 pub use short_circuit::ShortCircuit;
-pub(crate) use twins::are_twins;
+pub(crate) use twins::{are_twins, begins_like};

@@ -18,7 +18,7 @@ pub(crate) fn are_twins(one: &str, other: &str) -> bool {
 }
 
 /// Whether an origin may read a name, in lower case, as one that begins so.
-pub(super) fn begins_like(name: &str, start: &str) -> bool {
+pub(crate) fn begins_like(name: &str, start: &str) -> bool {
     let (name, start) = (name.as_bytes(), start.as_bytes());
     name.len() >= start.len() && name.iter().zip(start).all(|(a, b)| plain(*a) == plain(*b))
 }

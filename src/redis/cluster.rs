@@ -81,9 +81,8 @@ impl Cluster {
         link.is_some_and(|link| link.is_connected())
     }
 
-    pub(super) fn node_of(&self, key: &[u8]) -> usize {
-        let map = self.map.load();
-        map.as_ref().and_then(|map| map.number(key)).unwrap_or(0)
+    pub(super) fn node_of(&self, key: &[u8]) -> Option<usize> {
+        self.map.load().as_ref()?.number(key)
     }
 
     pub(super) fn trouble(&self) -> Option<String> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::answers::Answers;
 use super::{RedisAt, RedisPassword, RedisSettings, RedisUrl};
 use crate::roots::RootsError;
 
@@ -122,14 +123,16 @@ pub(super) enum Peer {
 pub struct Dedicated {
     connection: MultiplexedConnection,
     _driver: AbortOnDropHandle<()>,
-    read: Arc<AtomicU64>,
+    /// An answer was longer than `limit`.
+    too_long: Arc<AtomicBool>,
     limit: u64,
 }
 
-/// What came in is counted, and is not to be more than a limit.
+/// No answer that comes in is to be longer than a limit.
 struct Limited<S> {
     inner: S,
-    read: Arc<AtomicU64>,
+    answers: Answers,
+    too_long: Arc<AtomicBool>,
     limit: u64,
 }
 
@@ -228,15 +231,16 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let read = Arc::new(AtomicU64::new(0));
-        let stream = Limited { inner, read: read.clone(), limit };
+        let too_long = Arc::new(AtomicBool::new(false));
+        let answers = Answers::default();
+        let stream = Limited { inner, answers, too_long: too_long.clone(), limit };
         let timeout = self.settings.timeout;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(timeout));
         let (connection, driver) = MultiplexedConnection::new_with_config(info, stream, config)
             .await
             .map_err(|error| RedisError::of(&error, timeout))?;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-        Ok(Dedicated { connection, _driver: driver, read, limit })
+        Ok(Dedicated { connection, _driver: driver, too_long, limit })
     }
 }
 
@@ -248,20 +252,18 @@ impl Dedicated {
     /// See [`RedisError`]. After any but [`RedisError::Refused`] the connection is of no
     /// more use.
     pub async fn ask(&mut self, command: &Cmd, timeout: Duration) -> Result<Value, RedisError> {
-        self.read.store(0, Ordering::Relaxed);
         self.connection.set_response_timeout(timeout);
         command.query_async(&mut self.connection).await.map_err(|error| {
-            if self.read.load(Ordering::Relaxed) > self.limit {
+            if self.too_long.load(Ordering::Relaxed) {
                 return RedisError::TooLong(self.limit);
             }
             RedisError::of(&error, timeout)
         })
     }
 
-    /// The connection, for many at once, what it ends with, and what came in since that
-    /// was last set to nothing.
-    pub(super) fn shared(self) -> (MultiplexedConnection, AbortOnDropHandle<()>, Arc<AtomicU64>) {
-        (self.connection, self._driver, self.read)
+    /// The connection, for many at once, and what it ends with.
+    pub(super) fn shared(self) -> (MultiplexedConnection, AbortOnDropHandle<()>) {
+        (self.connection, self._driver)
     }
 }
 
@@ -299,8 +301,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        let came = (buffer.filled().len() - before) as u64;
-        if this.read.fetch_add(came, Ordering::Relaxed) + came > this.limit {
+        if !this.answers.are_within(this.limit, &buffer.filled()[before..]) {
+            this.too_long.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::Error::other("the answer is too long")));
         }
         Poll::Ready(Ok(()))

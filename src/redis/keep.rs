@@ -78,11 +78,11 @@ impl Redis {
     }
 
     /// The number of the node on which this key is, among all of a cluster. Which has which
-    /// may change at any time.
+    /// may change at any time. `None`: none has it, as far as is known.
     #[must_use]
-    pub fn node_of(&self, key: &[u8]) -> usize {
+    pub fn node_of(&self, key: &[u8]) -> Option<usize> {
         match &self.0.way {
-            Way::One(_) => 0,
+            Way::One(_) => Some(0),
             Way::Cluster(cluster) => cluster.node_of(key),
         }
     }

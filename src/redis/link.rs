@@ -1,7 +1,6 @@
 //! The connection to one node that all share, and what becomes of it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -18,9 +17,8 @@ use super::{RedisUrl, SentinelSettings};
 /// How often Redis is asked whether it is still there.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The most that may come in between two of these looks, in bytes: answers to what is
-/// asked by all are short.
-const MOST_BETWEEN: u64 = 1 << 20;
+/// The most that an answer has, in bytes: those to what is asked by all are short.
+const MOST_OF_AN_ANSWER: u64 = 1 << 20;
 
 /// What a node is asked about who else there is, in bytes of the answer.
 pub(super) const MOST_OF_A_MAP: u64 = 1 << 20;
@@ -149,15 +147,26 @@ impl Link {
     }
 
     async fn open(&self, limit: u64) -> Result<(Dedicated, RedisUrl), RedisError> {
-        let url = match &self.to {
-            To::Url(url) => url.clone(),
-            To::Master(sentinels) => sentinels.master(&self.connector).await?,
-        };
-        let mut opened = self.connector.open(&url, Peer::Data, limit).await?;
-        if matches!(self.to, To::Master(_)) {
-            super::sentinel::is_master(&mut opened, self.connector.settings().timeout).await?;
+        match &self.to {
+            To::Url(url) => {
+                let opened = self.connector.open(url, Peer::Data, limit).await?;
+                Ok((opened, url.clone()))
+            }
+            To::Master(sentinels) => {
+                let url = sentinels.master(&self.connector).await?;
+                let opened = self.open_master(&url, limit).await;
+                if opened.is_err() {
+                    sentinels.doubt();
+                }
+                Ok((opened?, url))
+            }
         }
-        Ok((opened, url))
+    }
+
+    async fn open_master(&self, url: &RedisUrl, limit: u64) -> Result<Dedicated, RedisError> {
+        let mut opened = self.connector.open(url, Peer::Data, limit).await?;
+        super::sentinel::is_master(&mut opened, self.connector.settings().timeout).await?;
+        Ok(opened)
     }
 
     /// Connects, and connects again whenever the connection is lost, for as long as it is
@@ -169,7 +178,7 @@ impl Link {
             To::Master(sentinels) => sentinels.name().to_owned(),
         };
         loop {
-            let why = match self.open(MOST_BETWEEN).await {
+            let why = match self.open(MOST_OF_AN_ANSWER).await {
                 Err(error) => error,
                 Ok((opened, url)) => {
                     address = url.address();
@@ -200,7 +209,7 @@ impl Link {
 
     /// Lets everybody have a connection until it is lost, and says why it was.
     async fn hold(&self, opened: Dedicated, url: &RedisUrl) -> RedisError {
-        let (mut connection, mut driver, read) = opened.shared();
+        let (mut connection, mut driver) = opened.shared();
         (*self.trouble.lock(), *self.useless.lock()) = (None, None);
         self.now.send_replace(Some(connection.clone()));
         let timeout = self.connector.settings().timeout;
@@ -213,7 +222,6 @@ impl Link {
             if let Some(why) = self.useless.lock().take() {
                 break why;
             }
-            read.store(0, Ordering::Relaxed);
             let asked = cmd("PING").query_async::<Value>(&mut connection).await;
             match asked.map_err(|error| RedisError::of(&error, timeout)) {
                 Err(error) if !error.is_an_answer() => break error,

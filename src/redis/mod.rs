@@ -7,6 +7,7 @@
 //! | `sentinel` | who the master is |
 //! | `cluster`, `slots` | several masters, and which has which keys |
 //! | `connect` | one connection: TCP, TLS and authentication |
+//! | `answers` | how long the answers are that come in |
 //!
 //! One connection to a node carries the commands of all threads, and is made anew by itself
 //! when it is lost. Whoever asks while there is none is told so at once: nothing here makes
@@ -14,6 +15,8 @@
 //! ([`Redis::dedicated_to`]). Every command is about one key, and a cluster has it carried
 //! out where that is.
 
+#[cfg(feature = "redis")]
+mod answers;
 #[cfg(feature = "redis")]
 mod cluster;
 #[cfg(feature = "redis")]

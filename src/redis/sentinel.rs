@@ -27,12 +27,18 @@ impl Sentinels {
         &self.settings.master
     }
 
+    /// Whom was named is of no use: another is asked first next time, for the one that named
+    /// it may be cut off from the others and not know.
+    pub(super) fn doubt(&self) {
+        self.knows.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Where the master is: by the word of the first sentinel that knows.
     pub(super) async fn master(&self, connector: &Connector) -> Result<RedisUrl, RedisError> {
         let urls = &self.settings.urls;
         let first = self.knows.load(Ordering::Relaxed);
         let mut why = RedisError::Unreachable;
-        for number in (0..urls.len()).map(|at| (first + at) % urls.len()) {
+        for number in (0..urls.len()).map(|at| first.wrapping_add(at) % urls.len()) {
             match self.ask(connector, &urls[number]).await {
                 Ok(master) => {
                     self.knows.store(number, Ordering::Relaxed);

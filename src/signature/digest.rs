@@ -6,31 +6,47 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::ListEntry;
 
+use super::component::Component;
 use super::input::dictionary;
 
 /// `Content-Digest`
 pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// Whether what is signed of the field, if it is of it, says something of a body: all of it, or
+/// a digest that is known here.
+#[must_use]
+pub fn ties(component: &Component) -> bool {
+    match component {
+        Component::Field(name) | Component::Bytes(name) => *name == CONTENT_DIGEST,
+        Component::Member(name, key) => *name == CONTENT_DIGEST && known(key.as_str()).is_some(),
+        _ => false,
+    }
+}
+
+fn known(name: &str) -> Option<&'static digest::Algorithm> {
+    match name {
+        "sha-256" => Some(&SHA256),
+        "sha-512" => Some(&SHA512),
+        _ => None,
+    }
+}
 
 /// Whether the field is there and every digest of it that is known here is the body's,
 /// and there is one: `sha-256` or `sha-512`, no weaker ones.
 #[must_use]
 pub fn is_of(headers: &HeaderMap, body: &[u8]) -> bool {
     let Ok(digests) = dictionary(headers, &CONTENT_DIGEST) else { return false };
-    let mut known = 0;
+    let mut compared = 0;
     for (name, digest) in &digests {
-        let algorithm = match name.as_str() {
-            "sha-256" => &SHA256,
-            "sha-512" => &SHA512,
-            _ => continue,
-        };
+        let Some(algorithm) = known(name.as_str()) else { continue };
         let ListEntry::Item(item) = digest else { return false };
         let Some(digest) = item.bare_item.as_byte_sequence() else { return false };
         if digest::digest(algorithm, body).as_ref() != digest {
             return false;
         }
-        known += 1;
+        compared += 1;
     }
-    known > 0
+    compared > 0
 }
 
 /// The field for a body, with its `sha-256`.
@@ -63,6 +79,19 @@ mod tests {
         assert!(check(&[LONG], BODY));
         assert!(check(&[SHORT, LONG], BODY));
         assert_eq!(of(BODY).unwrap(), SHORT);
+    }
+
+    #[test]
+    fn what_nobody_knows_ties_no_body() {
+        let ties = |text: &str| ties(&text.parse().unwrap());
+        for text in ["content-digest", "\"content-digest\";bs"] {
+            assert!(ties(text), "{text}");
+        }
+        assert!(ties("\"content-digest\";key=\"sha-256\""));
+        assert!(ties("\"content-digest\";key=\"sha-512\""));
+        assert!(!ties("\"content-digest\";key=\"md5\""));
+        assert!(!ties("\"x\";key=\"sha-256\""));
+        assert!(!ties("@method"));
     }
 
     #[test]

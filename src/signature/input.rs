@@ -143,6 +143,11 @@ impl Received {
         self.covered.iter().any(|(_, covered)| covered.covers(component))
     }
 
+    /// What it covers, as it stands in it.
+    pub fn covered(&self) -> impl Iterator<Item = &Component> {
+        self.covered.iter().map(|(_, covered)| covered)
+    }
+
     /// What it is a signature of, if it is right.
     ///
     /// # Errors

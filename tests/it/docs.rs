@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::support::certs::Authority;
-use crate::support::client::{Raw, get};
+use crate::support::client::{Raw, ask, get};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
 use crate::support::within;
@@ -111,8 +111,12 @@ async fn every_path_of_the_admin_api_is_there_and_none_is_left_out() {
             let there = [wanted, 501].contains(&answer.status);
             assert!(there, "{method} {path}: {} {}", answer.status, answer.text());
         }
-        let index = get(proxy.admin, "/", "").await.text();
+        let index = ask(proxy.admin, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(index.status, 200);
+        let index = index.text();
+        assert!(index.contains("<dt>"), "{index}");
         for line in index.lines().filter(|line| line.starts_with("<dt>")) {
+            let (line, _purpose) = line.split_once("<dd>").unwrap();
             let plain: String = line.split(['<', '>']).step_by(2).collect::<Vec<_>>().concat();
             let (methods, path) = plain.split_once(" /").unwrap();
             let path = path.split_whitespace().next().unwrap();
@@ -138,7 +142,10 @@ async fn every_metric_that_is_named_is_told() {
     within(async {
         let (_origin, proxy) = running().await;
         assert_eq!(get(proxy.address, "/", "").await.status, 200);
-        let rendered = get(proxy.admin, "/metrics", "").await.text();
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let answer = ask(proxy.admin, request).await;
+        assert_eq!(answer.status, 200);
+        let rendered = answer.text();
         let told: BTreeSet<&str> = rendered
             .lines()
             .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())

@@ -267,7 +267,7 @@ async fn what_the_proxy_answers_itself_is_a_status() {
         let limit = "[route.rate_limit]\nrate = 1\nper = \"1h\"";
         let (_proxy, client) = with_route(&service, limit).await;
         client.ask("/t.T/Unary", "", None).await.unwrap();
-        assert_eq!(ask(&client, "").await, Code::Unavailable);
+        assert_eq!(ask(&client, "").await, Code::ResourceExhausted);
 
         let (_proxy, client) = with_route(&service, "max_request_body = 10").await;
         assert_eq!(ask(&client, "much more than ten").await, Code::ResourceExhausted);

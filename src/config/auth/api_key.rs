@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::scope;
 use crate::config::problem::{LoadError, Problems};
+use crate::config::rate_limits::refills;
 use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::says_where;
 use crate::config::units::{api_key, duration, file_text, header_name, positive};
@@ -250,5 +251,7 @@ fn quota(table: &mut Table<'_>) -> Option<Quota> {
     let per = per.and_then(|value| value.fit(duration)).unwrap_or(Duration::from_secs(1));
     let burst = burst.and_then(|value| value.fit(positive));
     let quota = Quota::new(rate?, per);
-    Some(quota.burst(burst.unwrap_or(quota.burst)))
+    let quota = quota.burst(burst.unwrap_or(quota.burst));
+    refills(table, quota);
+    Some(quota)
 }

@@ -9,7 +9,7 @@ use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::units::{
     count, duration, duration_or_off, field_name, file, header_name, memory_size, size,
 };
-use crate::layers::{DecisionCacheSettings, ForwardAuthSettings, KeyPart, ToldFields};
+use crate::layers::{DecisionCacheSettings, ForwardAuthSettings, KeyPart, ToldFields, begins_like};
 
 const KEY: &str = "\"header:NAME\", \"cookie:NAME\", \"method\", \"host\", \"path\", \"query\" or \
                    \"address\"";
@@ -84,9 +84,14 @@ fn told(table: &mut Table<'_>) -> Option<ToldFields> {
     let names = table.list("request_headers", |v| {
         let name = header_name(v)?;
         let text = name.as_str();
-        if text.starts_with("x-forwarded-") || text.starts_with("x-original-") {
+        let told = ["x-forwarded-", "x-original-", "x-request-id"];
+        if told.iter().any(|start| begins_like(text, start)) {
             let misfit = Misfit::new(format!("`{name}` is not taken from the client"));
             return Err(misfit.hint("the service is told of the request in any case"));
+        }
+        if begins_like(text, "if-") || name == header::RANGE {
+            let misfit = Misfit::new(format!("`{name}` is about the origin's answer"));
+            return Err(misfit.hint("a service that heeds it does not say who may come in"));
         }
         Ok(name)
     });
@@ -179,6 +184,8 @@ mod tests {
             ("response_headers = [\"Connection\"]", "belongs to the connection"),
             ("response_headers = [\"Accept\"]", "nobody could tell whose word it is"),
             ("request_headers = [\"X-Forwarded-Uri\"]", "is not taken from the client"),
+            ("request_headers = [\"X_Original_Method\"]", "is not taken from the client"),
+            ("request_headers = [\"If-None-Match\"]", "is about the origin's answer"),
             ("scopes_header = \"X-Groups\"", "needs a `name_header`"),
             ("ca = \"Cargo.toml\"", "the certificates are for TLS"),
             ("on_failure = \"allow\"", "expected one of \"closed\", \"open\""),

@@ -21,6 +21,7 @@ pub(super) use login_routes::check_routes;
 pub(super) use mtls::needs_client_auth;
 
 use super::listeners::unique;
+use super::rate_limits::refills;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::routes::one_of;
 use super::units::{duration, positive};
@@ -173,7 +174,10 @@ fn quota(mut table: Table<'_>, per: Duration) -> Option<Quota> {
     let rate: Option<NonZeroU32> = table.require("rate", "how many are let through", positive);
     let per = table.read("per", duration).unwrap_or(per);
     let burst = table.read("burst", positive);
+    let quota = rate.map(|rate| Quota { requests: rate, per, burst: burst.unwrap_or(rate) });
+    if let Some(quota) = quota {
+        refills(&table, quota);
+    }
     table.finish(&[("limit", "rate"), ("window", "per"), ("period", "per")]);
-    let quota = Quota::new(rate?, per);
-    Some(burst.map_or(quota, |burst| quota.burst(burst)))
+    quota
 }

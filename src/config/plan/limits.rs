@@ -108,11 +108,54 @@ fn shared_keys(keys: &mut Keys, settings: &SharedSettings) {
 /// What becomes of the counts of limits that change.
 pub(super) fn effects(old: &[RateLimitSettings], new: &[RateLimitSettings]) -> Vec<String> {
     let before = |now: &RateLimitSettings| old.iter().find(|before| before.name == now.name);
-    let anew = new.iter().filter(|now| before(now).is_some_and(|before| !before.counts_like(now)));
+    let anew = new.iter().filter(|now| before(now).is_some_and(|before| counts_anew(before, now)));
     let only = old.len() == 1 && new.len() == 1;
     let effect = |limit: &RateLimitSettings| match only {
         true => "the counts of its rate limit start anew".to_owned(),
         false => format!("the counts of its rate limit `{}` start anew", limit.name),
     };
     anew.map(effect).collect()
+}
+
+/// Whether a limit counts anew that takes the place of another. What is shared stands in
+/// Redis, wherever that is counted by the same quota, under the same name.
+fn counts_anew(before: &RateLimitSettings, now: &RateLimitSettings) -> bool {
+    match (&before.shared, &now.shared) {
+        (Some(shared), Some(new)) => {
+            (before.quota(), &before.key, &shared.prefix) != (now.quota(), &now.key, &new.prefix)
+        }
+        _ => !before.counts_like(now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    #[test]
+    fn what_stands_in_redis_does_not_start_anew_with_how_it_is_asked() {
+        let mut old = RateLimitSettings::per_second(NonZeroU32::MIN);
+        old.shared = Some(SharedSettings::default());
+        let anew = |change: &dyn Fn(&mut RateLimitSettings, &mut SharedSettings)| {
+            let (mut new, mut shared) = (old.clone(), SharedSettings::default());
+            change(&mut new, &mut shared);
+            new.shared = Some(shared);
+            !effects(std::slice::from_ref(&old), &[new]).is_empty()
+        };
+        assert!(!anew(&|_, shared| shared.deadline = Duration::from_secs(1)));
+        assert!(!anew(&|_, shared| shared.lease = Some(NonZeroU32::MIN)));
+        assert!(!anew(&|_, shared| shared.lease_time = Duration::from_secs(9)));
+        assert!(!anew(&|_, shared| shared.on_failure = OnFailure::Open));
+        assert!(!anew(&|_, shared| shared.instances = NonZeroU32::MAX));
+        assert!(!anew(&|new, _| new.max_keys = 1));
+        assert!(anew(&|_, shared| shared.prefix = "other".to_owned()));
+        assert!(anew(&|new, _| new.rate = NonZeroU32::MAX));
+        assert!(anew(&|new, _| new.key.prefixes.ipv4 = 24));
+        let alone = RateLimitSettings { shared: None, ..old.clone() };
+        assert!(!effects(std::slice::from_ref(&old), std::slice::from_ref(&alone)).is_empty());
+        let fewer = RateLimitSettings { max_keys: 1, ..alone.clone() };
+        assert!(!effects(&[alone], &[fewer]).is_empty());
+    }
 }

@@ -17,6 +17,29 @@ pub(super) struct Attempt {
     pub(super) note: Option<(FailureCount, IpAddr)>,
 }
 
+/// Counts a guess if it is dropped before it is cleared: the request has gone away, or come to
+/// nothing, after its credentials were found wrong.
+#[derive(Default)]
+pub(super) struct Guess {
+    /// Whose it is.
+    pub(super) note: Option<(FailureCount, IpAddr)>,
+}
+
+impl Guess {
+    /// It is counted elsewhere.
+    pub(super) fn clear(&mut self) {
+        self.note = None;
+    }
+}
+
+impl Drop for Guess {
+    fn drop(&mut self) {
+        if let Some((failures, client)) = self.note.take() {
+            failures.note(client);
+        }
+    }
+}
+
 impl Future for Attempt {
     type Output = Verdict;
 

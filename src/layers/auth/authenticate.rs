@@ -69,8 +69,15 @@ pub trait Authenticate: fmt::Debug + Send + Sync {
     }
 
     /// Takes out of a request what is this scheme's affair alone and not the origin's, where
-    /// another scheme has let it in: an API key, say. Default nothing.
-    fn conceal(&self, _request: &mut Parts) {}
+    /// another scheme has let it in: an API key, say. What stands in the fields `kept` is that
+    /// scheme's affair. Default nothing.
+    fn conceal(&self, _request: &mut Parts, _kept: &[HeaderName]) {}
+
+    /// Whether the request is this scheme's own to answer, whoever else would let it in: that
+    /// of somebody who comes back from where one logs in, say. Default never.
+    fn claims(&self, _request: &Asked<'_>) -> bool {
+        false
+    }
 
     /// Whether it is credentials that it judges by, and not the network that a request comes
     /// from, say. What it lets in is answered for one client then, and not for all alike.
@@ -79,8 +86,9 @@ pub trait Authenticate: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Fields, other than `Authorization` and `Cookie`, in which it looks for credentials: no
-    /// scheme may tell the origin by these who asks. Default none.
+    /// Fields in which it looks for credentials. No scheme may tell the origin by these who
+    /// asks, and what is wrong for one scheme there may be right for another that looks there
+    /// as well. Default none.
     fn credential_fields(&self) -> Vec<HeaderName> {
         Vec::new()
     }

@@ -1,5 +1,6 @@
 //! Carries out what being let in changes on a request.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
@@ -19,9 +20,7 @@ pub(super) fn apply(changes: &[Arc<Changes>], parts: &mut Parts) {
         for name in &change.remove {
             remove_twins(&mut parts.headers, name);
         }
-        for name in &change.strip_cookies {
-            strip_cookie(&mut parts.headers, name);
-        }
+        strip_cookies(&mut parts.headers, &change.strip_cookies);
         if let Some(parameter) = &change.strip_query {
             strip_parameter(parts, parameter);
         }
@@ -37,10 +36,12 @@ pub(super) fn apply(changes: &[Arc<Changes>], parts: &mut Parts) {
     }
 }
 
-/// Takes a cookie out, and leaves the others.
-pub(super) fn strip_cookie(headers: &mut HeaderMap, name: &str) {
-    if headers.contains_key(header::COOKIE) {
-        let left = cookies::without(headers, |one| one == name.as_bytes());
+/// Takes cookies out, and leaves the others.
+pub(super) fn strip_cookies(headers: &mut HeaderMap, names: &[Box<str>]) {
+    if !names.is_empty() && headers.contains_key(header::COOKIE) {
+        // A request may have thousands of either.
+        let names: HashSet<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+        let left = cookies::without(headers, |one| names.contains(one));
         match left {
             Some(left) => drop(headers.insert(header::COOKIE, left)),
             None => drop(headers.remove(header::COOKIE)),

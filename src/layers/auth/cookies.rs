@@ -3,10 +3,12 @@
 use http::{HeaderMap, HeaderValue, header};
 
 /// A cookie that is there more than once: whoever looks next may see another one.
+#[cfg(feature = "jwt")]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Twice;
 
 /// The value of a cookie.
+#[cfg(feature = "jwt")]
 pub(super) fn get<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Twice> {
     let mut found = None;
     for (_, value) in pairs(headers).filter(|(its, _)| *its == name.as_bytes()) {
@@ -19,6 +21,7 @@ pub(super) fn get<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a s
 }
 
 /// The names of all cookies.
+#[cfg(feature = "jwt")]
 pub(super) fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     pairs(headers).map(|(name, _)| name)
 }
@@ -58,6 +61,7 @@ mod tests {
         lines.collect()
     }
 
+    #[cfg(feature = "jwt")]
     #[test]
     fn a_cookie_is_found_by_its_whole_name_and_once_only() {
         let headers = cookies(&["a=1; b=2=3", "c=;d"]);

@@ -6,22 +6,20 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use governor::RateLimiter;
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
-use governor::state::keyed::DashMapStateStore;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::context::client_network;
+use crate::layers::rate_limit::{Limiter, network_number};
 use crate::pace::Quota;
 
-/// So many addresses are shut out at once at the most: whoever has more of them is held
-/// back by the work that verifying is.
+/// So many addresses are shut out at once at the most, and about as many are counted: whoever
+/// has more of them is held back by the work that verifying is.
 const MOST: usize = 100_000;
 
 /// How often what is over is taken out.
@@ -31,14 +29,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct FailureCount(Arc<Failures>);
 
-type Limiter =
-    RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
-
 #[derive(Debug)]
 struct Failures {
     quota: Quota,
     limiter: Limiter,
-    clock: DefaultClock,
     shut_out: RwLock<ShutOut>,
     /// Whether anybody may be shut out.
     anybody: AtomicBool,
@@ -56,12 +50,10 @@ impl FailureCount {
     /// Lets each address fail so often.
     #[must_use]
     pub fn new(quota: Quota) -> Self {
-        let (clock, now) = (DefaultClock::default(), Instant::now());
-        let limit = crate::layers::rate_limit::governor_quota(quota);
-        let limiter: Limiter = RateLimiter::new(limit, DashMapStateStore::default(), clock.clone());
+        let (limiter, now) = (Limiter::new(quota, MOST), Instant::now());
         let shut_out = RwLock::new(ShutOut { until: HashMap::new(), latest: now, swept: now });
         let anybody = AtomicBool::new(false);
-        Self(Arc::new(Failures { quota, limiter, clock, shut_out, anybody }))
+        Self(Arc::new(Failures { quota, limiter, shut_out, anybody }))
     }
 
     /// For how long nobody listens to `client`.
@@ -80,34 +72,39 @@ impl FailureCount {
     /// Somebody at `client` had wrong credentials. With the last that it may have nobody
     /// listens any more, until it may have another.
     pub(super) fn note(&self, client: IpAddr) {
-        let Failures { quota, limiter, clock, shut_out, anybody } = &*self.0;
+        let Failures { quota, limiter, shut_out, anybody } = &*self.0;
         let client = client_network(client);
-        let wait = match limiter.check_key(&client) {
-            Ok(state) if state.remaining_burst_capacity() > 0 => None,
-            Ok(_) => Some(quota.each()),
-            Err(not_until) => Some(not_until.wait_time_from(clock.now())),
+        let counted = limiter.check(network_number(client), NonZeroU32::MIN);
+        let wait = match counted.admitted {
+            true if counted.remaining > 0 => None,
+            true => Some(quota.each()),
+            false => Some(counted.wait),
         };
         let now = Instant::now();
         let mut shut_out = shut_out.write();
         if now - shut_out.swept >= SWEEP {
             shut_out.swept = now;
             shut_out.until.retain(|_, until| *until > now);
-            limiter.retain_recent();
         }
-        if let Some(wait) = wait
-            && shut_out.until.len() < MOST
-        {
-            shut_out.until.insert(client, now + wait);
-            shut_out.latest = shut_out.latest.max(now + wait);
-            anybody.store(true, Ordering::Relaxed);
+        let Some(wait) = wait else { return };
+        let before = shut_out.until.get(&client).copied().filter(|until| *until > now);
+        if before.is_none() && shut_out.until.len() >= MOST {
+            return;
         }
+        // Those that were under way together wait one behind the other, but for no longer than
+        // the whole number takes to come again.
+        let longest = now + quota.each().saturating_mul(quota.burst.get());
+        let until = before.map_or(now + wait, |before| before + quota.each()).min(longest);
+        shut_out.until.insert(client, until);
+        shut_out.latest = shut_out.latest.max(until);
+        anybody.store(true, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU32;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn whoever_fails_too_often_is_shut_out_and_nobody_else() {
@@ -126,7 +123,29 @@ mod tests {
         let wait = failures.shut_out_for(bad).unwrap();
         assert!(wait > Duration::from_secs(10) && wait <= Duration::from_secs(20), "{wait:?}");
         assert!(failures.shut_out_for(mapped).is_some());
+        for waits in [40, 60, 60] {
+            failures.note(bad);
+            let wait = failures.shut_out_for(bad).unwrap().as_secs();
+            assert!((waits - 10..=waits).contains(&wait), "{wait}");
+        }
         assert_eq!(failures.shut_out_for(good), None);
+    }
+
+    #[test]
+    fn of_more_addresses_than_anybody_has_not_all_are_counted() {
+        let quota = Quota::new(NonZeroU32::new(3).unwrap(), Duration::from_secs(3_600));
+        let failures = FailureCount::new(quota);
+        let most = u32::try_from(4 * MOST).unwrap();
+        for address in 0..most {
+            failures.note(Ipv4Addr::from_bits(address).into());
+        }
+        let keys = failures.0.limiter.keys();
+        assert!((MOST / 2..=2 * MOST).contains(&keys), "{keys}");
+        // The newest is counted with the others that are left.
+        let last = Ipv4Addr::from_bits(most - 1).into();
+        failures.note(last);
+        failures.note(last);
+        assert!(failures.shut_out_for(last).is_some());
     }
 
     #[test]

@@ -41,8 +41,8 @@ where
     }
 
     /// What comes of `key`: of what is under way for it, or else of `begin`. `None` if too
-    /// much is under way, or if it came to nothing.
-    pub(super) async fn fetch<F>(&self, key: K, begin: impl FnOnce() -> F) -> Option<V>
+    /// much is under way, if `begin` does not, or if it came to nothing.
+    pub(super) async fn fetch<F>(&self, key: K, begin: impl FnOnce() -> Option<F>) -> Option<V>
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -50,7 +50,11 @@ where
         arrival.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    fn join<F>(&self, key: K, begin: impl FnOnce() -> F) -> Option<watch::Receiver<Option<V>>>
+    fn join<F>(
+        &self,
+        key: K,
+        begin: impl FnOnce() -> Option<F>,
+    ) -> Option<watch::Receiver<Option<V>>>
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -61,10 +65,10 @@ where
         if under_way.len() >= self.most {
             return None;
         }
+        let flight = begin()?;
         let (tell, arrival) = watch::channel(None);
         under_way.insert(key.clone(), arrival.clone());
         let landing = Landing { under_way: self.under_way.clone(), key };
-        let flight = begin();
         tokio::spawn(async move {
             let value = flight.await;
             drop(landing);
@@ -84,6 +88,7 @@ impl<K, V> fmt::Debug for Flights<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::Ready;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     #[tokio::test]
@@ -93,10 +98,10 @@ mod tests {
         let fetch = |key: u32| {
             flights.fetch(key, || {
                 let number = begun.fetch_add(1, Ordering::Relaxed);
-                async move {
+                Some(async move {
                     tokio::task::yield_now().await;
                     number
-                }
+                })
             })
         };
         let (a, b, c, d) = tokio::join!(fetch(1), fetch(1), fetch(2), fetch(3));
@@ -110,19 +115,24 @@ mod tests {
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let first = tokio::spawn({
             let flights = flights.clone();
-            async move { flights.fetch(1, || async move { released.await.is_ok() }).await }
+            async move { flights.fetch(1, || Some(async move { released.await.is_ok() })).await }
         });
         tokio::task::yield_now().await;
         first.abort();
         assert!(first.await.is_err());
         let second = tokio::spawn({
             let flights = flights.clone();
-            async move { flights.fetch(1, || async { unreachable!("it is under way") }).await }
+            async move {
+                flights
+                    .fetch(1, || -> Option<Ready<bool>> { unreachable!("it is under way") })
+                    .await
+            }
         });
         tokio::task::yield_now().await;
         release.send(()).unwrap();
         assert_eq!(second.await.unwrap(), Some(true));
-        assert_eq!(flights.fetch(1, || async { panic!("on purpose") }).await, None);
-        assert_eq!(flights.fetch(1, || async { true }).await, Some(true));
+        assert_eq!(flights.fetch(1, || Some(async { panic!("on purpose") })).await, None);
+        assert_eq!(flights.fetch(1, || None::<Ready<bool>>).await, None);
+        assert_eq!(flights.fetch(1, || Some(async { true })).await, Some(true));
     }
 }

@@ -12,16 +12,25 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// A request's body.
 pub(super) enum Held<B> {
+    /// There is nothing to read.
+    Empty(B),
     /// Not a byte of it was read.
     Unread(B),
     /// All of it was.
     Seen(Bytes),
 }
 
-impl<B> Held<B> {
-    /// All of it, if it has been seen.
+static NOTHING: Bytes = Bytes::new();
+
+impl<B: http_body::Body> Held<B> {
+    pub(super) fn new(body: B) -> Self {
+        if body.is_end_stream() { Self::Empty(body) } else { Self::Unread(body) }
+    }
+
+    /// All of it, as far as it can be known.
     pub(super) fn bytes(&self) -> Option<&Bytes> {
         match self {
+            Self::Empty(_) => Some(&NOTHING),
             Self::Unread(_) => None,
             Self::Seen(bytes) => Some(bytes),
         }
@@ -33,7 +42,7 @@ impl<B> Held<B> {
         B: From<Bytes>,
     {
         match self {
-            Self::Unread(body) => body,
+            Self::Empty(body) | Self::Unread(body) => body,
             Self::Seen(bytes) => B::from(bytes),
         }
     }
@@ -47,7 +56,7 @@ impl<B> Held<B> {
         let body = match self {
             Self::Unread(body) => body,
             Self::Seen(bytes) if bytes.len() > limit => return Err(Kind::RequestBodyTooLarge),
-            seen @ Self::Seen(_) => return Ok(seen),
+            seen @ (Self::Empty(_) | Self::Seen(_)) => return Ok(seen),
         };
         if body.size_hint().lower() > limit as u64 {
             return Err(Kind::RequestBodyTooLarge);

@@ -10,7 +10,6 @@ mod attempt;
 mod authenticate;
 mod basic;
 mod changes;
-#[cfg(feature = "jwt")]
 mod cookies;
 mod failures;
 mod flights;
@@ -26,6 +25,7 @@ mod policy;
 mod secret;
 mod service;
 mod settings;
+mod shares;
 mod signature;
 
 pub use address::Addresses;

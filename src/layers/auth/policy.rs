@@ -42,9 +42,10 @@ pub(super) struct Progress {
     against: Option<Verdict>,
     /// Whether one of [`Policy::any`] has let it in.
     any: bool,
-    /// Whether any had wrong credentials: somebody may be guessing, whatever else the request
-    /// has to show.
-    guessed: bool,
+    /// The one of [`Policy::any`] whose affair the request is, whoever else would let it in.
+    claimed: Option<usize>,
+    /// Which had wrong credentials, as their places in [`Policy::schemes`].
+    wrong: Vec<usize>,
 }
 
 /// Everything that was granted.
@@ -52,12 +53,12 @@ pub(super) struct Progress {
 pub(super) struct Granted {
     /// The first who is named, and by whom.
     pub(super) identity: Option<(Arc<Identity>, Arc<str>)>,
-    /// All who are named.
+    /// All others who are named.
     named: Vec<Arc<Identity>>,
     pub(super) changes: Vec<Arc<Changes>>,
     pub(super) response: Vec<(HeaderName, HeaderValue)>,
     /// Which have granted it, as their places in [`Policy::schemes`].
-    by: Vec<usize>,
+    pub(super) by: Vec<usize>,
     /// Whether credentials had a part in it.
     pub(super) by_credentials: bool,
 }
@@ -65,8 +66,8 @@ pub(super) struct Granted {
 /// What a request comes to.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// Whether somebody may have been guessing.
-    pub(super) guessed: bool,
+    /// Which schemes had wrong credentials.
+    pub(super) wrong: Vec<usize>,
     pub(super) end: Result<Granted, Rejection>,
 }
 
@@ -100,15 +101,15 @@ impl Policy {
         self.all.iter().chain(&self.any).map(|one| &one.scheme)
     }
 
-    /// Those that have not granted anything, asked or not.
-    pub(super) fn others(&self, granted: &Granted) -> impl Iterator<Item = &Arc<dyn Authenticate>> {
-        let has_granted = |at: &usize| granted.by.contains(at);
-        self.schemes().enumerate().filter(move |(at, _)| !has_granted(at)).map(|(_, one)| one)
+    /// Before anybody is asked.
+    pub(super) fn begin(&self, asked: &Asked<'_>) -> Progress {
+        let claimed = self.any.iter().position(|one| one.scheme.claims(asked));
+        Progress { claimed, ..Progress::default() }
     }
 
     /// Asks one scheme after the other, as far as that goes without waiting.
     pub(super) fn go_on(&self, mut progress: Progress, asked: &Asked<'_>) -> Step {
-        while let Some(one) = self.at(&progress) {
+        while let Some((_, one)) = self.at(&progress) {
             match one.scheme.judge(asked) {
                 Judging::Later(future) => return Step::Wait(progress, future),
                 // Of one that sees it and asks for it all the same nothing is known.
@@ -130,12 +131,19 @@ impl Policy {
         Step::Done(self.end(progress))
     }
 
-    /// The scheme to ask next: of those of which one is enough, none after that one.
-    pub(super) fn at(&self, progress: &Progress) -> Option<&Authenticator> {
-        match progress.next.checked_sub(self.all.len()) {
-            None => self.all.get(progress.next),
-            Some(index) => self.any.get(index).filter(|_| !progress.any),
-        }
+    /// The scheme to ask next, and its place in [`Policy::schemes`]: of those of which one is
+    /// enough, none after that one, and none but the one whose affair it is.
+    pub(super) fn at(&self, progress: &Progress) -> Option<(usize, &Authenticator)> {
+        let Some(index) = progress.next.checked_sub(self.all.len()) else {
+            return Some((progress.next, self.all.get(progress.next)?));
+        };
+        let index = match progress.claimed {
+            Some(claimed) if index == 0 => claimed,
+            Some(_) => return None,
+            None => index,
+        };
+        let one = self.any.get(index).filter(|_| !progress.any)?;
+        Some((self.all.len() + index, one))
     }
 
     /// Notes what the scheme has said that was asked; an outcome if that is the end of it.
@@ -146,16 +154,17 @@ impl Policy {
         verdict: Verdict,
     ) -> Result<Progress, Outcome> {
         let of_all = progress.next < self.all.len();
-        let (at, one) = (progress.next, self.at(&progress));
-        progress.guessed |= matches!(verdict, Verdict::Refused(_));
-        match (verdict, one) {
-            (Verdict::Granted(grant), Some(one)) => {
+        let next = self.at(&progress);
+        if let (Verdict::Refused(_), Some((at, _))) = (&verdict, next) {
+            progress.wrong.push(at);
+        }
+        match (verdict, next) {
+            (Verdict::Granted(grant), Some((at, one))) => {
                 progress.any |= !of_all;
                 progress.granted.add(grant, at, one);
             }
             (against, _) if of_all => {
-                let end = Err(self.reject(against));
-                return Err(Outcome { guessed: progress.guessed, end });
+                return Err(Outcome { wrong: progress.wrong, end: Err(self.reject(against)) });
             }
             (against, _) => {
                 let weightier = |before: &Verdict| weight(&against) > weight(before);
@@ -169,9 +178,12 @@ impl Policy {
     }
 
     fn end(&self, progress: Progress) -> Outcome {
-        let Progress { granted, against, any, guessed, .. } = progress;
+        let Progress { granted, against, any, wrong, .. } = progress;
         let nobody_asked = self.all.is_empty() && self.any.is_empty();
-        let has = |scope: &str| granted.named.iter().any(|identity| identity.has_scope(scope));
+        let first = granted.identity.as_ref().map(|(identity, _)| identity);
+        let has = |scope: &str| {
+            first.into_iter().chain(&granted.named).any(|identity| identity.has_scope(scope))
+        };
         let end = if nobody_asked || (!any && !self.any.is_empty()) {
             Err(self.reject(against.unwrap_or(Verdict::Absent)))
         } else if self.scopes.iter().all(|scope| has(scope)) {
@@ -179,7 +191,7 @@ impl Policy {
         } else {
             Err(self.reject(Verdict::Forbidden("auth_scope")))
         };
-        Outcome { guessed, end }
+        Outcome { wrong, end }
     }
 
     fn reject(&self, verdict: Verdict) -> Rejection {
@@ -208,13 +220,21 @@ impl Policy {
     }
 }
 
+impl Progress {
+    /// Whether any had wrong credentials.
+    pub(super) fn went_wrong(&self) -> bool {
+        !self.wrong.is_empty()
+    }
+}
+
 impl Granted {
     /// The first who is named is who it is.
     fn add(&mut self, grant: Grant, at: usize, one: &Authenticator) {
         let Grant { identity, changes, response } = grant;
-        if let Some(identity) = identity {
-            self.identity.get_or_insert_with(|| (identity.clone(), one.name.clone()));
-            self.named.push(identity);
+        match (identity, &self.identity) {
+            (Some(identity), None) => self.identity = Some((identity, one.name.clone())),
+            (Some(identity), Some(_)) => self.named.push(identity),
+            (None, _) => {}
         }
         self.changes.extend(changes);
         self.response.extend(response);

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, ServiceExt as _};
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Guess};
 use super::authenticate::{Asked, Authenticate};
 use super::changes;
 use super::failures::FailureCount;
@@ -21,7 +21,7 @@ use super::held::Held;
 use super::policy::{
     Authenticator, Granted, Outcome, Policy, Progress, Rejection, Said, Step, theirs,
 };
-use crate::context::Exchange;
+use crate::context::{ByCredentials, Exchange};
 use crate::error::{BoxError, Error, Kind};
 use crate::layers::twins::remove_twins;
 use crate::pace::Quota;
@@ -57,6 +57,8 @@ pub struct Auth<S> {
 struct Shared {
     policy: Policy,
     failures: Option<FailureCount>,
+    /// The fields in which each scheme looks for credentials.
+    fields: Box<[Box<[HeaderName]>]>,
     /// Fields that nobody may bring along.
     stripped: Box<[HeaderName]>,
 }
@@ -117,9 +119,9 @@ impl AuthLayer {
     /// [`StripIdentityLayer`](super::StripIdentityLayer). By default it takes them out itself.
     #[must_use]
     pub fn stripped_before(self) -> Self {
-        let Shared { policy, failures, .. } = &*self.shared;
-        let (policy, failures) = (policy.clone(), failures.clone());
-        Self { shared: Arc::new(Shared { policy, failures, stripped: Box::default() }) }
+        let Shared { policy, failures, fields, .. } = &*self.shared;
+        let (policy, failures, fields) = (policy.clone(), failures.clone(), fields.clone());
+        Self { shared: Arc::new(Shared { policy, failures, fields, stripped: Box::default() }) }
     }
 
     /// Fields that are set on requests that are let in, and believed by the origin.
@@ -134,12 +136,13 @@ impl AuthLayer {
 
     /// Fields in which credentials are looked for.
     pub fn credential_fields(&self) -> impl Iterator<Item = HeaderName> {
-        self.shared.policy.schemes().flat_map(|scheme| scheme.credential_fields())
+        self.shared.fields.iter().flatten().cloned()
     }
 
     fn with(policy: Policy, failures: Option<FailureCount>) -> Self {
         let stripped = policy.schemes().flat_map(|scheme| scheme.identity_fields()).collect();
-        Self { shared: Arc::new(Shared { policy, failures, stripped }) }
+        let fields = policy.schemes().map(|scheme| scheme.credential_fields().into()).collect();
+        Self { shared: Arc::new(Shared { policy, failures, fields, stripped }) }
     }
 }
 
@@ -193,11 +196,13 @@ where
         if let Some(rejection) = self.shared.shut_out(&parts) {
             return AuthFuture::rejected(self.shared.answer(&parts, rejection));
         }
-        match self.shared.policy.go_on(Progress::default(), &Asked::of(&parts, None)) {
+        let body = Held::new(body);
+        let asked = Asked::of(&parts, body.bytes());
+        match self.shared.policy.go_on(self.shared.policy.begin(&asked), &asked) {
             Step::Done(outcome) => match self.shared.settle(&mut parts, outcome) {
                 Err(rejection) => AuthFuture::rejected(self.shared.answer(&parts, rejection)),
                 Ok(fields) => {
-                    let future = self.inner.call(Request::from_parts(parts, body));
+                    let future = self.inner.call(Request::from_parts(parts, body.into_body()));
                     AuthFuture { state: State::Admitted { future, fields } }
                 }
             },
@@ -211,7 +216,7 @@ impl<S> Auth<S> {
     fn wait<B, ResB>(
         &mut self,
         mut parts: Parts,
-        body: B,
+        mut body: Held<B>,
         mut step: Step,
     ) -> AuthFuture<S::Future, S::Error, ResB>
     where
@@ -227,11 +232,12 @@ impl<S> Auth<S> {
         let inner = std::mem::replace(&mut self.inner, spare);
         let shared = self.shared.clone();
         let future = Box::pin(async move {
-            let mut body = Held::Unread(body);
+            let mut guess = Guess::default();
             let outcome = loop {
                 let progress = match step {
                     Step::Done(outcome) => break outcome,
                     Step::Body(progress, limit) => {
+                        shared.suspect(&mut guess, &progress, &parts);
                         body = match body.seen_up_to(limit).await {
                             Ok(seen) => seen,
                             Err(kind) => return Ok(shared.cannot_see(&parts, kind)),
@@ -239,6 +245,7 @@ impl<S> Auth<S> {
                         Ok(progress)
                     }
                     Step::Wait(progress, judging) => {
+                        shared.suspect(&mut guess, &progress, &parts);
                         let note = shared.note_for(&progress, &parts);
                         let verdict = Attempt { judging: Some(judging), note }.await;
                         shared.policy.heard(progress, verdict)
@@ -249,6 +256,8 @@ impl<S> Auth<S> {
                     Err(outcome) => Step::Done(outcome),
                 };
             };
+            // What it comes to is known: that is counted instead.
+            guess.clear();
             match shared.settle(&mut parts, outcome) {
                 Err(rejection) => Ok(shared.answer(&parts, rejection)),
                 Ok(fields) => {
@@ -264,10 +273,32 @@ impl<S> Auth<S> {
 }
 
 impl Shared {
+    /// Has a request counted as a guess that goes away, or whose body cannot be seen, once a
+    /// scheme has found its credentials wrong.
+    fn suspect(&self, guess: &mut Guess, progress: &Progress, parts: &Parts) {
+        if let (true, Some(failures)) = (progress.went_wrong(), &self.failures)
+            && let Some(client) = Asked::of(parts, None).client()
+        {
+            guess.note = Some((failures.clone(), client));
+        }
+    }
+
+    /// Whether credentials were wrong that are not right for another scheme, one that looks
+    /// for its own in the same field.
+    fn was_guessed(&self, wrong: &[usize], granted: Option<&Granted>) -> bool {
+        let fields = |at: &usize| self.fields.get(*at).map_or(&[][..], |fields| &**fields);
+        let right: Vec<&HeaderName> = match granted {
+            Some(granted) if !wrong.is_empty() => granted.by.iter().flat_map(fields).collect(),
+            _ => Vec::new(),
+        };
+        let is_right = |at: &usize| fields(at).iter().any(|field| right.contains(&field));
+        !wrong.iter().all(is_right)
+    }
+
     /// Whom to note as having failed if the request is given up while the scheme judges it
     /// that is next, and it turns out to be wrong: the work is done all the same.
     fn note_for(&self, progress: &Progress, parts: &Parts) -> Option<(FailureCount, IpAddr)> {
-        let next = self.policy.at(progress).filter(|one| one.scheme.is_dear());
+        let next = self.policy.at(progress).filter(|(_, one)| one.scheme.is_dear());
         let failures = self.failures.as_ref().filter(|_| next.is_some())?;
         Some((failures.clone(), Asked::of(parts, None).client()?))
     }
@@ -289,8 +320,9 @@ impl Shared {
         parts: &mut Parts,
         outcome: Outcome,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Rejection> {
-        let Outcome { guessed, end } = outcome;
-        if let (true, Some(failures)) = (guessed, &self.failures)
+        let Outcome { wrong, end } = outcome;
+        if let Some(failures) = &self.failures
+            && self.was_guessed(&wrong, end.as_ref().ok())
             && let Some(client) = Asked::of(parts, None).client()
         {
             failures.note(client);
@@ -299,10 +331,20 @@ impl Shared {
         for field in &self.stripped {
             remove_twins(&mut parts.headers, field);
         }
-        for scheme in self.policy.others(&granted) {
-            scheme.conceal(parts);
+        let has_granted = |at: usize| granted.by.contains(&at);
+        if granted.by.len() < self.fields.len() {
+            let kept = granted.by.iter().filter_map(|at| self.fields.get(*at)).flatten();
+            let kept: Vec<HeaderName> = kept.cloned().collect();
+            for (at, scheme) in self.policy.schemes().enumerate() {
+                if !has_granted(at) {
+                    scheme.conceal(parts, &kept);
+                }
+            }
         }
         let Granted { identity, changes, response, by_credentials, .. } = granted;
+        if by_credentials && parts.extensions.get::<Exchange>().is_none() {
+            parts.extensions.insert(ByCredentials);
+        }
         if let Some(exchange) = parts.extensions.get::<Exchange>() {
             exchange.update(|record| {
                 let (identity, authenticator) = identity.unzip();

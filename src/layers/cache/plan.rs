@@ -10,7 +10,7 @@ use super::status::Status;
 use super::store::Head;
 use super::{Purge, Route};
 use crate::body::Body;
-use crate::context::Exchange;
+use crate::context::ByCredentials;
 use crate::layers::are_twins;
 
 /// Fields by which a request asks for something else than its method says.
@@ -85,8 +85,7 @@ impl Route {
     pub(super) fn asked<B>(&self, request: &Request<B>) -> Asked {
         let headers = request.headers();
         let own = |name: &HeaderName| headers.contains_key(name) && !self.vouched.contains(name);
-        let exchange = request.extensions().get::<Exchange>();
-        let known = exchange.is_some_and(|e| e.read(|record| record.by_credentials));
+        let known = ByCredentials::let_in(request.extensions());
         Asked {
             credentials: known || own(&header::AUTHORIZATION),
             cookie: own(&header::COOKIE),

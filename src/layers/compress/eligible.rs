@@ -6,7 +6,7 @@ use http::{Method, Request, StatusCode};
 use super::accept::Accepted;
 use super::{CompressionSettings, ContentCoding};
 use crate::budget::Budget;
-use crate::context::Exchange;
+use crate::context::{ByCredentials, Exchange};
 use crate::layers::list_members;
 use crate::observe::CompressionOutcome as Outcome;
 
@@ -59,7 +59,7 @@ impl Asked {
         let headers = request.headers();
         let own = |name: &HeaderName| headers.contains_key(name) && !vouched.contains(name);
         let exchange = request.extensions().get::<Exchange>();
-        let identified = exchange.is_some_and(|e| e.read(|record| record.by_credentials));
+        let identified = ByCredentials::let_in(request.extensions());
         let known = headers.get_all(header::IF_NONE_MATCH).iter();
         let weak = |value: &&HeaderValue| value.as_bytes().windows(2).any(|pair| pair == b"W/");
         Self {

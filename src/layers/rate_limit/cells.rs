@@ -103,7 +103,8 @@ impl<C: Clock> Cells<C> {
         self.most * self.shards.len()
     }
 
-    fn now(&self) -> u64 {
+    /// How long there have been these cells, in nanoseconds.
+    pub(super) fn now(&self) -> u64 {
         self.clock.now().duration_since(self.started).as_u64()
     }
 

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 /// Whether a request may pass, and how its key stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Decision {
+pub(in crate::layers) struct Decision {
     /// Whether it may pass.
-    pub(super) admitted: bool,
+    pub(in crate::layers) admitted: bool,
     /// How many more would pass now.
-    pub(super) remaining: u32,
+    pub(in crate::layers) remaining: u32,
     /// After how long it would pass; zero if it does.
-    pub(super) wait: Duration,
+    pub(in crate::layers) wait: Duration,
     /// After how long as many would pass as ever do at once.
-    pub(super) reset: Duration,
+    pub(in crate::layers) reset: Duration,
     /// Whether it was counted: where others count too and nobody answers, it may be decided
     /// without.
-    pub(super) counted: bool,
+    pub(in crate::layers) counted: bool,
 }
 
 impl Decision {

@@ -66,10 +66,13 @@ impl LimitKey {
         self.parts.iter().any(|part| matches!(part, Identity | Claim(_)))
     }
 
-    /// Whether who a request is from is a part of it.
+    /// Whether all requests of an identity count together, and nobody else's with them: then
+    /// a quota that the identity has of its own can stand in the place of the limit's.
     #[must_use]
-    pub fn is_by_identity(&self) -> bool {
-        self.parts.contains(&LimitKeyPart::Identity)
+    pub fn is_identity(&self) -> bool {
+        use LimitKeyPart::{Identity, Route};
+        let of_it = |part: &LimitKeyPart| matches!(part, Identity | Route);
+        self.parts.contains(&Identity) && self.parts.iter().all(of_it)
     }
 
     /// Whether all requests of a route count together.
@@ -136,7 +139,7 @@ impl LimitKey {
 /// What a network is counted by: the prefix of an IPv6 address, or an IPv4 address as a
 /// prefix that nobody has (`0000::/8` is reserved, RFC 4291 §2.4). One small number takes
 /// half the room in the table that an address of either kind does.
-fn number(network: IpAddr) -> u64 {
+pub(in crate::layers) fn number(network: IpAddr) -> u64 {
     const V4: u64 = 1 << 32;
     match network {
         IpAddr::V4(v4) => V4 | u64::from(v4.to_bits()),

@@ -34,7 +34,9 @@ struct Inner {
     #[cfg(feature = "redis")]
     shared: Option<SharedLimiter>,
     policy: Option<HeaderValue>,
-    dry_run: AtomicBool,
+    /// One with the limits that this one took the place of, or that take its place: who
+    /// switches it means whichever is in force.
+    dry_run: Arc<AtomicBool>,
     counts: RateLimitCounts,
     warned: AtomicBool,
 }
@@ -43,7 +45,7 @@ struct Inner {
 struct Memory {
     /// `None` counts those alone who have a quota of their own.
     limiter: Option<Arc<Limiter>>,
-    /// Where those are counted who have a quota of their own, if the key is by identity.
+    /// Where those are counted who have a quota of their own, if the key is the identity.
     quotas: Option<Arc<Quotas>>,
     /// What keys are hashed with that are no numbers: nobody outside can tell which of
     /// them share a number.
@@ -70,7 +72,7 @@ impl Memory {
         let quotas = || Arc::new(Quotas::new(settings.max_keys));
         Self {
             limiter: Some(Arc::new(Limiter::new(settings.quota(), settings.max_keys))),
-            quotas: settings.key.is_by_identity().then(quotas),
+            quotas: settings.key.is_identity().then(quotas),
             random: RandomState::new(),
         }
     }
@@ -106,7 +108,7 @@ impl Limit {
             #[cfg(feature = "redis")]
             shared: None,
             policy: fields::policy(&settings.name, settings.quota()),
-            dry_run: AtomicBool::new(settings.dry_run),
+            dry_run: Arc::new(AtomicBool::new(settings.dry_run)),
             counts: RateLimitCounts::default(),
             warned: AtomicBool::new(false),
         }))
@@ -114,14 +116,14 @@ impl Limit {
 
     /// The same limit, changed; this one is not.
     fn changed(&self, change: impl FnOnce(&mut Inner)) -> Self {
-        let Inner { settings, memory, policy, counts, .. } = &*self.0;
+        let Inner { settings, memory, policy, dry_run, counts, .. } = &*self.0;
         let mut inner = Inner {
             settings: settings.clone(),
             memory: memory.clone(),
             #[cfg(feature = "redis")]
             shared: self.0.shared.clone(),
             policy: policy.clone(),
-            dry_run: AtomicBool::new(self.is_dry_run()),
+            dry_run: dry_run.clone(),
             counts: counts.clone(),
             warned: AtomicBool::new(false),
         };
@@ -143,15 +145,18 @@ impl Limit {
     }
 
     /// A limit that takes the place of this one, with other settings. Keys are remembered
-    /// unless they or their quota are others. Whether it is on a dry run stays as it was
-    /// set, unless the settings say something else than they did. This one is not changed
-    /// by it.
+    /// unless they or their quota are others. Both are on a dry run or neither is, whichever
+    /// is told to be, unless the settings say something else than they did: then that holds
+    /// for the new one, and this one is not changed by it.
     #[must_use]
     pub fn renewed(&self, settings: &RateLimitSettings) -> Self {
         let old = &self.0.settings;
         let kept = old.counts_like(settings);
         let said = old.dry_run != settings.dry_run;
-        let renewed = self.changed(|limit| {
+        self.changed(|limit| {
+            if said {
+                limit.dry_run = Arc::new(AtomicBool::new(settings.dry_run));
+            }
             if !kept {
                 limit.memory = Memory::new(settings);
                 #[cfg(feature = "redis")]
@@ -161,11 +166,7 @@ impl Limit {
             }
             limit.settings = settings.clone();
             limit.policy = fields::policy(&settings.name, settings.quota());
-        });
-        if said {
-            renewed.set_dry_run(settings.dry_run);
-        }
-        renewed
+        })
     }
 
     /// From now on lets through what it would refuse (`true`), or refuses it.
@@ -197,11 +198,9 @@ impl Limit {
     pub(super) fn key(&self, asker: &Asker<'_>) -> Option<Key> {
         let Inner { settings: RateLimitSettings { key, exempt, .. }, memory, .. } = &*self.0;
         let is_exempt = |client| exempt.iter().any(|network| network.contains(&client));
-        if asker.client().is_some_and(is_exempt) {
-            return None;
-        }
+        // What an identity was given for itself is not what this limit exempts anybody from.
         let own = memory.quotas.as_ref().and_then(|_| asker.own_quota());
-        if memory.limiter.is_none() && own.is_none() {
+        if own.is_none() && (memory.limiter.is_none() || asker.client().is_some_and(is_exempt)) {
             return None;
         }
         let at = match self.is_shared() {
@@ -241,9 +240,7 @@ impl Limit {
     /// Whether a request of this key may pass, if it counts for `cost`.
     pub(super) fn check(&self, key: &Key, cost: NonZeroU32) -> Checked {
         match &key.at {
-            At::Number(number) => {
-                Checked::Now(self.locally(key, |limiter| limiter.check(*number, cost)))
-            }
+            At::Number(number) => Checked::Now(self.locally(key, *number, cost)),
             #[cfg(feature = "redis")]
             At::Bytes(bytes) => match &self.0.shared {
                 Some(shared) => shared.check_by(self.quota(key), bytes, cost.get()).into(),
@@ -256,10 +253,7 @@ impl Limit {
     pub(super) fn charge(&self, key: &Key, cost: u32) {
         match &key.at {
             At::Number(number) => {
-                self.locally(key, |limiter| {
-                    limiter.drain(*number, cost);
-                    Decision::PASS
-                });
+                super::local::drain(cost, self.quota(key), |cost| self.locally(key, *number, cost));
             }
             #[cfg(feature = "redis")]
             At::Bytes(bytes) => {
@@ -270,22 +264,22 @@ impl Limit {
         }
     }
 
-    fn locally(&self, key: &Key, ask: impl FnOnce(&Limiter) -> Decision) -> Decision {
+    fn locally(&self, key: &Key, number: u64, cost: NonZeroU32) -> Decision {
         let Memory { limiter, quotas, .. } = &self.0.memory;
         match (key.own, quotas, limiter) {
-            (Some(own), Some(quotas), _) => ask(&quotas.of(own)),
-            (_, _, Some(limiter)) => ask(limiter),
+            (Some(own), Some(quotas), _) => quotas.check(own, number, cost),
+            (_, _, Some(limiter)) => limiter.check(number, cost),
             // A key of those that nobody counts is not made.
             _ => Decision::PASS,
         }
     }
 
     /// Whether a request passes about which this was decided.
-    pub(super) fn admits(&self, decision: &Decision, asker: &Asker<'_>) -> bool {
+    pub(super) fn admits(&self, key: &Key, decision: &Decision, asker: &Asker<'_>) -> bool {
         if decision.admitted {
             return true;
         }
-        if !self.is_dry_run() {
+        if self.holds(key) {
             self.0.counts.refused();
             return false;
         }
@@ -294,6 +288,12 @@ impl Limit {
         let client = asker.client().map(tracing::field::display);
         tracing::debug!(route, limit, client, "the rate limit would refuse this request");
         true
+    }
+
+    /// Whether it refuses whoever has this key what is too much. A quota of its own is no
+    /// affair of a dry run of the limit.
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        key.own.is_some() || !self.is_dry_run()
     }
 
     /// The field that says what a request has cost, and whether clients get to see it.

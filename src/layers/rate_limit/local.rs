@@ -13,27 +13,27 @@ use crate::pace::Quota;
 
 /// Counts by key.
 #[derive(Debug)]
-pub(super) struct Limiter<C: Clock = DefaultClock> {
+pub(in crate::layers) struct Limiter<C: Clock = DefaultClock> {
     limiter: RateLimiter<u64, Cells<C>, C, StateInformationMiddleware>,
     quota: Quota,
 }
 
 impl Limiter {
     /// Counts as this quota says, for `max_keys` keys at the most.
-    pub(super) fn new(quota: Quota, max_keys: usize) -> Self {
+    pub(in crate::layers) fn new(quota: Quota, max_keys: usize) -> Self {
         Self::with_clock(quota, max_keys, DefaultClock::default())
     }
 }
 
 impl<C: Clock + Clone> Limiter<C> {
-    fn with_clock(quota: Quota, max_keys: usize, clock: C) -> Self {
+    pub(super) fn with_clock(quota: Quota, max_keys: usize, clock: C) -> Self {
         let cells = Cells::new(max_keys, clock.clone());
         Self { limiter: RateLimiter::new(governor_quota(quota), cells, clock), quota }
     }
 
     /// Lets a request of `key` through that counts for `cost`, or says how long it should
     /// wait. No cost is above the burst.
-    pub(super) fn check(&self, key: u64, cost: NonZeroU32) -> Decision {
+    pub(in crate::layers) fn check(&self, key: u64, cost: NonZeroU32) -> Decision {
         let cost = cost.min(self.quota.burst);
         let each = self.quota.each();
         match self.limiter.check_key_n(&key, cost) {
@@ -54,23 +54,23 @@ impl<C: Clock + Clone> Limiter<C> {
         }
     }
 
-    /// Takes what a request has cost beyond what it was let through for, as far as that is
-    /// there.
-    pub(super) fn drain(&self, key: u64, cost: u32) {
-        let mut left = NonZeroU32::new(cost);
-        // What is missing is known after the first time; others may have been faster.
-        for _ in 0..3 {
-            let Some(cost) = left.map(|cost| cost.min(self.quota.burst)) else { return };
-            left = match self.check(key, cost) {
-                Decision { admitted: false, remaining, .. } => NonZeroU32::new(remaining),
-                _ => None,
-            };
-        }
-    }
-
     /// How many keys are remembered.
-    pub(super) fn keys(&self) -> usize {
+    pub(in crate::layers) fn keys(&self) -> usize {
         self.limiter.len()
+    }
+}
+
+/// Takes what a request has cost beyond what it was let through for, as far as that is
+/// there. `check` asks for so much of it.
+pub(super) fn drain(cost: u32, quota: Quota, check: impl Fn(NonZeroU32) -> Decision) {
+    let mut left = NonZeroU32::new(cost);
+    // What is missing is known after the first time; others may have been faster.
+    for _ in 0..3 {
+        let Some(cost) = left.map(|cost| cost.min(quota.burst)) else { return };
+        left = match check(cost) {
+            Decision { admitted: false, remaining, .. } => NonZeroU32::new(remaining),
+            _ => None,
+        };
     }
 }
 
@@ -81,7 +81,7 @@ fn lacking(wait: Duration, each: Duration) -> u32 {
 }
 
 /// One cell back every `per / requests`, whole fractions kept, `burst` at most.
-pub(in crate::layers) fn governor_quota(quota: Quota) -> governor::Quota {
+fn governor_quota(quota: Quota) -> governor::Quota {
     // The period is at least a nanosecond, the only thing that is refused.
     governor::Quota::with_period(quota.each())
         .unwrap_or_else(|| governor::Quota::per_second(quota.requests))
@@ -156,13 +156,14 @@ mod tests {
     #[test]
     fn what_is_charged_later_takes_what_is_there_and_makes_no_debt() {
         let (limiter, clock) = limiter(10, 1, 10);
-        limiter.drain(1, 4);
+        let drained = |cost| drain(cost, limiter.quota, |cost| limiter.check(1, cost));
+        drained(4);
         assert_eq!(limiter.check(1, ONE).remaining, 5);
-        limiter.drain(1, 1_000_000);
+        drained(1_000_000);
         assert!(!limiter.check(1, ONE).admitted);
         clock.advance(Duration::from_millis(100));
         assert!(limiter.check(1, ONE).admitted);
-        limiter.drain(1, 0);
+        drained(0);
     }
 
     #[test]

@@ -22,14 +22,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::HeaderName;
 use http::{Request, Response};
 use tower::{Layer, Service};
 
 pub(super) use asker::Asker;
 pub use future::RateLimitFuture;
+pub(super) use key::number as network_number;
 pub use key::{LimitKey, LimitKeyPart};
 pub use limit::Limit;
-pub(super) use local::governor_quota;
+pub(super) use local::Limiter;
 use progress::{Progress, Step};
 pub use settings::{CostSettings, RateLimitSettings};
 #[cfg(feature = "redis")]
@@ -66,6 +68,8 @@ pub struct RateLimitLayer {
     limits: Arc<[Limit]>,
     /// Whether clients are told also where they are let through.
     tells: bool,
+    /// Fields of origins that go no further.
+    hidden: Arc<[HeaderName]>,
 }
 
 /// Answers 429 with `Retry-After`, `RateLimit` and `RateLimit-Policy` when a limit is
@@ -93,7 +97,17 @@ impl RateLimitLayer {
     /// These limits, which are asked in their order.
     #[must_use]
     pub fn of(limits: impl IntoIterator<Item = Limit>) -> Self {
-        Self { limits: limits.into_iter().collect(), tells: false }
+        let limits: Arc<[Limit]> = limits.into_iter().collect();
+        let costs = limits.iter().filter_map(Limit::cost_header);
+        let hidden = costs.filter(|(_, keep)| !keep).map(|(name, _)| name.clone()).collect();
+        Self { limits, tells: false, hidden }
+    }
+
+    /// Takes out of responses what they cost also for `inner`, a layer that stands behind it:
+    /// which leaves it in, for these limits to see it too.
+    pub(crate) fn around(self, inner: Self) -> (Self, Self) {
+        let hidden = self.hidden.iter().chain(&*inner.hidden).cloned().collect();
+        (Self { hidden, ..self }, Self { hidden: Arc::default(), ..inner })
     }
 
     /// Whether clients are told of the limits also where they are let through, by the fields

@@ -1,5 +1,6 @@
 //! How far a request has come through the limits of a layer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -19,6 +20,8 @@ pub(super) struct Progress {
     at: usize,
     /// What is done with the response; mostly nothing.
     after: Option<Box<After>>,
+    /// Fields that are taken out of it, whoever was counted.
+    hidden: Option<Arc<[HeaderName]>>,
 }
 
 /// What is done with the response of a request that passes.
@@ -81,6 +84,7 @@ impl Progress {
                 Checked::Later(deciding) => return Step::Wait(Waiting { deciding, asked }),
             }
         }
+        self.hidden = (!layer.hidden.is_empty()).then(|| layer.hidden.clone());
         Step::Pass
     }
 
@@ -109,10 +113,10 @@ impl Progress {
         let limit = layer.limits.get(self.at)?;
         self.at += 1;
         let Asked { key, cost } = asked;
-        if !limit.admits(&decision, asker) {
+        if !limit.admits(&key, &decision, asker) {
             return Some(Refusal { limit: limit.clone(), key, decision });
         }
-        let tells = layer.tells && !limit.is_dry_run();
+        let tells = layer.tells && limit.holds(&key);
         if tells || limit.cost_header().is_some() {
             let after = self.after.get_or_insert_default();
             if limit.cost_header().is_some() {
@@ -128,8 +132,11 @@ impl Progress {
 
     /// Does with a response what is to be done.
     pub(super) fn finish(&mut self, headers: &mut HeaderMap) {
-        let Some(after) = self.after.take() else { return };
+        let after = self.after.take().unwrap_or_default();
         after.charge(headers);
+        for name in self.hidden.iter().flat_map(|hidden| &**hidden) {
+            headers.remove(name);
+        }
         for (limit, key, decision) in &after.told {
             limit.tell(headers, key, decision);
         }
@@ -147,11 +154,6 @@ impl After {
             match cost(headers, name) {
                 Some(cost) if asked && cost > *taken => limit.charge(key, cost - taken),
                 _ => {}
-            }
-        }
-        for (limit, ..) in &self.due {
-            if let Some((name, false)) = limit.cost_header() {
-                headers.remove(name);
             }
         }
     }

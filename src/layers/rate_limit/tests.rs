@@ -118,3 +118,15 @@ async fn a_request_passes_if_all_limits_let_it() {
     }
     assert_eq!(statuses, [200, 200, 429, 200, 429]);
 }
+
+#[test]
+fn who_switches_a_dry_run_means_the_limit_in_force_and_its_successor() {
+    let limit = Limit::new(&limited(1));
+    let successor = limit.renewed(&limited(1)).counting(crate::observe::RateLimitCounts::default());
+    // It was built, and does not answer yet.
+    limit.set_dry_run(true);
+    assert!(successor.is_dry_run());
+    let told = limit.renewed(&RateLimitSettings { dry_run: true, ..limited(1) });
+    limit.set_dry_run(false);
+    assert!(told.is_dry_run(), "the settings have had it otherwise");
+}

@@ -232,3 +232,26 @@ fn a_field_that_clients_send_cannot_tell_the_origin_who_asks() {
         assert!(error.contains("cannot be told who asks by"), "{field}: {error}");
     }
 }
+
+#[tokio::test]
+async fn what_is_wrong_for_one_and_right_for_another_that_looks_there_is_no_guess() {
+    within(async {
+        let origin = Origin::named("one").await;
+        let twins = schemes().replace("header = \"X-Other\"\n", "").replace(K1, "file:bob");
+        let auth = format!(
+            "{twins}[[auth]]\nname = \"late\"\n[auth.api_key]\n\
+             keys = [{{ name = \"eve\", key = \"{K1}\" }}]\n"
+        );
+        let dir = tempfile::TempDir::new().unwrap();
+        std::fs::write(dir.path().join("bob"), "a key of bob's").unwrap();
+        let route =
+            "auth = { any = [\"others\", \"late\"], failures = { rate = 1, per = \"1h\" } }";
+        let proxy = guarded(&origin, &auth, route).start_in(dir);
+        for _ in 0..5 {
+            assert_eq!(get(proxy.address, "/", KEY).await.status, 200);
+        }
+        assert_eq!(get(proxy.address, "/", "X-API-Key: k2\r\n").await.status, 401);
+        assert_eq!(get(proxy.address, "/", KEY).await.status, 429);
+    })
+    .await;
+}

@@ -302,6 +302,57 @@ async fn a_decision_holds_for_requests_that_are_alike() {
     .await;
 }
 
+/// What the connection names is not there for anybody: neither for the service, nor for what
+/// decisions are remembered by, nor for the origin.
+#[tokio::test]
+async fn a_decision_is_remembered_by_what_the_service_was_told() {
+    within(async {
+        let by_tenant = |request: &str| match &fields(request, "x-tenant")[..] {
+            [] => by_token(request),
+            _ => "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        };
+        let lines = "request_headers = \"*\"\n[auth.forward.cache]\n\
+                     key = [\"header:authorization\", \"header:x-tenant\"]\nttl = \"1m\"\n";
+        let (origin, service, proxy) = started(by_tenant, lines).await;
+        let theirs = "Authorization: Bearer alice\r\nX-Tenant: victim\r\n";
+        let hidden = format!("{theirs}Connection: X-Tenant\r\n");
+        assert_eq!(get(proxy.address, "/", &hidden).await.status, 200);
+        assert!(fields(&origin.request(), "x-tenant").is_empty(), "{}", origin.request());
+        assert_eq!(get(proxy.address, "/", theirs).await.status, 403);
+        assert_eq!(get(proxy.address, "/", "Authorization: Bearer alice\r\n").await.status, 200);
+        assert_eq!(service.requests().len(), 2);
+        assert_eq!(origin.requests().len(), 2);
+    })
+    .await;
+}
+
+/// Whoever goes away leaves a question behind that others may wait for.
+#[tokio::test]
+async fn no_more_is_asked_for_those_who_went_away_than_may_be() {
+    within(async {
+        let origin = Origin::answering(OK).await;
+        let silent = Origin::scripted(|mut connection| async move {
+            let _request = connection.request().await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let lines = format!("timeout = \"1m\"\nmax_in_flight = 1\n{REMEMBERED}");
+        let proxy = asking(&origin, &silent, &lines).start();
+        let one = |n: u32| {
+            let request =
+                format!("GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer {n}\r\n\r\n");
+            Box::pin(ask(proxy.address, request))
+        };
+        let (first, _, waiting) = futures_util::future::select_all((0..5).map(one)).await;
+        assert_eq!(first.status, 503);
+        assert!(proxy.log_lines(1).await[0].contains("rejected=forward_overloaded"));
+        drop(waiting);
+        assert_eq!(one(5).await.status, 503);
+        eventually("the service is asked", async || silent.requests().len() == 1).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_the_service_does_not_want_remembered_is_not() {
     within(async {

@@ -30,9 +30,20 @@ impl World {
     }
 
     async fn of(authority: Authority, dir: TempDir, issuer: IdentityProvider, jwt: &str) -> Self {
+        Self::counting(authority, dir, issuer, jwt, "\"unlimited\"").await
+    }
+
+    /// So many failures are allowed to an address.
+    async fn counting(
+        authority: Authority,
+        dir: TempDir,
+        issuer: IdentityProvider,
+        jwt: &str,
+        failures: &str,
+    ) -> Self {
         let origin = Origin::named("one").await;
         authority.sign(dir.path(), "a", &["a.test"]);
-        let proxy = setup(&origin, &issuer, jwt).start_in(dir);
+        let proxy = setup_with(&origin, &issuer, jwt, failures).start_in(dir);
         Self { authority, issuer, origin, proxy }
     }
 
@@ -59,12 +70,17 @@ impl World {
 }
 
 fn setup(origin: &Origin, issuer: &IdentityProvider, jwt: &str) -> Setup {
+    setup_with(origin, issuer, jwt, "\"unlimited\"")
+}
+
+fn setup_with(origin: &Origin, issuer: &IdentityProvider, jwt: &str, failures: &str) -> Setup {
     let auth = format!(
         "[[auth]]\nname = \"tokens\"\n[auth.jwt]\njwks = \"{}\"\nca = \"ca.pem\"\n\
          issuer = \"https://id.test\"\naudience = \"api\"\n{jwt}",
         issuer.jwks()
     );
-    guarded(origin, &auth, "auth = { any = [\"tokens\"], failures = \"unlimited\" }")
+    let policy = format!("auth = {{ any = [\"tokens\"], failures = {failures} }}");
+    guarded(origin, &auth, &policy)
         .listener("[listener.tls]\ncertificates = [{ certificate = \"a.crt\", key = \"a.key\" }]")
 }
 
@@ -197,6 +213,33 @@ async fn row_55_unknown_keys_do_not_have_the_set_fetched_again_and_again() {
         assert_eq!(world.reason(101).await, "jwt_unknown_key");
         assert_eq!(world.issuer.fetches(), 1);
         assert_eq!(world.bear(&world.issuer.token(&alice())).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_may_be_new_is_no_guess_and_a_forged_signature_is() {
+    within(async {
+        let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+        authority.write(dir.path());
+        authority.sign(dir.path(), "id", &["localhost"]);
+        let issuer = IdentityProvider::start_tls(certs::server(dir.path(), "id", &[])).await;
+        let jwt = "unknown_kid_pause = \"1h\"\nrefresh = \"2h\"";
+        let world =
+            World::counting(authority, dir, issuer, jwt, "{ rate = 3, per = \"1h\" }").await;
+        let old = world.issuer.token(&alice());
+        assert_eq!(world.bear(&old).await.status, 200);
+        world.issuer.add_key("k2");
+        for _ in 0..10 {
+            assert_eq!(world.bear(&world.issuer.token(&alice())).await.status, 401);
+        }
+        assert_eq!(world.reason(11).await, "jwt_unknown_key");
+        assert_eq!(world.bear(&old).await.status, 200);
+        let forged = Key::new("k1").token(&alice());
+        for status in [401, 401, 401, 429] {
+            assert_eq!(world.bear(&forged).await.status, status);
+        }
+        assert_eq!(world.bear(&old).await.status, 429);
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod concurrency;
+mod identities;
 mod keys;
 mod local;
 mod shared;

@@ -48,12 +48,13 @@ impl Redis {
             authority.write(dir.path());
             authority.sign(dir.path(), "redis", &["localhost"]);
         }
-        // Another process may take a port before Redis does.
-        for _ in 0..5 {
+        // Another process may take a port before Redis does, and many may at once.
+        for attempt in 0..20 {
             let port = free_port();
             if let Some(child) = spawn(port, dir.path(), &how) {
                 return Self { port, dir, child, how };
             }
+            std::thread::sleep(Duration::from_millis(50 * attempt));
         }
         panic!("redis-server does not start");
     }
@@ -77,7 +78,10 @@ impl Redis {
 
     /// Starts it again where it was.
     pub fn restart(&mut self) {
-        let started = (0..50).find_map(|_| spawn(self.port, self.dir.path(), &self.how));
+        let started = (0..50).find_map(|attempt| {
+            std::thread::sleep(Duration::from_millis(10 * attempt));
+            spawn(self.port, self.dir.path(), &self.how)
+        });
         self.child = started.unwrap();
     }
 

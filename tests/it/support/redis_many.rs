@@ -91,7 +91,8 @@ impl Watched {
     }
 }
 
-fn sentinel(master: u16, password: Option<&'static str>) -> Redis {
+/// A sentinel that is told that the master is there.
+pub fn sentinel(master: u16, password: Option<&'static str>) -> Redis {
     let mut how = How { password: password.map(|_| "watching"), ..How::default() };
     let auth = password.map(|password| format!("sentinel auth-pass mymaster {password}\n"));
     how.sentinel = Some(format!(

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
@@ -34,10 +35,8 @@ pub(super) fn given<'a>(settings: &ApiKeySettings, request: &Asked<'a>) -> Given
         given = given.and(line.as_bytes().into(), Place::Field);
     }
     if settings.bearer {
-        for line in request.headers.get_all(AUTHORIZATION) {
-            if let Some(token) = bearer(line.as_bytes()) {
-                given = given.and(token.into(), Place::Bearer);
-            }
+        for token in bearers(request.headers) {
+            given = given.and(token.into(), Place::Bearer);
         }
     }
     if let Some(parameter) = &settings.query {
@@ -48,6 +47,11 @@ pub(super) fn given<'a>(settings: &ApiKeySettings, request: &Asked<'a>) -> Given
         }
     }
     given
+}
+
+/// What stands behind `Bearer` in `Authorization`.
+pub(super) fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(AUTHORIZATION).iter().filter_map(|line| bearer(line.as_bytes()))
 }
 
 impl<'a> Given<'a> {

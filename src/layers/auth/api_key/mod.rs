@@ -8,11 +8,12 @@ mod remote;
 mod settings;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use http::HeaderValue;
-use http::header::HeaderName;
+use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 
 pub use record::{check_key_name, check_scope};
@@ -113,17 +114,17 @@ impl ApiKeys {
     }
 
     #[cfg(feature = "redis")]
-    fn elsewhere(&self, digest: KeyDigest, place: Place) -> Judging {
+    fn elsewhere(&self, digest: KeyDigest, place: Place, client: Option<IpAddr>) -> Judging {
         let Some(remote) = &self.remote else { return Verdict::Refused("auth_invalid").into() };
         if let Some(told) = remote.remembered(&digest) {
             return told.verdict(place).into();
         }
         let remote = remote.clone();
-        Judging::Later(Box::pin(async move { remote.ask(digest).await.verdict(place) }))
+        Judging::Later(Box::pin(async move { remote.ask(digest, client).await.verdict(place) }))
     }
 
     #[cfg(not(feature = "redis"))]
-    fn elsewhere(&self, _: KeyDigest, _: Place) -> Judging {
+    fn elsewhere(&self, _: KeyDigest, _: Place, _: Option<IpAddr>) -> Judging {
         Verdict::Refused("auth_invalid").into()
     }
 }
@@ -144,7 +145,7 @@ impl Authenticate for ApiKeys {
                         entry.remind();
                         entry.verdict(place).into()
                     }
-                    None => self.elsewhere(digest, place),
+                    None => self.elsewhere(digest, place, request.client()),
                 }
             }
         }
@@ -159,15 +160,25 @@ impl Authenticate for ApiKeys {
         [identity_header, scopes_header].into_iter().flatten().cloned().collect()
     }
 
-    fn conceal(&self, request: &mut Parts) {
-        remove_twins(&mut request.headers, &self.settings.header);
+    fn conceal(&self, request: &mut Parts, kept: &[HeaderName]) {
+        if !kept.contains(&self.settings.header) {
+            remove_twins(&mut request.headers, &self.settings.header);
+        }
+        let is_ours = |token: &[u8]| self.known(&KeyDigest::of(token)).is_some();
+        if self.settings.bearer
+            && !kept.contains(&AUTHORIZATION)
+            && given::bearers(&request.headers).any(is_ours)
+        {
+            request.headers.remove(AUTHORIZATION);
+        }
         if let Some(parameter) = &self.settings.query {
             strip_parameter(request, parameter);
         }
     }
 
     fn credential_fields(&self) -> Vec<HeaderName> {
-        vec![self.settings.header.clone()]
+        let bearer = self.settings.bearer.then_some(AUTHORIZATION);
+        [self.settings.header.clone()].into_iter().chain(bearer).collect()
     }
 
     fn secret_parameter(&self) -> Option<Arc<str>> {

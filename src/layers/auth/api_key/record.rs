@@ -92,7 +92,11 @@ impl ApiKey {
         let quota = match (record.rate, record.per, record.burst) {
             (Some(rate), per, burst) => {
                 let per = per.map_or(Ok(Duration::from_secs(1)), |per| duration(&per))?;
-                Some(Quota::new(rate, per).burst(burst.unwrap_or(rate)))
+                let quota = Quota::new(rate, per).burst(burst.unwrap_or(rate));
+                if !quota.refills_in_time() {
+                    return Err("a burst would take more than ten years to come back".to_owned());
+                }
+                Some(quota)
             }
             (None, None, None) => None,
             (None, ..) => return Err("`per` and `burst` need a `rate`".to_owned()),
@@ -161,6 +165,7 @@ mod tests {
             (r#"{"name":"a","expires":null,"rate":0}"#, "nonzero"),
             (r#"{"name":"a","burst":5}"#, "need a `rate`"),
             (r#"{"name":"a","rate":5,"per":"0s"}"#, "1ms"),
+            (r#"{"name":"a","rate":1,"per":"1y","burst":11}"#, "ten years"),
             (r#"{"name":"a"} x"#, "trailing"),
         ] {
             let why = read(record).unwrap_err();

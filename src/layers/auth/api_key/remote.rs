@@ -6,6 +6,7 @@
 //! times: each is asked for once in two seconds, once at a time, and no more than so many
 //! at once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use super::entry::Entry;
 use super::{ApiKey, ApiKeySettings, RedisKeySettings};
 use crate::layers::KeyDigest;
 use crate::layers::auth::flights::Flights;
+use crate::layers::auth::shares::Shares;
 use crate::redis::{Redis, RedisError, Value, cmd};
 
 /// So many keys are remembered, of those that there are and of those that there are not. An
@@ -25,8 +27,11 @@ use crate::redis::{Redis, RedisError, Value, cmd};
 const MOST_REMEMBERED: u64 = 10_000;
 /// For how long a key that there is not is not looked up again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(2);
-/// So many look-ups are under way at once.
+/// So many look-ups are under way at once: of keys that were found before, and as many of
+/// others.
 const MOST_AT_ONCE: usize = 256;
+/// So many of those others are of one client's network at the most.
+const MOST_OF_ONE: usize = 32;
 /// For how long a key is not asked for again, once Redis has not answered.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest record.
@@ -52,7 +57,11 @@ pub(super) struct Remote {
     settings: ApiKeySettings,
     known: Memory<Known>,
     unknown: Memory<()>,
-    flights: Flights<KeyDigest, Told>,
+    /// Look-ups of keys of which nothing is known: a flood of them leaves the other alone.
+    searches: Flights<KeyDigest, Told>,
+    shares: Shares,
+    /// Look-ups of keys that were found before.
+    renewals: Flights<KeyDigest, Told>,
     /// When the log was last told of what is wrong.
     said: Mutex<Option<Instant>>,
 }
@@ -78,7 +87,9 @@ impl Remote {
             unknown: memory(UNKNOWN_FOR),
             keys: keys.clone(),
             settings,
-            flights: Flights::up_to(MOST_AT_ONCE),
+            searches: Flights::up_to(MOST_AT_ONCE),
+            shares: Shares::up_to(MOST_OF_ONE),
+            renewals: Flights::up_to(MOST_AT_ONCE),
             said: Mutex::default(),
         }
     }
@@ -92,10 +103,21 @@ impl Remote {
     }
 
     /// Asks Redis, at once with whoever asks for the same.
-    pub(super) async fn ask(self: Arc<Self>, digest: KeyDigest) -> Told {
+    pub(super) async fn ask(self: Arc<Self>, digest: KeyDigest, client: Option<IpAddr>) -> Told {
         let remote = self.clone();
-        let begin = || async move { remote.look_up(digest).await };
-        self.flights.fetch(digest, begin).await.unwrap_or(Told::Unavailable)
+        if self.still_known(&digest).is_some() {
+            let begin = || Some(async move { remote.look_up(digest).await });
+            let told = self.renewals.fetch(digest, begin).await;
+            return told.unwrap_or_else(|| self.goes_on(digest));
+        }
+        let begin = || {
+            let share = self.shares.take(client)?;
+            Some(async move {
+                let _share = share;
+                remote.look_up(digest).await
+            })
+        };
+        self.searches.fetch(digest, begin).await.unwrap_or(Told::Unavailable)
     }
 
     async fn look_up(&self, digest: KeyDigest) -> Told {
@@ -135,15 +157,21 @@ impl Remote {
         self.is_unknown(digest)
     }
 
-    /// What is known goes on for a while; of what is not, nothing can be said.
     fn has_no_answer(&self, digest: KeyDigest, error: &RedisError) -> Told {
         self.say(|| tracing::warn!(%error, "keys cannot be looked up in Redis"));
-        let now = Instant::now();
-        let known = self.known.get(&digest).filter(|known| now < known.stale_at);
-        let Some(mut known) = known else { return Told::Unavailable };
-        known.fresh_until = (now + PAUSE).min(known.stale_at);
+        self.goes_on(digest)
+    }
+
+    /// What is known goes on for a while; of what is not, nothing can be said.
+    fn goes_on(&self, digest: KeyDigest) -> Told {
+        let Some(mut known) = self.still_known(&digest) else { return Told::Unavailable };
+        known.fresh_until = (Instant::now() + PAUSE).min(known.stale_at);
         self.known.insert(digest, known.clone());
         Told::Known(known.entry)
+    }
+
+    fn still_known(&self, digest: &KeyDigest) -> Option<Known> {
+        self.known.get(digest).filter(|known| Instant::now() < known.stale_at)
     }
 
     /// Says it unless something was said a moment ago.
@@ -187,15 +215,15 @@ mod tests {
         let (known, unknown) = (KeyDigest::of(b"known"), KeyDigest::of(b"unknown"));
         let _told = remote.is_known(known, &ApiKey::new("ci", known));
         assert!(remote.remembered(&unknown).is_none());
-        assert!(matches!(remote.clone().ask(unknown).await, Told::Unavailable));
+        assert!(matches!(remote.clone().ask(unknown, None).await, Told::Unavailable));
         assert!(is_known(&remote.remembered(&known).unwrap()));
         tokio::time::advance(Duration::from_secs(11)).await;
         assert!(remote.remembered(&known).is_none());
-        assert!(is_known(&remote.clone().ask(known).await));
+        assert!(is_known(&remote.clone().ask(known, None).await));
         // For a second it is not asked again.
         assert!(is_known(&remote.remembered(&known).unwrap()));
         tokio::time::advance(Duration::from_secs(290)).await;
-        assert!(matches!(remote.clone().ask(known).await, Told::Unavailable));
+        assert!(matches!(remote.clone().ask(known, None).await, Told::Unavailable));
     }
 
     #[tokio::test]
@@ -208,5 +236,51 @@ mod tests {
         let _told = remote.is_known(digest, &ApiKey::new("ci", digest));
         assert!(is_known(&remote.remembered(&digest).unwrap()));
         assert!(matches!(remote.is_unreadable(digest, "keys:x", "why"), Told::Unknown));
+    }
+
+    /// Has `count` look-ups under way that come to no end.
+    async fn hang(flights: &Flights<KeyDigest, Told>, count: usize) {
+        for number in 0..count {
+            let digest = KeyDigest::of(format!("hung-{number}").as_bytes());
+            let hung = flights.fetch(digest, || Some(std::future::pending()));
+            assert!(tokio::time::timeout(Duration::ZERO, hung).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_look_ups_leaves_known_keys_alone() {
+        let remote = remote();
+        let (known, unknown) = (KeyDigest::of(b"known"), KeyDigest::of(b"unknown"));
+        let _told = remote.is_known(known, &ApiKey::new("ci", known));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        hang(&remote.searches, MOST_AT_ONCE).await;
+        assert!(matches!(remote.clone().ask(unknown, None).await, Told::Unavailable));
+        assert!(is_known(&remote.clone().ask(known, None).await));
+        // Nor is one shut out when as many others that are known are asked for.
+        tokio::time::advance(Duration::from_secs(11)).await;
+        hang(&remote.renewals, MOST_AT_ONCE).await;
+        assert!(is_known(&remote.clone().ask(known, None).await));
+        assert!(is_known(&remote.remembered(&known).unwrap()));
+        tokio::time::advance(Duration::from_secs(290)).await;
+        assert!(matches!(remote.clone().ask(known, None).await, Told::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn one_client_has_a_share_of_the_look_ups() {
+        let remote = remote();
+        let (flooding, other): (IpAddr, IpAddr) =
+            ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let shares: Vec<_> =
+            (0..MOST_OF_ONE).map(|_| remote.shares.take(Some(flooding)).unwrap()).collect();
+        // The log is told of a look-up that fails, as they all do here.
+        for (client, is_asked) in [(flooding, false), (other, true)] {
+            let told = remote.clone().ask(KeyDigest::of(b"unknown"), Some(client)).await;
+            assert!(matches!(told, Told::Unavailable));
+            assert_eq!(remote.said.lock().is_some(), is_asked, "{client}");
+        }
+        *remote.said.lock() = None;
+        drop(shares);
+        let _told = remote.clone().ask(KeyDigest::of(b"unknown"), Some(flooding)).await;
+        assert!(remote.said.lock().is_some());
     }
 }

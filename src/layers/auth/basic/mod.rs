@@ -109,9 +109,9 @@ impl Authenticate for Basic {
             Remembered::Not(mark) => {
                 let (verifier, User { password: hash, grant }) =
                     (self.verifier.clone(), user.clone());
-                let password = Zeroizing::new(password.to_vec());
+                let (password, client) = (Zeroizing::new(password.to_vec()), request.client());
                 Judging::Later(Box::pin(async move {
-                    match verifier.verify(mark, password, hash).await {
+                    match verifier.verify(mark, password, hash, client).await {
                         Some(right) => verdict(grant, right),
                         None => Verdict::Unavailable("auth_overloaded"),
                     }
@@ -128,14 +128,19 @@ impl Authenticate for Basic {
         Some(self.challenge.clone())
     }
 
-    fn conceal(&self, request: &mut Parts) {
+    fn conceal(&self, request: &mut Parts, kept: &[HeaderName]) {
         let is_ours = |value: &HeaderValue| {
             value.as_bytes().get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"basic "))
         };
         let headers = &mut request.headers;
-        if !self.forwards && headers.get_all(header::AUTHORIZATION).iter().any(is_ours) {
+        let is_kept = self.forwards || kept.contains(&header::AUTHORIZATION);
+        if !is_kept && headers.get_all(header::AUTHORIZATION).iter().any(is_ours) {
             headers.remove(header::AUTHORIZATION);
         }
+    }
+
+    fn credential_fields(&self) -> Vec<HeaderName> {
+        vec![header::AUTHORIZATION]
     }
 
     fn identity_fields(&self) -> Vec<HeaderName> {

@@ -1,5 +1,6 @@
 //! Verifies passwords where nobody waits for the thread, and remembers what came of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::PasswordHash;
 use crate::layers::auth::flights::Flights;
+use crate::layers::auth::shares::{Share, Shares};
 
 /// So many passwords are verified at once in the whole process at the most: as many as there
 /// are cores, and no more, for each takes up to 64 MiB.
@@ -19,6 +21,9 @@ const MOST_AT_ONCE: usize = 8;
 /// So many wait for that, for each that is being verified. More are turned away: who waits
 /// longer has gone.
 const MOST_WAITING: usize = 32;
+/// So many of those that wait or are verified are of one client's network at the most: who
+/// shows many at once is guessing, and the others have to come in meanwhile.
+const MOST_OF_ONE: usize = 8;
 /// So many are remembered, of those that were right and of those that were wrong. An entry
 /// takes about 150 bytes.
 const MOST_REMEMBERED: u64 = 10_000;
@@ -48,6 +53,7 @@ struct Turns {
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
     most_waiting: usize,
+    shares: Shares,
 }
 
 /// What can be said of a password without hashing it.
@@ -62,7 +68,7 @@ impl Turns {
     fn new(at_once: usize) -> Arc<Self> {
         let most_waiting = at_once * MOST_WAITING;
         let (free, waiting) = (Arc::new(Semaphore::new(at_once)), AtomicUsize::new(0));
-        Arc::new(Self { free, waiting, most_waiting })
+        Arc::new(Self { free, waiting, most_waiting, shares: Shares::up_to(MOST_OF_ONE) })
     }
 
     /// Those of the process: there is one processor, however many routes.
@@ -78,6 +84,7 @@ impl Turns {
         hash: PasswordHash,
         password: Zeroizing<Vec<u8>>,
         hashed: Arc<AtomicU64>,
+        share: Share,
     ) -> Option<bool> {
         let one_more = |waiting: usize| (waiting < self.most_waiting).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
@@ -86,7 +93,7 @@ impl Turns {
         let turn = turn.ok()?;
         let verify = move || {
             // Kept to the end of the work, also where nobody waits for it any more.
-            let _turn = turn;
+            let _held = (turn, share);
             hashed.fetch_add(1, Ordering::Relaxed);
             hash.verify(&password)
         };
@@ -143,27 +150,31 @@ impl Verifier {
         }
     }
 
-    /// Hashes a password to see whether it is right; `None` if there is too much to do. The
-    /// same for whoever asks for the same meanwhile.
+    /// Hashes a password to see whether it is right; `None` if there is too much to do, for
+    /// all or for this client. The same for whoever asks for the same meanwhile.
     pub(super) async fn verify(
         &self,
         mark: Mark,
         password: Zeroizing<Vec<u8>>,
         hash: PasswordHash,
+        client: Option<IpAddr>,
     ) -> Option<bool> {
         let (turns, hashed) = (self.turns.clone(), self.hashed.clone());
         let (right, wrong) = (self.right.clone(), self.wrong.clone());
-        let begin = || async move {
-            let told = turns.verify(hash, password, hashed).await;
-            let memory = match told {
-                Some(true) => right,
-                Some(false) => wrong,
-                None => None,
-            };
-            if let Some(memory) = memory {
-                memory.insert(mark, ());
-            }
-            told
+        let begin = || {
+            let share = turns.shares.take(client)?;
+            Some(async move {
+                let told = turns.verify(hash, password, hashed, share).await;
+                let memory = match told {
+                    Some(true) => right,
+                    Some(false) => wrong,
+                    None => None,
+                };
+                if let Some(memory) = memory {
+                    memory.insert(mark, ());
+                }
+                told
+            })
         };
         self.flights.fetch(mark, begin).await.flatten()
     }
@@ -185,11 +196,20 @@ mod tests {
     }
 
     async fn ask(verifier: &Verifier, name: &str, password: &[u8]) -> Option<bool> {
+        ask_from(verifier, name, password, None).await
+    }
+
+    async fn ask_from(
+        verifier: &Verifier,
+        name: &str,
+        password: &[u8],
+        client: Option<IpAddr>,
+    ) -> Option<bool> {
         match verifier.remembered(name, password, &hash()) {
             Remembered::Right => Some(true),
             Remembered::Wrong => Some(false),
             Remembered::Not(mark) => {
-                verifier.verify(mark, Zeroizing::new(password.to_vec()), hash()).await
+                verifier.verify(mark, Zeroizing::new(password.to_vec()), hash(), client).await
             }
         }
     }
@@ -245,5 +265,33 @@ mod tests {
         assert_eq!(turned_away, 8, "{told:?}");
         assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
         assert_eq!(verifier.hashed(), MOST_WAITING as u64);
+    }
+
+    #[tokio::test]
+    async fn one_client_takes_a_few_turns_and_leaves_the_others_to_others() {
+        let turns = Turns::new(1);
+        let verifier = Verifier::with(Duration::ZERO, turns.clone());
+        let held = turns.free.clone().acquire_owned().await.unwrap();
+        let guesser: Option<IpAddr> = Some("2001:db8::1".parse().unwrap());
+        let guesses: Vec<String> = (0..MOST_WAITING * 2).map(|n| format!("wrong-{n}")).collect();
+        let guessing =
+            guesses.iter().map(|guess| ask_from(&verifier, "alice", guess.as_bytes(), guesser));
+        // Who asks for what is under way already takes no turn for it.
+        let same = ask_from(&verifier, "alice", guesses[0].as_bytes(), guesser);
+        let other = ask_from(&verifier, "alice", b"U*U", Some("2001:db8:0:1::1".parse().unwrap()));
+        let unknown = ask(&verifier, "bob", b"U*U");
+        let release = async {
+            while turns.waiting.load(Ordering::Relaxed) < MOST_OF_ONE + 2 {
+                tokio::task::yield_now().await;
+            }
+            drop(held);
+        };
+        let guessing = futures_util::future::join_all(guessing);
+        let (guessed, same, other, unknown, ()) =
+            tokio::join!(guessing, same, other, unknown, release);
+        let verified = guessed.iter().filter(|told| **told == Some(false)).count();
+        assert_eq!(verified, MOST_OF_ONE, "{guessed:?}");
+        assert_eq!((same, other, unknown), (Some(false), Some(true), Some(true)));
+        assert_eq!(ask_from(&verifier, "alice", b"wrong", guesser).await, Some(false));
     }
 }

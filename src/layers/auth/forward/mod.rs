@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use settings::{DecisionCacheSettings, ForwardAuthSettings, KeyPart, ToldFields};
 
 use self::decision::Decision;
-use self::question::{Described, question};
+use self::question::{Described, end_to_end, question};
 use self::remembered::{Remembered, Shared, Turn};
 use super::authenticate::{Asked, Authenticate, Judging, Verdict};
 use crate::fetch::{Fetch, FetchSettings, FetchSetupError};
@@ -28,6 +28,10 @@ use crate::respond::Format;
 
 /// While requests are let in without a decision, this is how often it is said.
 const REMINDER: Duration = Duration::from_secs(10);
+
+/// Of decisions that are remembered so many are waited for at once, for each that may be asked
+/// for at once: they are, whether or not the clients still wait.
+const WAITING_PER_TURN: usize = 4;
 
 /// Lets in whom another service lets in, as Traefik's `ForwardAuth` and nginx's
 /// `auth_request` do.
@@ -74,11 +78,13 @@ impl ForwardAuth {
             max_bytes: settings.max_response,
         })?;
         // Without random numbers nothing is remembered.
-        let remembered = settings.cache.as_ref().and_then(Remembered::new).map(Arc::new);
+        let most = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        let cache = settings.cache.as_ref().filter(|_| settings.send_body.is_none());
+        let remembered = cache.and_then(|of| Remembered::new(of, most * WAITING_PER_TURN));
         Ok(Self(Arc::new(Service {
             fetch,
-            turns: Semaphore::new(settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)),
-            remembered,
+            turns: Semaphore::new(most),
+            remembered: remembered.map(Arc::new),
             reminded: Mutex::new(None),
             settings: settings.clone(),
         })))
@@ -111,6 +117,7 @@ impl Service {
                 return asked.await.unwrap_or(Arc::new(Decision::Failed("forward_failed")));
             }
             Turn::Waits(waiting) => waiting,
+            Turn::TooMany => return Arc::new(Decision::Failed("forward_overloaded")),
         };
         let shared = match waiting.wait_for(Option::is_some).await {
             Ok(shared) => shared.clone(),
@@ -155,7 +162,9 @@ impl Authenticate for ForwardAuth {
         {
             return Judging::Body(limit);
         }
-        let format = Format::preferred(request.headers);
+        let headers = end_to_end(request.headers);
+        let request = &Asked { headers: &headers, ..*request };
+        let format = Format::preferred(&headers);
         let Some(remembered) = &service.remembered else {
             let question = question(&service.settings, request);
             return Judging::Later(Box::pin(async move {
@@ -163,7 +172,7 @@ impl Authenticate for ForwardAuth {
                 service.verdict(&decision, format)
             }));
         };
-        let key = remembered.key(&Described::of(request), request.headers);
+        let key = remembered.key(&Described::of(request), &headers);
         if let Some(decision) = remembered.get(&key) {
             return service.verdict(&decision, format).into();
         }

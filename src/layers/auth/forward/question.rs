@@ -1,5 +1,6 @@
 //! What the service is told of a request.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use crate::forward::strip_hop_by_hop;
 use crate::layers::auth::Asked;
 use crate::layers::forwarded::is_claim;
 use crate::layers::request_id::REQUEST_ID;
+use crate::layers::twins::{self, are_twins, begins_like};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -104,6 +106,24 @@ impl<'a> Described<'a> {
     }
 }
 
+/// The fields of a client that are for more than the next hop (RFC 9110 §7.6.1). One that
+/// `Connection` names is not for the origin, and so not for the service: it is as if it were
+/// not there, also to what decisions are remembered by.
+pub(super) fn end_to_end(headers: &HeaderMap) -> Cow<'_, HeaderMap> {
+    // These name nothing that anybody is told in any case.
+    const USUAL: [&[u8]; 4] = [b"", b"close", b"keep-alive", b"upgrade"];
+    let lines = headers.get_all(header::CONNECTION).iter();
+    let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let is_usual =
+        |token: &[u8]| USUAL.iter().any(|usual| token.trim_ascii().eq_ignore_ascii_case(usual));
+    if tokens.all(is_usual) {
+        return Cow::Borrowed(headers);
+    }
+    let mut left = headers.clone();
+    strip_hop_by_hop(&mut left, &[]);
+    Cow::Owned(left)
+}
+
 /// The request that asks the service.
 pub(super) fn question(settings: &ForwardAuthSettings, asked: &Asked<'_>) -> Request<Bytes> {
     let mut request = Request::new(Bytes::new());
@@ -138,26 +158,32 @@ fn copy(from: &HeaderMap, told: &ToldFields, to: &mut HeaderMap) {
         ToldFields::All => {
             *to = from.clone();
             strip_hop_by_hop(to, &[]);
-            let kept = |name: &HeaderName| {
-                let of_the_message = [
-                    header::CONTENT_LENGTH,
-                    header::CONTENT_ENCODING,
-                    header::CONTENT_TYPE,
-                    header::EXPECT,
-                    header::HOST,
-                    header::TE,
-                    header::TRAILER,
-                ];
-                let claims = is_claim(name.as_str()) || name.as_str().starts_with("x-original-");
-                !claims && !of_the_message.contains(name)
-            };
-            let others: Vec<HeaderName> = to.keys().filter(|name| !kept(name)).cloned().collect();
-            for name in others {
-                to.remove(name);
-            }
+            twins::remove(to, is_withheld);
         }
     }
     join_crumbs(to);
+}
+
+/// Whether a field, in lower case, is not among all that a service is told: what is about this
+/// message, what is asked of the origin's answer, and what we say ourselves.
+fn is_withheld(name: &str) -> bool {
+    const WITHHELD: [&str; 11] = [
+        "accept-encoding",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "expect",
+        "host",
+        "range",
+        "te",
+        "trailer",
+        "x-request-id",
+    ];
+    is_claim(name)
+        || begins_like(name, "x-original-")
+        || begins_like(name, "if-")
+        || WITHHELD.iter().any(|withheld| are_twins(name, withheld))
 }
 
 /// HTTP/1.1 has one line of cookies (RFC 9113 §8.2.3).

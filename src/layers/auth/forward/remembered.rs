@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use foldhash::fast::RandomState;
 use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::decision::Decision;
 use super::question::Described;
 use super::settings::{DecisionCacheSettings, KeyPart};
+use crate::layers::twins::are_twins;
 
 /// What requests are told apart by: a digest under a key of this process, so that nobody
 /// can choose requests that are taken for others, and no credentials are kept.
@@ -29,6 +30,8 @@ pub(super) struct Remembered {
     secret: hmac::Key,
     decisions: Cache<Key, Held>,
     asked: Mutex<HashMap<Key, Answering, RandomState>>,
+    /// So many are asked about at once, or wait for that.
+    most_asked: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +58,8 @@ pub(super) enum Turn {
     Asks(Asking),
     /// Somebody does; this is where the answer comes.
     Waits(Answering),
+    /// Too much is being asked already.
+    TooMany,
 }
 
 /// The turn to ask, for all who wait. Whoever drops it without an answer has them ask
@@ -67,8 +72,9 @@ pub(super) struct Asking {
 }
 
 impl Remembered {
-    /// Remembers as these settings say; `None` if the system has no random numbers.
-    pub(super) fn new(settings: &DecisionCacheSettings) -> Option<Self> {
+    /// Remembers as these settings say, and asks about up to `most_asked` at once; `None` if
+    /// the system has no random numbers.
+    pub(super) fn new(settings: &DecisionCacheSettings, most_asked: usize) -> Option<Self> {
         let random = aws_lc_rs::rand::SystemRandom::new();
         let weigh = |_: &Key, held: &Held| u32::try_from(held.decision.size()).unwrap_or(u32::MAX);
         Some(Self {
@@ -79,11 +85,13 @@ impl Remembered {
                 .time_to_live(settings.ttl.max(settings.negative_ttl))
                 .build(),
             asked: Mutex::default(),
+            most_asked,
             settings: settings.clone(),
         })
     }
 
-    /// What this request has in common with those that are alike.
+    /// What this request has in common with those that are alike. It is by what the service
+    /// is told of it, and by nothing else, that a decision is remembered.
     pub(super) fn key(&self, described: &Described<'_>, headers: &HeaderMap) -> Key {
         let mut context = hmac::Context::with_key(&self.secret);
         let mut add = |bytes: &[u8]| {
@@ -94,8 +102,15 @@ impl Remembered {
         for part in &self.settings.key {
             match part {
                 KeyPart::Header(name) => {
-                    add(&headers.get_all(name).iter().count().to_le_bytes());
-                    headers.get_all(name).iter().for_each(|line| add(line.as_bytes()));
+                    // The service may read another as this one.
+                    let is_one = |other: &HeaderName| are_twins(other.as_str(), name.as_str());
+                    let lines = headers.iter().filter(|(other, _)| is_one(other));
+                    let lines: Vec<(&HeaderName, &HeaderValue)> = lines.collect();
+                    add(&lines.len().to_le_bytes());
+                    for (other, line) in lines {
+                        add(other.as_str().as_bytes());
+                        add(line.as_bytes());
+                    }
                 }
                 KeyPart::Cookie(name) => {
                     let values: Vec<&[u8]> = cookies(headers, name.as_bytes()).collect();
@@ -125,8 +140,11 @@ impl Remembered {
 
     /// Whose turn it is to ask.
     pub(super) fn turn(self: &Arc<Self>, key: Key) -> Turn {
-        match self.asked.lock().entry(key) {
+        let mut asked = self.asked.lock();
+        let has_room = asked.len() < self.most_asked;
+        match asked.entry(key) {
             Entry::Occupied(asked) => Turn::Waits(asked.get().clone()),
+            Entry::Vacant(_) if !has_room => Turn::TooMany,
             Entry::Vacant(vacant) => {
                 let (answer, waiting) = watch::channel(None);
                 vacant.insert(waiting);

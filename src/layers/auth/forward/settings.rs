@@ -40,11 +40,13 @@ pub struct ForwardAuthSettings {
     /// The longest body of its answers, in bytes. Default 64 KiB.
     pub max_response: u64,
     /// How many requests may wait for it at once; further ones wait for their turn, within
-    /// the same timeout. Default 256.
+    /// the same timeout. Of decisions that are remembered up to four times as many are under
+    /// way, also for clients that have gone. Default 256.
     pub max_in_flight: usize,
     /// Whose certificates are believed over TLS; `None`: those that the system believes.
     pub ca: Option<PathBuf>,
-    /// Its decisions are remembered. Default not.
+    /// Its decisions are remembered, unless it sees bodies: each is a decision of its own
+    /// then. Default not.
     pub cache: Option<DecisionCacheSettings>,
 }
 
@@ -53,8 +55,9 @@ pub struct ForwardAuthSettings {
 pub enum ToldFields {
     /// These.
     These(Vec<HeaderName>),
-    /// All but those that concern the connection, the body, and where the request comes
-    /// from, which is told in any case.
+    /// All but those that concern the connection, the body, what is asked of the answer
+    /// (`If-*`, `Range`, `Accept-Encoding`), and where the request comes from, which is told
+    /// in any case.
     All,
 }
 

@@ -154,7 +154,7 @@ fn requests_are_alike_in_what_the_key_says_and_in_nothing_else() {
         KeyPart::Cookie("session".to_owned()),
         KeyPart::Path,
     ];
-    let remembered = Remembered::new(&DecisionCacheSettings::by(parts)).unwrap();
+    let remembered = Remembered::new(&DecisionCacheSettings::by(parts), 8).unwrap();
     let of = |target, fields: &[_]| key(&remembered, target, fields);
     let alice = ("authorization", "Bearer alice");
     let one = of("/a?x", &[alice, ("cookie", "other=1; session=s1")]);
@@ -171,8 +171,58 @@ fn requests_are_alike_in_what_the_key_says_and_in_nothing_else() {
     ] {
         assert_ne!(one, of(target, fields), "{target} {fields:?}");
     }
-    let other = Remembered::new(&remembered_settings()).unwrap();
+    let other = Remembered::new(&remembered_settings(), 8).unwrap();
     assert_ne!(one, key(&other, "/a?x", &[alice, ("cookie", "session=s1")]), "another secret");
+}
+
+/// Origins, and services, that read `X_Tenant` as `X-Tenant` are many.
+#[test]
+fn who_has_a_twin_of_a_field_is_another_than_who_has_the_field() {
+    let settings = DecisionCacheSettings::by(vec![KeyPart::Header(name("x-tenant"))]);
+    let remembered = Remembered::new(&settings, 8).unwrap();
+    let keys = [
+        &[("x-tenant", "a")][..],
+        &[("x-tenant", "a"), ("x_tenant", "b")],
+        &[("x_tenant", "a")],
+        &[("x.tenant", "a")],
+        &[],
+    ];
+    let keys = keys.map(|fields| key(&remembered, "/", fields));
+    let distinct: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+}
+
+#[test]
+fn no_more_is_under_way_than_may_be() {
+    let remembered = Arc::new(Remembered::new(&remembered_settings(), 2).unwrap());
+    let turn = |key: u8| remembered.turn([key; 32]);
+    let (first, second) = (turn(1), turn(2));
+    assert!(matches!((&first, &second), (Turn::Asks(_), Turn::Asks(_))));
+    assert!(matches!(turn(3), Turn::TooMany));
+    assert!(matches!(turn(1), Turn::Waits(_)));
+    drop(second);
+    assert!(matches!(turn(3), Turn::Asks(_)));
+}
+
+#[test]
+fn what_the_connection_names_is_not_there() {
+    let of = |connection: &'static str| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
+        headers.insert("x-tenant", HeaderValue::from_static("victim"));
+        headers.insert("authorization", HeaderValue::from_static("Bearer x"));
+        headers
+    };
+    for connection in ["", "close", "Keep-Alive, Upgrade", ", ,"] {
+        let headers = of(connection);
+        assert!(matches!(end_to_end(&headers), std::borrow::Cow::Borrowed(_)), "{connection}");
+    }
+    for connection in ["x-tenant", "close,X-Tenant , authorization"] {
+        let headers = of(connection);
+        let left = end_to_end(&headers);
+        assert!(!left.contains_key("x-tenant"), "{connection}");
+        assert_eq!(left["authorization"], "Bearer x", "{connection}");
+    }
 }
 
 fn remembered_settings() -> DecisionCacheSettings {
@@ -183,9 +233,32 @@ fn remembered_settings() -> DecisionCacheSettings {
     ])
 }
 
+/// What a service is not told by clients, all fields or not.
+const WITHHELD: [&str; 16] = [
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "if-range",
+    "range",
+    "accept-encoding",
+    "expect",
+    "upgrade",
+    "te",
+    "x_original_method",
+    "x.original.uri",
+    "x_forwarded_uri",
+    "x_request_id",
+    "x-request-id",
+    "content_length",
+];
+
 #[test]
 fn the_service_is_told_what_the_route_was_chosen_by() {
-    let (parts, ()) = http::Request::post("https://a.test/a%20b?c=d")
+    let request = http::Request::post("https://a.test/a%20b?c=d");
+    let request = WITHHELD.into_iter().fold(request, |request, name| request.header(name, "GET"));
+    let (parts, ()) = request
+        .header("iffy", "1")
         .header("cookie", "a=b")
         .header("cookie", "c=d")
         .header("authorization", "Bearer x")
@@ -221,6 +294,10 @@ fn the_service_is_told_what_the_route_was_chosen_by() {
     settings.send_body = Some(64);
     let told = question_of(&settings);
     assert_eq!(told.headers()["x-secret"], "1");
+    assert_eq!(told.headers()["iffy"], "1");
+    for withheld in WITHHELD {
+        assert!(!told.headers().contains_key(withheld), "{withheld}");
+    }
     assert_eq!(told.headers()["x-forwarded-uri"], "/a%20b?c=d");
     assert_eq!(told.body(), "body");
 }

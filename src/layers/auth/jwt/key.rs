@@ -177,17 +177,16 @@ impl KeySet {
         self.candidates(algorithm, id).any(|key| key.verify(signed, signature))
     }
 
-    /// The keys that a token names; where it or they say nothing, any of the kind.
+    /// The keys that a token names, and then those that have no name; where it names none,
+    /// any of the kind.
     fn candidates<'a>(
         &'a self,
         algorithm: JwtAlgorithm,
         id: Option<&'a str>,
     ) -> impl Iterator<Item = &'a Verifying> {
-        let named = move |key: &&Key| match (&key.id, id) {
-            (Some(its), Some(id)) => **its == *id,
-            (None, _) | (_, None) => true,
-        };
-        self.0.iter().filter(named).filter_map(move |key| key.by(algorithm)).take(TRIED)
+        let named = self.0.iter().filter(move |key| id.is_some() && key.id.as_deref() == id);
+        let others = self.0.iter().filter(move |key| id.is_none() || key.id.is_none());
+        named.chain(others).filter_map(move |key| key.by(algorithm)).take(TRIED)
     }
 }
 
@@ -284,5 +283,9 @@ mod tests {
         assert!(!set.knows(JwtAlgorithm::Rs256, Some("a")));
         let nameless = KeySet::new(vec![named(8, None)]);
         assert!(verify(&nameless, 8, Some("any")));
+        let last = (0..TRIED + 1).map(|at| named(at, (at == TRIED).then_some("e"))).collect();
+        let last = KeySet::new(last);
+        assert!(verify(&last, TRIED, Some("e")) && verify(&last, 0, Some("e")));
+        assert!(!verify(&last, TRIED, Some("a")));
     }
 }

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::TokenPlace;
 use crate::layers::auth::authenticate::Changes;
-use crate::layers::auth::changes::strip_cookie;
+use crate::layers::auth::changes::strip_cookies;
 use crate::layers::auth::cookies;
 use crate::layers::twins::remove_twins;
 
@@ -28,6 +28,15 @@ impl TokenPlace {
         }
     }
 
+    /// The field that it stands in.
+    pub(super) fn field(&self) -> HeaderName {
+        match self {
+            Self::Bearer => header::AUTHORIZATION,
+            Self::Header(name) => name.clone(),
+            Self::Cookie(_) => header::COOKIE,
+        }
+    }
+
     /// What takes the token out of a request that it has let in.
     pub(super) fn stripped(&self) -> Changes {
         match self {
@@ -48,7 +57,7 @@ impl TokenPlace {
                 }
             }
             Self::Header(name) => remove_twins(headers, name),
-            Self::Cookie(name) => strip_cookie(headers, name),
+            Self::Cookie(name) => strip_cookies(headers, &[(&**name).into()]),
         }
     }
 }

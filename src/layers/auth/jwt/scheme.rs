@@ -110,17 +110,14 @@ impl Authenticate for JsonWebTokens {
         Some(CHALLENGE)
     }
 
-    fn conceal(&self, request: &mut Parts) {
-        if self.strip {
+    fn conceal(&self, request: &mut Parts, kept: &[HeaderName]) {
+        if self.strip && !kept.contains(&self.place.field()) {
             self.place.conceal(&mut request.headers);
         }
     }
 
     fn credential_fields(&self) -> Vec<HeaderName> {
-        match &self.place {
-            TokenPlace::Header(name) => vec![name.clone()],
-            TokenPlace::Bearer | TokenPlace::Cookie(_) => Vec::new(),
-        }
+        vec![self.place.field()]
     }
 
     fn identity_fields(&self) -> Vec<HeaderName> {

@@ -61,6 +61,9 @@ pub(in crate::layers::auth) enum Fault {
     Unavailable(&'static str),
 }
 
+/// The issuer may have a new key that could not be fetched yet: this is nobody's guess.
+const UNKNOWN_FOR_NOW: Fault = Fault::Outdated("jwt_unknown_key");
+
 /// What came of a token.
 pub(super) enum Verifying {
     Now(Result<Claims, Fault>),
@@ -158,14 +161,18 @@ impl Verifier {
         }
         let Some(renewed) = kept.renewed() else {
             return Verifying::Now(Err(match keys {
-                Some(_) => named(Fault::UnknownKey),
+                Some(_) => UNKNOWN_FOR_NOW,
                 None => Fault::Unavailable("jwt_no_keys"),
             }));
         };
         let (text, checks) = (text.to_owned(), self.checks.clone());
         Verifying::Later(Box::pin(async move {
             match renewed.await {
-                Some(keys) => checks.check(&text, &keys).map_err(named),
+                Some(fresh) => checks.check(&text, &fresh).map_err(|fault| {
+                    let is_fresh = keys.is_none_or(|keys| !Arc::ptr_eq(&keys, &fresh));
+                    let is_unknown = fault == Fault::UnknownKey;
+                    if is_unknown && !is_fresh { UNKNOWN_FOR_NOW } else { named(fault) }
+                }),
                 None => Err(Fault::Unavailable("jwt_no_keys")),
             }
         }))

@@ -196,7 +196,7 @@ fn parts(name: &str, read: fn(&[u8]) -> Vec<Piece>) -> Option<Vec<Option<Vec<Att
         return Some(Vec::new());
     }
     let of_one = |part: &str| {
-        if part.trim() == "**" {
+        if part.trim_matches(' ') == "**" {
             return Some(None);
         }
         let attributes = split(part, b'+').map(|one| attribute(one, read));
@@ -207,13 +207,14 @@ fn parts(name: &str, read: fn(&[u8]) -> Vec<Piece>) -> Option<Vec<Option<Vec<Att
 
 fn attribute(text: &str, read: fn(&[u8]) -> Vec<Piece>) -> Option<Attribute> {
     let (name, value) = text.split_once('=')?;
-    let name = name.trim();
+    let name = name.trim_matches(' ');
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
         return None;
     }
-    // What belongs to the value is escaped at its ends.
-    let value = value.trim_start();
-    let trimmed = value.trim_end();
+    // What belongs to the value is escaped at its ends, if it is this space: others are part
+    // of it as they are.
+    let value = value.trim_start_matches(' ');
+    let trimmed = value.trim_end_matches(' ');
     let backslashes = trimmed.len() - trimmed.trim_end_matches('\\').len();
     let kept = if backslashes % 2 == 1 { value.get(..=trimmed.len()) } else { None };
     let mut pieces = Vec::new();
@@ -342,6 +343,10 @@ mod tests {
             ("CN=\\*", "CN=a", false),
             ("CN=a\\ ", "CN=a\\ ", true),
             ("CN=a\\\\ ", "CN=a\\\\", true),
+            ("CN=a", "CN=a\u{a0}", false),
+            ("CN=a", "CN=\u{3000}a", false),
+            ("CN=a", "CN=a\u{2003}", false),
+            ("CN=a\u{a0}", "CN=a\u{a0}", true),
         ] {
             assert_eq!(name(pattern).matches(subject), matches, "{pattern} on {subject}");
         }

@@ -66,7 +66,7 @@ impl Exchanges {
         F: Future<Output = End> + Send + 'static,
     {
         let (ended, key) = (self.ended.clone(), state.to_owned());
-        let flight = move || async move {
+        let flight = async move {
             if let Some(known) = known(&ended, &key) {
                 return known;
             }
@@ -76,7 +76,7 @@ impl Exchanges {
             }
             end
         };
-        let Some(end) = self.flights.fetch(state.to_owned(), flight).await else {
+        let Some(end) = self.flights.fetch(state.to_owned(), || Some(flight)).await else {
             return End::Unavailable("oidc_busy");
         };
         if let Some(heard) = self.ended.lock().iter_mut().find(|one| one.state == state) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::login::Logins;
@@ -11,7 +11,7 @@ use super::pending;
 use super::session::Session;
 use super::site::{Site, is_navigation, send_to, target};
 use super::{OidcSettings, OidcSetupError};
-use crate::layers::auth::changes::strip_cookie;
+use crate::layers::auth::changes::strip_cookies;
 use crate::layers::auth::{cookies, jwt};
 use crate::layers::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 use crate::respond::Format;
@@ -110,10 +110,18 @@ impl Authenticate for OpenIdConnect {
         "oidc"
     }
 
-    fn conceal(&self, request: &mut Parts) {
-        for name in self.logins.names.of(&request.headers) {
-            strip_cookie(&mut request.headers, &name);
-        }
+    fn credential_fields(&self) -> Vec<HeaderName> {
+        vec![COOKIE]
+    }
+
+    fn claims(&self, request: &Asked<'_>) -> bool {
+        let OidcSettings { callback, logout, .. } = self.settings();
+        [callback, logout].into_iter().any(|own| own == request.uri.path())
+    }
+
+    fn conceal(&self, request: &mut Parts, _kept: &[HeaderName]) {
+        let ours = self.logins.names.of(&request.headers);
+        strip_cookies(&mut request.headers, &ours);
     }
 
     fn judge(&self, asked: &Asked<'_>) -> Judging {

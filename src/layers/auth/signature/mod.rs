@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderName, HeaderValue, Uri, Version, header};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use settings::{SignatureKey, SignatureSettings};
@@ -24,6 +25,9 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Signature realm=\"tollg
 
 /// How many signatures of one request are looked at, of those by keys that are known.
 const MAX_TRIED: usize = 4;
+
+/// How often the log is told that a key has no more room.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// Lets in who has signed the request, by a key that is known: its method, host, path,
 /// query and body, unless settled otherwise, and not long ago.
@@ -49,7 +53,6 @@ pub struct Signatures {
     known: HashMap<String, Known>,
     /// Whether a body has to be covered.
     digests: bool,
-    remembered: Option<Remembered>,
     /// What was signed before it could be remembered may have been seen by who came
     /// before.
     begun: SystemTime,
@@ -60,6 +63,10 @@ pub struct Signatures {
 struct Known {
     key: VerifyingKey,
     grant: Grant,
+    /// Its own, so that nobody can take the room of others.
+    remembered: Option<Remembered>,
+    /// When the log was last told that there is no more room.
+    said_full: Mutex<Option<Instant>>,
 }
 
 /// Why a request is not let in.
@@ -81,15 +88,18 @@ impl Signatures {
 
     fn begun(settings: &SignatureSettings, begun: SystemTime) -> Self {
         let field = settings.identity_header.as_ref();
+        // Times are compared in whole seconds: the last one is good to its end.
+        let window = settings.skew.saturating_mul(2).saturating_add(settings.max_age);
+        let window = window.saturating_add(Duration::from_secs(1));
         let known = |of: &SignatureKey| {
-            let grant = granted(of, field);
-            (of.id.clone(), Known { key: of.key.clone(), grant })
+            let remembered =
+                settings.replay.then(|| Remembered::new(settings.max_remembered, window));
+            let (key, grant) = (of.key.clone(), granted(of, field));
+            (of.id.clone(), Known { key, grant, remembered, said_full: Mutex::default() })
         };
-        let window = settings.max_age + 2 * settings.skew;
         Self {
             known: settings.keys.iter().map(known).collect(),
             digests: settings.required.iter().any(is_digest),
-            remembered: settings.replay.then(|| Remembered::new(settings.max_remembered, window)),
             settings: settings.clone(),
             begun,
         }
@@ -108,7 +118,7 @@ impl Signatures {
             Some((one, self.known.get(one.key_id.as_deref()?)?)).filter(|_| of_tag)
         });
         for (one, known) in known.take(MAX_TRIED) {
-            match self.verify(one, &known.key, &message, asked, now) {
+            match self.verify(one, known, &message, asked, now) {
                 Ok(()) => return Ok(&known.grant),
                 Err(Fault::Unseen) => return Err(Fault::Unseen),
                 Err(other) => fault = other,
@@ -122,16 +132,16 @@ impl Signatures {
     fn verify(
         &self,
         received: &Received,
-        key: &VerifyingKey,
+        known: &Known,
         message: &Message<'_>,
         asked: &Asked<'_>,
         now: SystemTime,
     ) -> Result<(), Fault> {
         let claimed = received.algorithm.as_deref();
-        if claimed.is_some_and(|claimed| claimed != key.algorithm().as_str()) {
+        if claimed.is_some_and(|claimed| claimed != known.key.algorithm().as_str()) {
             return Err(Fault::Refused("signature_algorithm"));
         }
-        self.check_time(received, now).map_err(Fault::Refused)?;
+        let created = self.check_time(received, now).map_err(Fault::Refused)?;
         if self.settings.nonce && received.nonce.is_none() {
             return Err(Fault::Refused("signature_without_nonce"));
         }
@@ -143,29 +153,28 @@ impl Signatures {
                 false => (digest, true),
             });
         let has_body = asked.body.is_some_and(|body| !body.is_empty());
-        if lacks_other || (lacks_digest && has_body) {
+        let ties_body = !lacks_digest && received.covered().any(digest::ties);
+        if lacks_other || (self.digests && has_body && !ties_body) {
             return Err(Fault::Refused("signature_not_covering"));
         }
         let base = received.base(message).map_err(|_| Fault::Refused("signature_component"))?;
-        if !key.verifies(base.as_bytes(), received.signature()) {
+        if !known.key.verifies(base.as_bytes(), received.signature()) {
             return Err(Fault::Refused("signature_wrong"));
         }
         // What it says of the body is looked at once it is known who says it.
         if self.digests {
             let seen = asked.body.filter(|body| body.len() <= self.settings.max_body);
             let body = seen.ok_or(Fault::Unseen)?;
-            let covers_digest = !lacks_digest || received.covers(&Component::Field(CONTENT_DIGEST));
-            if covers_digest && !digest::is_of(asked.headers, body) {
+            // Whoever signs a digest, needed or not, has signed whether there is a body.
+            if received.covered().any(is_digest) && !digest::is_of(asked.headers, body) {
                 return Err(Fault::Refused("signature_digest"));
             }
         }
-        match &self.remembered {
-            Some(remembered) => self.remember(remembered, received, &base),
-            None => Ok(()),
-        }
+        known.remember(received, created, &base)
     }
 
-    fn check_time(&self, received: &Received, now: SystemTime) -> Result<(), &'static str> {
+    /// When it was made, if that was at a time at which it is good.
+    fn check_time(&self, received: &Received, now: SystemTime) -> Result<i64, &'static str> {
         let created = received.created.ok_or("signature_without_created")?;
         let seconds = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -187,17 +196,15 @@ impl Signatures {
         if self.settings.replay && created.saturating_add(skew) < seconds(self.begun) {
             return Err("signature_before_start");
         }
-        Ok(())
+        Ok(created)
     }
+}
 
+impl Known {
     /// A nonce is said once. Without one it is what was signed that counts: of a
     /// signature there may be others that are as right.
-    fn remember(
-        &self,
-        remembered: &Remembered,
-        received: &Received,
-        base: &str,
-    ) -> Result<(), Fault> {
+    fn remember(&self, received: &Received, created: i64, base: &str) -> Result<(), Fault> {
+        let Some(remembered) = &self.remembered else { return Ok(()) };
         let mut context = Context::new(&SHA256);
         match &received.nonce {
             Some(nonce) => {
@@ -213,10 +220,28 @@ impl Signatures {
             }
         }
         let digest = context.finish();
-        match remembered.note(digest.as_ref(), Instant::now()) {
+        let now = Instant::now();
+        match remembered.note(digest.as_ref(), created, now) {
             Seen::Never => Ok(()),
             Seen::Before => Err(Fault::Refused("signature_replayed")),
-            Seen::TooMany => Err(Fault::Unavailable("signature_memory_full")),
+            Seen::Forgotten => Err(Fault::Refused("signature_forgotten")),
+            Seen::TooMany => {
+                self.say_full(received, now);
+                Err(Fault::Unavailable("signature_memory_full"))
+            }
+        }
+    }
+
+    fn say_full(&self, received: &Received, now: Instant) {
+        let mut said = self.said_full.lock();
+        if said.is_none_or(|at| now.saturating_duration_since(at) >= REPEAT) {
+            *said = Some(now);
+            drop(said);
+            tracing::warn!(
+                key = received.key_id.as_deref().unwrap_or_default(),
+                "as many signatures by this key are remembered as there is room for \
+                 (`max_remembered`): further ones are not let in"
+            );
         }
     }
 }

@@ -28,8 +28,9 @@ pub struct SignatureSettings {
     /// Whether a signature is good only once: one with a `nonce` by that, another by all
     /// that it covers. Default true.
     pub replay: bool,
-    /// How many signatures are remembered at most, at up to 40 bytes each; while there
-    /// are as many as that, further ones are answered 503. Default 100,000.
+    /// How many signatures by one key are remembered at most, at up to 40 bytes each; while
+    /// there are as many as that, further ones by it are answered 503. Each is remembered for
+    /// up to twice `max_age + 2 * skew`. Default 100,000.
     pub max_remembered: usize,
     /// Only signatures for this application are looked at (`tag`). Default any.
     pub tag: Option<String>,

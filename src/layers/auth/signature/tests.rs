@@ -157,6 +157,76 @@ async fn a_body_has_to_be_covered_by_its_digest() {
     assert!(heads_only.check(&Asked::of(&parts, None), at(NOW)).is_ok());
 }
 
+/// With a `Content-Digest` of the body `{"hello": "world"}`.
+fn with_digest(covered: &str, params: &str, digest: &'static str) -> Parts {
+    let mut parts = signed(covered, params);
+    parts.headers.insert("content-digest", HeaderValue::from_static(digest));
+    parts
+}
+
+const BODY: &[u8] = b"{\"hello\": \"world\"}";
+const DIGEST: &str = "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:";
+
+#[tokio::test]
+async fn one_of_the_digests_ties_the_body_as_well_if_it_is_known() {
+    let requiring = |component: &str| {
+        signatures(|of| of.required = vec![Component::Method, component.parse().unwrap()])
+    };
+    let member = |name: &str, value: &str| {
+        let params = format!(
+            "(\"@method\" \"content-digest\";key=\"{name}\");created=1700000000;\
+             keyid=\"billing-2026\""
+        );
+        let covered = format!("\"@method\": GET\n\"content-digest\";key=\"{name}\": {value}\n");
+        (covered, params)
+    };
+    let (covered, params) = member("sha-256", ":X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:");
+    let parts = with_digest(&covered, &params, DIGEST);
+    let by = requiring("\"content-digest\";key=\"sha-256\"");
+    assert_eq!(by.check(&Asked::of(&parts, None), at(NOW)).unwrap_err(), Fault::Unseen);
+    assert_eq!(judge_at(&by, &parts, b"{}", NOW), refused("signature_digest"));
+    assert_eq!(judge_at(&by, &parts, b"", NOW), refused("signature_digest"));
+    assert_eq!(judge_at(&by, &parts, BODY, NOW), let_in());
+    let without = signed(COVERED, PARAMS);
+    assert_eq!(judge_at(&by, &without, BODY, NOW), refused("signature_not_covering"));
+    assert_eq!(judge_at(&by, &without, b"", NOW), let_in());
+    // It is less than all of the field, but nobody takes the body away that it is of.
+    let by = requiring("content-digest");
+    assert_eq!(judge_at(&by, &parts, BODY, NOW), refused("signature_not_covering"));
+    assert_eq!(judge_at(&by, &parts, b"", NOW), refused("signature_digest"));
+    // Beside one that nobody knows another may be put, of any body.
+    let (covered, params) = member("md5", ":AAAA:");
+    let both = "md5=:AAAA:, sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:";
+    let parts = with_digest(&covered, &params, both);
+    let by = requiring("\"content-digest\";key=\"md5\"");
+    assert_eq!(judge_at(&by, &parts, BODY, NOW), refused("signature_not_covering"));
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_once_it_is_known_who_sends_it_and_the_signature_is_good_once() {
+    let by = signatures(|_| {});
+    let head = |parts: &Parts| by.check(&Asked::of(parts, None), at(NOW)).map(|_| ());
+    let params = PARAMS.replace("\"@query\"", "\"@query\" \"content-digest\"");
+    let parts = with_digest(&format!("{COVERED}\"content-digest\": {DIGEST}\n"), &params, DIGEST);
+    let mut wrong = parts.clone();
+    wrong.method = Method::DELETE;
+    assert_eq!(head(&wrong), Err(Fault::Refused("signature_wrong")));
+    for _ in 0..2 {
+        assert_eq!(head(&parts), Err(Fault::Unseen));
+        assert_eq!(judge_at(&by, &parts, b"{}", NOW), refused("signature_digest"));
+    }
+    assert_eq!(judge_at(&by, &parts, BODY, NOW), let_in());
+    assert_eq!(judge_at(&by, &parts, BODY, NOW), refused("signature_replayed"));
+    let asks = by.judge(&Asked::of(&signed(COVERED, &by_clock()), None));
+    assert!(matches!(asks, Judging::Body(65_536)), "{asks:?}");
+}
+
+/// Made at this moment.
+fn by_clock() -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    PARAMS.replace("1700000000", &now.to_string())
+}
+
 #[tokio::test]
 async fn a_signature_has_its_time() {
     let parts = signed(COVERED, PARAMS);
@@ -234,6 +304,45 @@ async fn where_there_is_no_room_to_remember_nobody_is_let_in() {
     let by = signatures(|of| of.max_remembered = 0);
     let judged = judge(&by, &signed(COVERED, PARAMS));
     assert_eq!(judged, Err(Fault::Unavailable("signature_memory_full")));
+}
+
+#[tokio::test]
+async fn whoever_signs_much_takes_nobody_elses_room() {
+    let by = signatures(|of| {
+        of.max_remembered = 16;
+        of.keys.push(SignatureKey { id: "shop-1".to_owned(), ..of.keys[0].clone() });
+    });
+    let nth = |n: u32| signed(COVERED, &format!("{PARAMS};nonce=\"{n}\""));
+    let full = Err(Fault::Unavailable("signature_memory_full"));
+    let judged: Vec<_> = (0..1_000).map(|n| judge(&by, &nth(n))).collect();
+    let (good, bad): (Vec<_>, Vec<_>) = judged.into_iter().partition(Result::is_ok);
+    assert_eq!(good.len(), 16);
+    assert!(bad.into_iter().all(|one| one == full));
+    let other = PARAMS.replace("billing-2026", "shop-1");
+    assert_eq!(judge(&by, &signed(COVERED, &other)), let_in());
+}
+
+/// A clock that is as fast at `start` as it may be, and a signature that is used again at the
+/// end of its time.
+#[tokio::test(start_paused = true)]
+async fn a_signature_is_remembered_to_the_end_of_its_last_second() {
+    let by = signatures(|_| {});
+    let parts = signed(COVERED, PARAMS);
+    tokio::time::advance(Duration::from_millis(359_900)).await;
+    assert_eq!(judge_at(&by, &parts, b"", NOW - 30), let_in());
+    tokio::time::advance(Duration::from_millis(360_300)).await;
+    assert_eq!(judge_at(&by, &parts, b"", NOW + 330), refused("signature_replayed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_makes_nothing_good_again() {
+    let by = signatures(|_| {});
+    let parts = signed(COVERED, PARAMS);
+    assert_eq!(judge(&by, &parts), let_in());
+    tokio::time::advance(Duration::from_secs(800)).await;
+    assert_eq!(judge_at(&by, &parts, b"", NOW + 10), refused("signature_forgotten"));
+    let newer = signed(COVERED, &PARAMS.replace("1700000000", "1700000005"));
+    assert_eq!(judge_at(&by, &newer, b"", NOW + 10), let_in());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A question to Redis that is under way, for all who wait for what it brings.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
@@ -10,6 +11,7 @@ use super::script::Taken;
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     end: OnceLock<End>,
+    late: AtomicBool,
     ended: Notify,
 }
 
@@ -17,7 +19,7 @@ pub(super) struct Flight {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     Answered(Taken),
-    /// There is no answer, or none in time.
+    /// There is no answer.
     Failed,
 }
 
@@ -28,9 +30,14 @@ impl Flight {
         self.ended.notify_waiters();
     }
 
-    /// Whether those who waited have been told.
-    pub(super) fn has_ended(&self) -> bool {
-        self.end.get().is_some()
+    /// It takes longer than the deadline: nobody else begins to wait. Those who came later
+    /// than the one who asked still have some of theirs.
+    pub(super) fn is_to_be_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 
     pub(super) async fn end(&self) -> End {

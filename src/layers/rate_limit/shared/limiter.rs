@@ -6,34 +6,23 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
-use super::circuit::{Circuit, Way};
+use super::circuit::Way;
+use super::common::{Circuits, Nodes, SharedLimits};
 use super::decision::{Checked, DecidedBy, Deciding, Decision};
+use super::entry::Entry;
 use super::flight::{End, Flight};
 use super::question::{Flying, Question, Waiting};
 use super::rate::{Rate, Standing};
 use super::script::{Taken, Wanted};
-use super::table::{Entry, Table};
+use super::table::Table;
 use super::{OnFailure, SharedSettings};
 use crate::observe::{SharedLimitCounts, SharedLimitError, SharedLimitOutcome};
 use crate::pace::Quota;
-use crate::redis::{Redis, RedisError};
+use crate::redis::RedisError;
 
-/// Of a cluster each node is waited for or not by itself. Of more nodes than these some
-/// share.
-const CIRCUITS: usize = 16;
-
-/// What the shared limits of a process go by. Cheap to clone: all clones are one.
-#[derive(Clone, Debug)]
-pub struct SharedLimits(Arc<Common>);
-
-#[derive(Debug)]
-struct Common {
-    redis: Redis,
-    circuits: [Circuit; CIRCUITS],
-    started: Instant,
-}
+/// How many keys are remembered unless told otherwise.
+const MOST_KEYS: usize = 1_000_000;
 
 /// One limit that several instances share. Cheap to clone: all clones are one.
 ///
@@ -47,6 +36,9 @@ pub(super) struct Inner {
     pub(super) limits: SharedLimits,
     /// What the names of its buckets begin with.
     name: String,
+    /// What it counts by, in a word.
+    key: String,
+    circuits: Nodes,
     quota: Quota,
     rate: Rate,
     pub(super) settings: SharedSettings,
@@ -66,32 +58,10 @@ pub(super) struct Bucket {
 /// What is to be done about a request.
 enum Step {
     Decided(Decision),
-    /// Redis was asked for it.
-    Leads(Arc<Flight>),
+    /// Redis was asked for it, or for so many tokens that it lacks.
+    Leads(Arc<Flight>, u32),
     /// It waits for what another has asked for.
     Waits(Arc<Flight>, Waiting),
-}
-
-impl SharedLimits {
-    /// Those that go by way of this Redis. [`Redis::run`] has to be running as well.
-    #[must_use]
-    pub fn new(redis: Redis) -> Self {
-        let circuits = Default::default();
-        Self(Arc::new(Common { redis, circuits, started: Instant::now() }))
-    }
-
-    fn now(&self) -> i64 {
-        i64::try_from(self.0.started.elapsed().as_micros()).unwrap_or(i64::MAX)
-    }
-
-    /// The Redis that they go by way of.
-    pub(super) fn redis(&self) -> &Redis {
-        &self.0.redis
-    }
-
-    pub(super) fn circuit(&self, bucket: &str) -> &Circuit {
-        &self.0.circuits[self.0.redis.node_of(bucket.as_bytes()) % CIRCUITS]
-    }
 }
 
 impl SharedLimiter {
@@ -107,11 +77,35 @@ impl SharedLimiter {
         Self(Arc::new(Inner {
             limits: limits.clone(),
             name: format!("{}:{name}", settings.prefix),
+            key: String::new(),
+            circuits: Nodes::default(),
             quota,
             rate: Rate::of(&quota),
             settings: settings.clone(),
-            table: Table::new(),
+            table: Table::new(MOST_KEYS),
             counts,
+        }))
+    }
+
+    /// The same limit, by what `key` says in a word, which tells its buckets from those of
+    /// another key: the same has to be said on all instances. No more than `max_keys` keys
+    /// are remembered here, rounded up to what the tables hold; where there are more, those
+    /// go that say least. Default: 1,000,000.
+    ///
+    /// Has to be said before it is used: it begins with nothing remembered.
+    #[must_use]
+    pub fn of_keys(&self, key: &str, max_keys: usize) -> Self {
+        let Inner { limits, name, quota, rate, settings, counts, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            limits: limits.clone(),
+            name: name.clone(),
+            key: key.to_owned(),
+            circuits: Nodes::default(),
+            quota: *quota,
+            rate: *rate,
+            settings: settings.clone(),
+            table: Table::new(max_keys),
+            counts: counts.clone(),
         }))
     }
 
@@ -160,6 +154,8 @@ impl Inner {
     fn bucket(&self, rate: Rate, quota: &Quota, key: &[u8]) -> Bucket {
         let mut sha = Sha256::new();
         sha.update(rate.digested());
+        sha.update((self.key.len() as u64).to_be_bytes());
+        sha.update(&self.key);
         sha.update(key);
         let mut digest = [0; 16];
         digest.copy_from_slice(&sha.finalize()[..16]);
@@ -204,9 +200,9 @@ impl Inner {
         loop {
             match step {
                 Step::Decided(decision) => return decision,
-                Step::Leads(flight) => {
+                Step::Leads(flight, lacks) => {
                     return match flight.end().await {
-                        End::Answered(taken) => answered(bucket, cost, taken),
+                        End::Answered(taken) => answered(bucket, lacks, taken),
                         End::Failed => self.without_redis(bucket, cost),
                     };
                 }
@@ -227,10 +223,8 @@ impl Inner {
         let (now, mut question) = (self.now(), None);
         let step = {
             let mut shard = self.table.shard(bucket.digest);
-            match shard.entry(bucket.digest, now) {
-                Some(entry) => self.by_what_is_known(bucket, cost, entry, now, &mut question),
-                None => self.asks(bucket, cost, None, now, &mut question),
-            }
+            let entry = shard.entry(bucket.digest, now);
+            self.by_what_is_known(bucket, cost, entry, now, &mut question)
         };
         // Not before the lock is let go of: a runtime that is ending drops it at once.
         if let Some(question) = question {
@@ -266,8 +260,8 @@ impl Inner {
             return decided(entry, false, DecidedBy::Remembered);
         }
         match &entry.flight {
-            Some(flight) if flight.has_ended() => {
-                Step::Decided(self.fallback(bucket, cost, Some(entry), now))
+            Some(flight) if flight.is_late() => {
+                Step::Decided(self.fallback(bucket, cost, entry, now))
             }
             Some(flight) => {
                 let flight = flight.clone();
@@ -275,7 +269,7 @@ impl Inner {
                 let waiting = Waiting { inner: self.clone(), digest: bucket.digest, cost };
                 Step::Waits(flight, waiting)
             }
-            None => self.asks(bucket, cost, Some(entry), now, question),
+            None => self.asks(bucket, cost, entry, now, question),
         }
     }
 
@@ -284,7 +278,7 @@ impl Inner {
         self: &Arc<Self>,
         bucket: &Bucket,
         cost: u32,
-        mut entry: Option<&mut Entry>,
+        entry: &mut Entry,
         now: i64,
         question: &mut Option<Question>,
     ) -> Step {
@@ -293,24 +287,23 @@ impl Inner {
         let Some(runtime) = runtime else {
             return Step::Decided(self.fallback(bucket, cost, entry, now));
         };
-        let want = match &mut entry {
-            None => cost,
-            Some(entry) => {
-                let ahead = entry.wants(bucket.lease, self.settings.lease_time, now);
-                ahead.max(cost.saturating_add(entry.waiting())).min(bucket.rate.burst())
-            }
-        };
-        let flying = self.flying(bucket, entry.as_deref_mut());
+        // Whoever only looks takes nothing that may be of use to others.
+        let paid = if way == Way::Looks { 0 } else { entry.left(now).min(cost) };
+        let lacks = cost - paid;
+        let ahead = entry.wants(bucket.lease, self.settings.lease_time, now);
+        let want = ahead.max(lacks.saturating_add(entry.waiting())).min(bucket.rate.burst());
+        entry.take(paid, now);
+        let flying = self.flying(bucket, Some(&mut *entry), paid);
         let flight = flying.flight.clone();
-        let wanted = Wanted { cost, want: want.max(cost) };
+        let wanted = Wanted { cost: lacks, want: want.max(lacks) };
         // Whoever looks is turned away where requests are: then nothing is spoken for.
         let turned_away = way == Way::Looks && self.settings.on_failure == OnFailure::Closed;
-        let spoken_for = if turned_away { 0 } else { cost };
+        let spoken_for = if turned_away { 0 } else { lacks };
         *question = Some(Question { runtime, flying, wanted, spoken_for });
         if way == Way::Looks {
             return Step::Decided(self.fallback(bucket, cost, entry, now));
         }
-        Step::Leads(flight)
+        Step::Leads(flight, lacks)
     }
 
     /// Takes more ahead while something is left, so that nobody has to wait for it.
@@ -321,34 +314,50 @@ impl Inner {
         now: i64,
     ) -> Option<Question> {
         let runtime = Handle::try_current().ok()?;
-        if self.way(bucket, now) != Way::Asks {
+        if !self.is_of_use(bucket) {
             return None;
         }
         let want = entry.wants(bucket.lease, self.settings.lease_time, now);
         let want = want.saturating_sub(entry.left(now));
         let wanted = (want > 0).then_some(Wanted { cost: 0, want })?;
-        let flying = self.flying(bucket, Some(entry));
+        let flying = self.flying(bucket, Some(entry), 0);
         Some(Question { runtime, flying, wanted, spoken_for: 0 })
     }
 
-    fn flying(self: &Arc<Self>, bucket: &Bucket, entry: Option<&mut Entry>) -> Flying {
+    fn flying(self: &Arc<Self>, bucket: &Bucket, entry: Option<&mut Entry>, paid: u32) -> Flying {
         let flight = Arc::new(Flight::default());
         if let Some(entry) = entry {
             entry.flight = Some(flight.clone());
         }
-        Flying { inner: self.clone(), bucket: *bucket, flight }
+        Flying { inner: self.clone(), bucket: *bucket, flight, paid }
+    }
+
+    /// The circuits for a bucket of this name; `None` if no node has it.
+    pub(super) fn circuits(&self, bucket: &str) -> Option<Circuits<'_>> {
+        self.limits.circuits(&self.circuits, &self.name, bucket)
     }
 
     /// Whether Redis is to be asked about a bucket.
     fn way(&self, bucket: &Bucket, now: i64) -> Way {
         let name = self.name(bucket);
-        let circuit = self.limits.circuit(&name);
-        if self.limits.0.redis.reaches(name.as_bytes()) {
-            return circuit.way(micros(now));
+        let circuits = self.circuits(&name);
+        if let Some(circuits) = &circuits
+            && self.limits.redis().reaches(name.as_bytes())
+        {
+            return circuits.way(now);
         }
         self.counts.failed(SharedLimitError::Unreachable);
-        circuit.failed(micros(now), &RedisError::Unreachable);
+        if let Some(circuits) = circuits {
+            circuits.failed(now, &RedisError::Unreachable);
+        }
         Way::Closed
+    }
+
+    /// Whether Redis is there for more than to be looked at.
+    fn is_of_use(&self, bucket: &Bucket) -> bool {
+        let name = self.name(bucket);
+        self.circuits(&name).is_some_and(|circuits| !circuits.is_open())
+            && self.limits.redis().reaches(name.as_bytes())
     }
 
     fn without_redis(&self, bucket: &Bucket, cost: u32) -> Decision {
@@ -358,31 +367,20 @@ impl Inner {
         self.fallback(bucket, cost, entry, now)
     }
 
-    /// Decides without Redis. Of a key that there is no room to remember nothing is counted.
-    fn fallback(
-        &self,
-        bucket: &Bucket,
-        cost: u32,
-        entry: Option<&mut Entry>,
-        now: i64,
-    ) -> Decision {
-        let burst = bucket.rate.burst();
+    /// Decides without Redis.
+    fn fallback(&self, bucket: &Bucket, cost: u32, entry: &mut Entry, now: i64) -> Decision {
         let zero = Duration::ZERO;
-        let open = Decision {
-            admitted: true,
-            remaining: burst,
-            wait: zero,
-            reset: zero,
-            by: DecidedBy::FailedOpen,
-        };
-        match (self.settings.on_failure, entry) {
-            (OnFailure::Open, _) | (OnFailure::Local, None) => open,
-            (OnFailure::Closed, _) => {
+        match self.settings.on_failure {
+            OnFailure::Open => {
+                let (remaining, by) = (bucket.rate.burst(), DecidedBy::FailedOpen);
+                Decision { admitted: true, remaining, wait: zero, reset: zero, by }
+            }
+            OnFailure::Closed => {
                 let (admitted, remaining, by) = (false, 0, DecidedBy::FailedClosed);
                 let wait = Duration::from_secs(1);
                 Decision { admitted, remaining, wait, reset: zero, by }
             }
-            (OnFailure::Local, Some(entry)) => {
+            OnFailure::Local => {
                 let instances = self.settings.instances.get();
                 let (admitted, standing) = entry.count_alone(&bucket.rate, instances, cost, now);
                 let Standing { remaining, wait, reset } = standing;
@@ -392,21 +390,26 @@ impl Inner {
     }
 
     fn charges(self: &Arc<Self>, bucket: &Bucket, cost: u32) {
-        let now = self.now();
-        let mut cost = cost.min(bucket.rate.burst());
-        if let Some(entry) = self.table.shard(bucket.digest).entry(bucket.digest, now) {
+        let (now, mut cost) = (self.now(), cost.min(bucket.rate.burst()));
+        let runtime = {
+            let mut shard = self.table.shard(bucket.digest);
+            let entry = shard.entry(bucket.digest, now);
             let paid = entry.left(now).min(cost);
             entry.take(paid, now);
             cost -= paid;
-            if cost > 0 && self.way(bucket, now) != Way::Asks {
-                let instances = self.settings.instances.get();
-                entry.charge_alone(&bucket.rate, instances, cost, now);
+            if cost == 0 {
                 return;
             }
-        }
-        let Ok(runtime) = Handle::try_current() else { return };
-        if cost > 0 {
-            let (wanted, flying) = (Wanted { cost: 0, want: cost }, self.flying(bucket, None));
+            let runtime = Handle::try_current().ok().filter(|_| self.is_of_use(bucket));
+            if runtime.is_none() {
+                let instances = self.settings.instances.get();
+                entry.charge_alone(&bucket.rate, instances, cost, now);
+            }
+            runtime
+        };
+        if let Some(runtime) = runtime {
+            let wanted = Wanted { cost: 0, want: cost };
+            let flying = self.flying(bucket, None, 0);
             Question { runtime, flying, wanted, spoken_for: cost }.ask();
         }
     }
@@ -421,10 +424,6 @@ fn answered(bucket: &Bucket, cost: u32, taken: Taken) -> Decision {
     let remaining = remaining.saturating_add(ahead).min(bucket.rate.burst());
     let wait = if admitted { Duration::ZERO } else { wait };
     Decision { admitted, remaining, wait, reset, by: DecidedBy::Redis }
-}
-
-pub(super) fn micros(time: i64) -> u64 {
-    u64::try_from(time).unwrap_or(0)
 }
 
 impl fmt::Debug for SharedLimiter {

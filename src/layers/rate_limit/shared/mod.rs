@@ -6,11 +6,11 @@
 //! | file | what it is about |
 //! |---|---|
 //! | `limiter` | what is known decides, and otherwise Redis |
-//! | `table` | what is known of each key here |
+//! | `table`, `entry` | what is known of each key here |
 //! | `question`, `flight` | what Redis is asked, for all who wait for it |
 //! | `script`, `gcra.lua` | what Redis is asked, and what it does |
 //! | `rate` | a quota in whole numbers |
-//! | `circuit` | whether Redis is waited for |
+//! | `circuit`, `common` | whether Redis is waited for, by one limit and by all |
 //! | `decision`, `settings` | what comes out, and what goes in |
 //!
 //! Most requests do not ask Redis. A key that is busy has a few tokens taken ahead, and
@@ -20,7 +20,11 @@
 #[cfg(feature = "redis")]
 mod circuit;
 #[cfg(feature = "redis")]
+mod common;
+#[cfg(feature = "redis")]
 mod decision;
+#[cfg(feature = "redis")]
+mod entry;
 #[cfg(feature = "redis")]
 mod flight;
 #[cfg(feature = "redis")]
@@ -39,6 +43,7 @@ pub use settings::{OnFailure, SharedSettings};
 
 #[cfg(feature = "redis")]
 pub use self::{
+    common::SharedLimits,
     decision::{Checked, DecidedBy, Deciding, Decision},
-    limiter::{SharedLimiter, SharedLimits},
+    limiter::SharedLimiter,
 };

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::common::micros;
+use super::entry::Answer;
 use super::flight::{End, Flight};
-use super::limiter::{Bucket, Inner, micros};
+use super::limiter::{Bucket, Inner};
 use super::script::{self, Wanted};
-use super::table::Answer;
 use crate::observe::SharedLimitError;
 use crate::redis::RedisError;
 
@@ -25,6 +26,9 @@ pub(super) struct Flying {
     pub(super) inner: Arc<Inner>,
     pub(super) bucket: Bucket,
     pub(super) flight: Arc<Flight>,
+    /// So many of what was taken ahead are put to what it is to bring, and back if it brings
+    /// nothing.
+    pub(super) paid: u32,
 }
 
 /// What Redis is to be asked.
@@ -44,44 +48,54 @@ impl Question {
 }
 
 impl Flying {
-    /// Asks Redis, and tells those who wait what it answers, or in time that it does not.
-    async fn fly(self, wanted: Wanted, spoken_for: u32) {
-        let Self { inner, bucket, flight } = &self;
-        let name = inner.name(bucket);
-        let circuit = inner.limits.circuit(&name);
+    /// Asks Redis, and tells those who wait what it answers.
+    async fn fly(mut self, wanted: Wanted, spoken_for: u32) {
+        let (inner, bucket, flight) = (self.inner.clone(), self.bucket, self.flight.clone());
+        let name = inner.name(&bucket);
+        let circuits = inner.circuits(&name);
         let sent = inner.now();
         let asked = script::take(inner.limits.redis(), &name, &bucket.rate, wanted);
         tokio::pin!(asked);
-        let in_time = tokio::time::timeout(inner.settings.deadline, &mut asked).await;
+        let deadline = inner.settings.deadline;
+        let in_time = tokio::time::timeout(deadline, &mut asked).await;
         let is_late = in_time.is_err();
         let answer = match in_time {
             Ok(answer) => answer,
             Err(_) => {
                 inner.counts.failed(SharedLimitError::Late);
-                circuit.late(micros(inner.now()));
-                flight.ends(End::Failed);
+                if let Some(circuits) = &circuits {
+                    circuits.late(sent, deadline, inner.now());
+                }
+                flight.is_to_be_late();
                 asked.await
             }
         };
         let now = inner.now();
+        let is_answer = !matches!(&answer, Err(error) if kind(error) != SharedLimitError::Refused);
+        if let Some(circuits) = circuits {
+            if is_answer {
+                circuits.answered(sent, now, !is_late && answer.is_ok());
+            }
+            if let Err(error) = &answer {
+                circuits.failed(now, error);
+            }
+        }
         match answer {
             Ok(taken) => {
                 inner.counts.answered(Duration::from_micros(micros(now - sent)));
-                if !is_late {
-                    circuit.answered(micros(now));
-                }
                 if let Some(entry) = inner.table.shard(bucket.digest).known(bucket.digest) {
+                    if taken.tokens < wanted.cost {
+                        entry.give_back(self.paid, now);
+                    }
                     let ahead = taken.tokens.saturating_sub(spoken_for);
                     let answer = Answer { taken: taken.tokens, ahead, full: taken.full };
                     entry.settle(&bucket.rate, &answer, sent, inner.settings.lease_time, now);
-                    entry.flight.take_if(|under_way| Arc::ptr_eq(under_way, flight));
+                    entry.flight.take_if(|under_way| Arc::ptr_eq(under_way, &flight));
                 }
+                self.paid = 0;
                 flight.ends(End::Answered(taken));
             }
-            Err(error) => {
-                inner.counts.failed(kind(&error));
-                circuit.failed(micros(now), &error);
-            }
+            Err(error) => inner.counts.failed(kind(&error)),
         }
     }
 }
@@ -105,8 +119,9 @@ impl Drop for Waiting {
 
 impl Drop for Flying {
     fn drop(&mut self) {
-        let digest = self.bucket.digest;
+        let (digest, now) = (self.bucket.digest, self.inner.now());
         if let Some(entry) = self.inner.table.shard(digest).known(digest) {
+            entry.give_back(self.paid, now);
             entry.flight.take_if(|under_way| Arc::ptr_eq(under_way, &self.flight));
         }
         self.flight.ends(End::Failed);

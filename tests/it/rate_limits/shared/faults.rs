@@ -225,3 +225,92 @@ async fn before_there_was_a_redis_it_is_as_configured() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn however_much_is_asked_in_a_moment_the_connection_stays() {
+    within(async {
+        let redis = Redis::start();
+        redis.ask(["SET", "k", &"x".repeat(1_000)]);
+        let instance = Instance::start(&redis.url(), plenty(), &patient()).await;
+        let client = instance.client.clone();
+        let id = async || client.ask_about(b"k", tollgate::redis::cmd("CLIENT").arg("ID")).await;
+        let before = id().await.unwrap();
+        let mut get = tollgate::redis::cmd("GET");
+        get.arg("k");
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..60 {
+            let (client, get) = (client.clone(), get.clone());
+            tasks.spawn(async move {
+                for _ in 0..1_000 {
+                    client.ask_about(b"k", &get).await.unwrap();
+                }
+            });
+        }
+        tasks.join_all().await;
+        assert_eq!(id().await.unwrap(), before);
+        // One that is too long is another matter.
+        redis.ask(["SET", "long", &"x".repeat(2 << 20)]);
+        let mut get = tollgate::redis::cmd("GET");
+        get.arg("long");
+        client.ask_about(b"long", &get).await.unwrap_err();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_who_has_no_patience_does_not_decide_for_another() {
+    within(async {
+        let redis = Redis::start();
+        let way = Way::to(redis.address()).await;
+        let url = format!("redis://{}", way.address);
+        let settings = SharedSettings { on_failure: OnFailure::Open, ..patient() };
+        let mut redis = RedisSettings::new(url.parse().unwrap());
+        redis.timeout = 20 * SECOND;
+        let instance = Instance::start_with(redis, plenty(), &settings).await;
+        let hasty = SharedSettings { deadline: Duration::from_millis(1), ..settings };
+        let hasty = tollgate::layers::SharedLimiter::new(
+            &instance.limits,
+            "api/hasty",
+            plenty(),
+            &hasty,
+            instance.counts.clone(),
+        );
+        way.hold(true);
+        let mut number = 0_u32;
+        eventually("it waits no more", async || {
+            number += 1;
+            let checked = hasty.check(&number.to_be_bytes(), 1);
+            let waits_no_more = matches!(checked, Checked::Now(_));
+            assert_eq!(checked.decided().await.by, DecidedBy::FailedOpen);
+            waits_no_more
+        })
+        .await;
+        let Checked::Later(patient) = instance.limiter.check(b"k", 1) else {
+            panic!("it is decided")
+        };
+        way.hold(false);
+        assert_eq!(patient.await.by, DecidedBy::Redis);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_that_no_node_has_do_not_stand_for_those_of_another() {
+    within(async {
+        let url = "redis://127.0.0.1:1".parse().unwrap();
+        let settings = RedisSettings::at(tollgate::redis::RedisAt::Cluster(vec![url]));
+        let client = tollgate::redis::Redis::new(&settings).unwrap();
+        assert_eq!(client.node_of(b"k"), None);
+        let limits = tollgate::layers::SharedLimits::new(client);
+        let counts = tollgate::observe::SharedLimitCounts::default();
+        let open = on_failure(OnFailure::Open);
+        let limiter =
+            tollgate::layers::SharedLimiter::new(&limits, "r", plenty(), &open, counts.clone());
+        limiter.charge(b"k", 1);
+        assert_eq!(counts.failures(SharedLimitError::Unreachable), 0, "nobody is asked");
+        let Checked::Now(decision) = limiter.check(b"k", 1) else { panic!("it waits") };
+        assert_eq!(decision.by, DecidedBy::FailedOpen);
+        assert_eq!(counts.failures(SharedLimitError::Unreachable), 1);
+    })
+    .await;
+}

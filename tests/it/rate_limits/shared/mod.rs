@@ -20,6 +20,7 @@ pub struct Instance {
     pub limiter: SharedLimiter,
     pub counts: SharedLimitCounts,
     pub client: Client,
+    pub limits: SharedLimits,
     _runs: AbortOnDropHandle<()>,
 }
 
@@ -45,7 +46,7 @@ impl Instance {
         let counts = SharedLimitCounts::default();
         let limits = SharedLimits::new(client.clone());
         let limiter = SharedLimiter::new(&limits, "api/test", quota, settings, counts.clone());
-        Self { limiter, counts, client, _runs: runs }
+        Self { limiter, counts, client, limits, _runs: runs }
     }
 
     pub async fn admits(&self, key: &[u8]) -> bool {

@@ -8,8 +8,8 @@ use tollgate::redis::{RedisAt, RedisPassword, RedisSettings, SentinelSettings};
 
 use super::{Instance, patient, quota};
 use crate::support::certs::Authority;
-use crate::support::redis::{How, Redis};
-use crate::support::redis_many::{Cluster, Watched};
+use crate::support::redis::{How, Redis, free_port};
+use crate::support::redis_many::{Cluster, Watched, sentinel};
 use crate::support::{eventually, within};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -157,6 +157,21 @@ async fn a_failover_of_sentinels_is_followed() {
         all.master.restart();
         assert!(instance.admits(b"third").await);
         assert_eq!(all.named(), after);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sentinel_that_names_one_who_is_gone_is_not_believed_for_ever() {
+    within(async {
+        let all = Watched::start(Some("s3cret"));
+        let stale = sentinel(free_port(), Some("s3cret"));
+        let mut settings = watched(&all);
+        let RedisAt::Sentinel(sentinels) = &mut settings.at else { panic!("no sentinels") };
+        sentinels.urls.insert(0, stale.url().parse().unwrap());
+        let few = quota(1, 600 * SECOND, 3);
+        let instance = Instance::start_with(settings, few, &patient()).await;
+        assert_eq!(decides(&instance, b"k").await, DecidedBy::Redis);
     })
     .await;
 }
