@@ -101,7 +101,7 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         redis: redis.is_some(),
     };
     let routes = routes::read(&mut root, base, &known);
-    auth::check_routes(&root, &authenticators, &routes);
+    auth::check_routes(&root, &authenticators, &routes, &listeners);
     let keys = authenticators.iter().filter_map(|one| match &one.scheme {
         SchemeSettings::ApiKey(keys) => Some(keys),
         _ => None,

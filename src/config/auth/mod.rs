@@ -5,6 +5,7 @@ mod api_key;
 mod basic;
 mod forward;
 mod jwt;
+mod login_routes;
 mod mtls;
 mod oidc;
 mod signature;
@@ -16,8 +17,8 @@ use std::time::Duration;
 pub(super) use api_key::api_keys;
 #[cfg(feature = "cli")]
 pub(crate) use api_key::{FileKey, parse_keys};
+pub(super) use login_routes::check_routes;
 pub(super) use mtls::needs_client_auth;
-pub(super) use oidc::check_routes;
 
 use super::listeners::unique;
 use super::rate_limits::refills;

@@ -7,12 +7,9 @@ use http::Uri;
 
 use super::jwt::{algorithm, claim, claims_to_headers, leeway, required_claims};
 use crate::config::reader::{Fits, Misfit, Table, Value};
+use crate::config::says_where;
 use crate::config::units::{Secret, duration, file, secret, web_url};
-use crate::config::{RouteSettings, says_where};
-use crate::layers::{
-    AuthSettings, AuthenticatorSettings, OidcSettings, SchemeSettings, SharedSecret,
-};
-use crate::route::PathPattern;
+use crate::layers::{OidcSettings, SharedSecret};
 
 /// How long a secret for cookies has to be, in bytes.
 const LEAST_SECRET: usize = 32;
@@ -172,56 +169,8 @@ fn origin(value: &Value<'_>) -> Fits<Uri> {
     Ok(url)
 }
 
-/// Complains of routes that ask for a login which nobody can come back from: the paths of
-/// the scheme have to be of a route, for the same hosts, that asks for it.
-pub(in crate::config) fn check_routes(
-    root: &Table<'_>,
-    authenticators: &[AuthenticatorSettings],
-    routes: &[RouteSettings],
-) {
-    for one in authenticators {
-        let SchemeSettings::Oidc(oidc) = &one.scheme else { continue };
-        let asks = |route: &&RouteSettings| {
-            let mut names = route.auth.iter().flat_map(AuthSettings::names);
-            names.any(|name| *name == one.name)
-        };
-        let asking: Vec<_> = routes.iter().filter(asks).collect();
-        for route in &asking {
-            let hosts = &route.matches.hosts;
-            let missing = [("callback", &oidc.callback), ("logout", &oidc.logout)];
-            for (key, path) in missing.into_iter().filter(|(_, path)| {
-                !asking.iter().any(|other| {
-                    let theirs = &other.matches.hosts;
-                    let has_hosts = theirs.is_empty()
-                        || !hosts.is_empty() && hosts.iter().all(|host| theirs.contains(host));
-                    has_hosts && covers(&other.matches.path, path)
-                })
-            }) {
-                let message = format!(
-                    "the route `{}` asks for a login by `{}`, and no route for its hosts that \
-                     does has the path `{path}`",
-                    route.name, one.name
-                );
-                let hint = format!("set `{key}` in `[auth.oidc]` to a path below the route's");
-                root.complain(message, Some(hint));
-            }
-        }
-    }
-}
-
-fn covers(pattern: &PathPattern, path: &str) -> bool {
-    match pattern {
-        PathPattern::Exact(exact) => exact == path,
-        PathPattern::Prefix(prefix) => {
-            let rest = path.strip_prefix(prefix.trim_end_matches('/'));
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::parse;
 
     const SECRET: &str = "cookie_secret = \"file:secret\"\n";
@@ -265,34 +214,6 @@ mod tests {
             let told = problems(&oidc, &all);
             assert!(told.contains(said), "{oidc}\n{told}");
         }
-    }
-
-    #[test]
-    fn whoever_is_sent_to_log_in_can_come_back() {
-        let oidc = format!("{MINIMAL}{SECRET}callback = \"/app/back\"\nlogout = \"/app/out\"");
-        for (routes, complaint) in [
-            (route("a", "path = \"/app\""), ""),
-            (route("a", "path = \"/app\"") + &route("b", "path = \"/admin\""), ""),
-            (route("b", "path = \"/admin\""), "the route `b`"),
-            (route("b", "path = \"/app/b\""), "the route `b`"),
-            (
-                route("a", "path = \"/app\"\nhosts = [\"a.test\"]")
-                    + &route("b", "path = \"/b\"\nhosts = [\"b.test\"]"),
-                "the route `b`",
-            ),
-            (
-                route("a", "path = \"/app\"\nhosts = [\"a.test\", \"b.test\"]")
-                    + &route("b", "path = \"/b\"\nhosts = [\"b.test\"]"),
-                "",
-            ),
-        ] {
-            let told = problems(&oidc, &routes);
-            assert_eq!(told.contains("asks for a login"), !complaint.is_empty(), "{told}");
-            assert!(told.contains(complaint), "{told}");
-        }
-        assert!(covers(&PathPattern::Exact("/a".into()), "/a"));
-        assert!(!covers(&PathPattern::Prefix("/ap".into()), "/app/back"));
-        assert!(covers(&PathPattern::Prefix("/".into()), "/app/back"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::support::client::Answer;
 use crate::support::identity_provider::{CLIENT, Health, IdentityProvider, Lie};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Running, Setup};
-use crate::support::within;
+use crate::support::{eventually, within};
 
 const SITE: &str = "https://a.test";
 
@@ -61,6 +61,17 @@ impl World {
         self.proxy.control.reload_now(tollgate::observe::ReloadTrigger::Api, reload).await.unwrap();
     }
 
+    /// Counts failures from now on, and shuts out after the first.
+    async fn count_failures(&self) {
+        let setup = setup(&self.origin, &self.provider, "file:old", "");
+        let limited = "failures = { rate = 1, per = \"1h\" }";
+        let toml = setup.toml().replace("failures = \"unlimited\"", limited);
+        assert!(toml.contains(limited));
+        std::fs::write(self.proxy.dir.path().join("config.toml"), toml).unwrap();
+        let reload = tollgate::admin::Reload::default();
+        self.proxy.control.reload_now(tollgate::observe::ReloadTrigger::Api, reload).await.unwrap();
+    }
+
     /// Why the last of so many requests was rejected.
     async fn reason(&self, requests: usize) -> String {
         let line = self.proxy.log_lines(requests).await.pop().unwrap();
@@ -84,6 +95,13 @@ fn setup(origin: &Origin, provider: &IdentityProvider, cookie_secret: &str, oidc
     );
     guarded(origin, &auth, "auth = { any = [\"people\"], failures = \"unlimited\" }")
         .listener("[listener.tls]\ncertificates = [{ certificate = \"a.crt\", key = \"a.key\" }]")
+}
+
+/// Where the provider sends somebody back to us who wants `/`.
+async fn callback(browser: &mut Browser<'_>) -> String {
+    let sent = browser.go(&format!("{SITE}/")).await;
+    let back = browser.go(sent.field("location").unwrap()).await;
+    back.field("location").unwrap().to_owned()
 }
 
 /// Whether an answer sends to log in.
@@ -391,7 +409,7 @@ async fn without_its_provider_nobody_logs_in_and_who_is_in_stays() {
         assert_eq!(world.reason(1).await, "oidc_no_provider");
         assert_eq!(browser.send("POST", &format!("{SITE}/"), "").await.status, 401);
         world.provider.set_health(Health::Up);
-        crate::support::eventually("the provider is found", async || {
+        eventually("the provider is found", async || {
             sends_to_log_in(&world.browser().go(&format!("{SITE}/")).await)
         })
         .await;
@@ -429,6 +447,156 @@ async fn scopes_and_claims_decide_who_may() {
         let answer = world.browser().follow(&format!("{SITE}/")).await;
         assert_eq!(answer.status, 403);
         assert_eq!(world.reason(7).await, "oidc_session_too_long");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn row_57_whoever_has_no_session_by_other_rules_has_none_here() {
+    within(async {
+        let world = World::with("").await;
+        let post = format!("{SITE}/");
+        let mut browser = world.logged_in().await;
+        let (name, value) = browser.jar("a.test").first_key_value().unwrap();
+        let (name, value) = (name.clone(), value.clone());
+        for rules in [
+            "required_claims = { groups = \"staff\" }",
+            "name_claim = \"email\"",
+            "scopes_claim = \"groups\"",
+            "scopes = [\"openid\"]",
+            "claims_to_headers = { email = \"X-Email\" }",
+        ] {
+            world.reload("file:old", rules).await;
+            assert_eq!(browser.send("POST", &post, "").await.status, 401, "{rules}");
+            // Nor under the name that a session has here.
+            let mut other = world.browser();
+            other.go(&post).await;
+            let login = other.jar("a.test").first_key_value().unwrap().0.clone();
+            let here = login.split_once('.').unwrap().0.to_owned();
+            assert_ne!(here, name, "{rules}");
+            let cookie = format!("Cookie: {here}={value}\r\n");
+            let answer = world.browser().send("POST", &post, &cookie).await;
+            assert_eq!(answer.status, 401, "{rules}");
+        }
+        world.reload("file:old", "timeout = \"4s\"").await;
+        assert_eq!(browser.send("POST", &post, "").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn row_57_nobody_is_shut_out_by_what_other_sites_have_their_browser_do() {
+    within(async {
+        let world = World::with("").await;
+        world.count_failures().await;
+        let callback_path = format!("{SITE}/.tollgate/callback");
+        let mut browser = world.browser();
+        let back = callback(&mut browser).await;
+        let (login, _) = browser.jar("a.test").first_key_value().unwrap();
+        let (login, session) = (login.clone(), login.split_once('.').unwrap().0.to_owned());
+        let state = format!("state={}", "A".repeat(43));
+        for (method, url, cookie) in [
+            ("GET", callback_path.clone(), String::new()),
+            ("POST", callback_path.clone(), String::new()),
+            ("GET", format!("{callback_path}?code=a&state=b"), String::new()),
+            ("GET", format!("{callback_path}?code=a&{state}"), String::new()),
+            ("GET", format!("{callback_path}?code=a&{state}&{state}"), String::new()),
+            ("GET", back.clone(), format!("Cookie: {login}=x\r\n")),
+            ("GET", format!("{SITE}/"), format!("Cookie: {session}=x\r\n")),
+            ("POST", format!("{SITE}/"), format!("Cookie: {session}=x\r\n")),
+            ("POST", format!("{SITE}/"), format!("Cookie: {session}=x; {session}=x\r\n")),
+            ("POST", format!("{SITE}/"), String::new()),
+        ] {
+            let answer = world.browser().send(method, &url, &cookie).await;
+            assert_eq!(answer.status, 401, "{method} {url} {cookie}");
+        }
+        for lie in [Lie::Code, Lie::Issuer, Lie::Nonce, Lie::Signature] {
+            world.provider.set_lie(lie);
+            assert_eq!(world.browser().follow(&format!("{SITE}/")).await.status, 401, "{lie:?}");
+        }
+        world.provider.set_lie(Lie::Nothing);
+        world.logged_in().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn row_57_a_login_asks_the_provider_once_and_is_forgotten_when_it_fails() {
+    within(async {
+        let world = World::with("").await;
+        for lie in [Lie::Code, Lie::Nonce, Lie::Failing] {
+            world.provider.set_lie(lie);
+            let mut browser = world.browser();
+            let back = callback(&mut browser).await;
+            let before = browser.jar("a.test").clone();
+            let exchanges = world.provider.exchanges();
+            let answer = browser.go(&back).await;
+            assert!(matches!(answer.status, 401 | 503), "{lie:?}: {}", answer.head);
+            assert_eq!(answer.field("www-authenticate").is_some(), answer.status == 401);
+            assert!(browser.jar("a.test").is_empty(), "{lie:?}");
+            // With the cookie from before nothing more is asked.
+            world.provider.set_lie(Lie::Nothing);
+            for _ in 0..3 {
+                *browser.jar("a.test") = before.clone();
+                assert_eq!(browser.go(&back).await.status, 401, "{lie:?}");
+            }
+            assert_eq!(world.provider.exchanges(), exchanges + 1, "{lie:?}");
+            assert_eq!(browser.follow(&format!("{SITE}/")).await.status, 200, "{lie:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_does_not_wait_for_the_end_of_a_login_is_let_in_on_coming_again() {
+    within(async {
+        let world = World::with("timeout = \"30s\"").await;
+        let (mut first, mut second) = (world.browser(), world.browser());
+        let back = callback(&mut first).await;
+        second.jar("a.test").clone_from(first.jar("a.test"));
+        world.provider.answer_codes(false);
+        tokio::select! {
+            answer = first.go(&back) => panic!("{}", answer.head),
+            () = eventually("the code comes", async || world.provider.exchanges() == 1) => {}
+        }
+        drop(first);
+        let release = async {
+            // The second waits meanwhile, or comes when all is done.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            world.provider.answer_codes(true);
+        };
+        let (answer, ()) = tokio::join!(second.go(&back), release);
+        assert_eq!((answer.status, answer.field("location")), (302, Some("https://a.test/")));
+        assert_eq!(world.provider.exchanges(), 1);
+        assert_eq!(second.go(&format!("{SITE}/")).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn row_57_so_many_logins_end_at_once_and_no_more() {
+    within(async {
+        let world = World::with("timeout = \"30s\"").await;
+        let mut browsers = Vec::new();
+        for _ in 0..17 {
+            let mut browser = world.browser();
+            let back = callback(&mut browser).await;
+            browsers.push((browser, back));
+        }
+        let (mut late, back) = browsers.pop().unwrap();
+        world.provider.answer_codes(false);
+        let all = browsers.iter_mut().map(|(browser, back)| browser.go(back));
+        let then = async {
+            eventually("all codes come", async || world.provider.exchanges() == 16).await;
+            let answer = late.go(&back).await;
+            assert_eq!(answer.status, 503, "{}", answer.head);
+            world.provider.answer_codes(true);
+        };
+        let (answers, ()) = tokio::join!(futures_util::future::join_all(all), then);
+        assert!(answers.iter().all(|answer| answer.status == 302));
+        // Whoever was turned away comes again.
+        assert_eq!(late.go(&back).await.status, 302);
+        assert_eq!(world.provider.exchanges(), 17);
     })
     .await;
 }

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -43,6 +44,9 @@ struct Shared {
     /// The codes that were given, and not exchanged yet.
     codes: Mutex<HashMap<String, Code>>,
     codes_given: AtomicUsize,
+    exchanges: AtomicUsize,
+    /// Whether it answers codes.
+    answers_codes: watch::Sender<bool>,
     /// What it says of whoever logs in.
     person: Mutex<Value>,
 }
@@ -154,6 +158,8 @@ impl IdentityProvider {
             lie: Mutex::new(Lie::Nothing),
             codes: Mutex::default(),
             codes_given: AtomicUsize::new(0),
+            exchanges: AtomicUsize::new(0),
+            answers_codes: watch::Sender::new(true),
             person: Mutex::new(json!({ "sub": "alice", "email": "alice@a.test" })),
         });
         let for_all = shared.clone();
@@ -215,6 +221,16 @@ impl IdentityProvider {
         self.shared.codes_given.load(Ordering::SeqCst)
     }
 
+    /// How often somebody has come with a code.
+    pub fn exchanges(&self) -> usize {
+        self.shared.exchanges.load(Ordering::SeqCst)
+    }
+
+    /// Lets those wait who come with a code, or no longer.
+    pub fn answer_codes(&self, whether: bool) {
+        self.shared.answers_codes.send_replace(whether);
+    }
+
     /// How often somebody has asked for its keys.
     pub fn fetches(&self) -> usize {
         self.shared.fetches.load(Ordering::SeqCst)
@@ -241,6 +257,9 @@ impl Shared {
                 let shown = request.headers().get("authorization").cloned();
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 let shown = shown.as_ref().map(|value| value.to_str().unwrap());
+                self.exchanges.fetch_add(1, Ordering::SeqCst);
+                let mut answers = self.answers_codes.subscribe();
+                answers.wait_for(|answers| *answers).await.unwrap();
                 self.exchange(shown, &form(std::str::from_utf8(&body).unwrap()))
             }
             "/logout" => Response::new(Full::from(query["post_logout_redirect_uri"].clone())),

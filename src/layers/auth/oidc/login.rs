@@ -4,20 +4,22 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
 use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
+use super::exchanges::{End, Exchanges};
 use super::pending::{Pending, WITHIN};
 use super::provider::{self, Discovery, ExchangeError, Provider};
 use super::seal::{LEAST_SECRET, Sealer};
-use super::session::Session;
-use super::site::{Names, Site, send_to};
+use super::session::{self, Session};
+use super::site::{Names, Site, over, send_to};
 use super::{OidcSettings, OidcSetupError};
 use crate::fetch::Fetch;
 use crate::layers::auth::jwt::{Checks, Claims, Fault};
 use crate::layers::auth::kept::Kept;
 use crate::layers::{Judging, JwtAlgorithm, JwtRules, Verdict};
+use crate::respond::Format;
 
 /// The longest token that tells who somebody is: some tell all their groups.
 const LONGEST_TOKEN: usize = 64 * 1024;
@@ -37,6 +39,7 @@ pub(super) struct Logins {
     provider: Kept<Discovery>,
     fetch: Fetch,
     checks: Checks,
+    exchanges: Exchanges,
 }
 
 /// What somebody comes back with (RFC 6749 §4.1.2).
@@ -63,7 +66,8 @@ impl Logins {
         let fetch = provider::fetch(&settings)?;
         let provider = Discovery::new(&settings, &algorithms, fetch.clone())
             .map_err(|_| OidcSetupError::Issuer(settings.issuer.clone()))?;
-        let whose = [&*settings.issuer, &*settings.client_id];
+        let kind = session::kind(&settings);
+        let whose = [&*kind];
         let sealer = |purpose| {
             Sealer::new(&settings.cookie_secrets, &whose, purpose)
                 .ok_or(OidcSetupError::CookieSecret)
@@ -78,7 +82,16 @@ impl Logins {
         };
         let checks = Checks { algorithms, rules, max_token: LONGEST_TOKEN };
         let names = Names::new(&settings);
-        Ok(Self { settings, names, sessions, pendings, provider, fetch, checks })
+        Ok(Self {
+            settings,
+            names,
+            sessions,
+            pendings,
+            provider,
+            fetch,
+            checks,
+            exchanges: Exchanges::new(),
+        })
     }
 
     /// Sends somebody to log in who wants this.
@@ -140,66 +153,97 @@ impl Logins {
         format!("{base}{}", self.settings.callback)
     }
 
-    /// Ends a login that somebody comes back from; `sealed` stood in the cookie `name`.
+    /// Ends a login that somebody comes back from; `sealed` stood in the cookie `name`. The
+    /// cookie is forgotten whatever comes of it, unless the same may be tried again.
     pub(super) fn finish(
         self: Arc<Self>,
         sealed: &str,
         answer: Answer,
-        name: String,
+        name: &str,
         site: Site,
+        format: Format,
     ) -> Judging {
+        let forget = site.forget(name);
         let Some(pending) = self.pendings.open::<Pending>(sealed) else {
-            return Verdict::Refused("oidc_state").into();
+            return over(StatusCode::UNAUTHORIZED, "oidc_state", forget, format).into();
         };
         if !pending.is_of(&answer.state) || pending.base != site.base {
-            return Verdict::Refused("oidc_state").into();
+            return Verdict::Outdated("oidc_state").into();
         }
         if pending.is_over() {
-            return Verdict::Outdated("oidc_no_login").into();
+            return over(StatusCode::UNAUTHORIZED, "oidc_no_login", forget, format).into();
         }
         let other = |issuer: &String| *issuer != self.settings.issuer;
         if answer.issuer.as_ref().is_some_and(other) {
-            return Verdict::Refused("oidc_issuer").into();
+            return over(StatusCode::UNAUTHORIZED, "oidc_issuer", forget, format).into();
         }
         let code = match (answer.code, answer.error) {
             (Some(code), None) => code,
             (_, Some(error)) if error == "access_denied" => {
-                return Verdict::Forbidden("oidc_denied").into();
+                return over(StatusCode::FORBIDDEN, "oidc_denied", forget, format).into();
             }
-            (_, Some(_)) => return Verdict::Unavailable("oidc_provider").into(),
-            (None, None) => return Verdict::Refused("oidc_callback").into(),
+            (_, Some(_)) => {
+                return over(StatusCode::SERVICE_UNAVAILABLE, "oidc_provider", forget, format)
+                    .into();
+            }
+            (None, None) => return Verdict::Outdated("oidc_callback").into(),
         };
         let tells_issuer = answer.issuer.is_some();
+        let (location, state) = (format!("{}{}", site.base, pending.target), answer.state);
         Judging::Later(Box::pin(async move {
-            match self.session(&code, &pending, tells_issuer).await {
-                Err(verdict) => verdict,
-                Ok(session) => {
-                    let age = self.settings.session;
-                    let sealed = self.sessions.seal(&session);
-                    let cookie = sealed
-                        .and_then(|value| site.cookie(self.names.session(&site), &value, age));
-                    let Some(cookie) = cookie else {
-                        tracing::warn!(
-                            issuer = self.settings.issuer,
-                            "the claims that are kept of somebody do not fit a cookie: keep fewer"
-                        );
-                        return Verdict::Forbidden("oidc_session_too_long");
-                    };
-                    let cookies = [Some(cookie), site.forget(&name)].into_iter().flatten();
-                    let location = format!("{}{}", site.base, pending.target);
-                    send_to(&location, cookies.collect(), "oidc_logged_in")
+            let logins = self.clone();
+            let begin = move || async move { logins.session(&code, &pending, tells_issuer).await };
+            let status = match self.exchanges.once(&state, begin).await {
+                End::Session(session) => {
+                    return self.admit(&session, &site, &location, forget, format);
                 }
-            }
+                End::Unavailable(why) => return Verdict::Unavailable(why),
+                End::Refused(why) => (StatusCode::UNAUTHORIZED, why),
+                End::Forbidden(why) => (StatusCode::FORBIDDEN, why),
+                End::Failed(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+            };
+            over(status.0, status.1, forget, format)
         }))
     }
 
-    async fn session(
+    /// Begins a session, and sends on to what was wanted.
+    fn admit(
+        &self,
+        session: &Session,
+        site: &Site,
+        location: &str,
+        forget: Option<HeaderValue>,
+        format: Format,
+    ) -> Verdict {
+        let sealed = self.sessions.seal(session);
+        let age = self.settings.session;
+        let cookie = sealed.and_then(|value| site.cookie(self.names.session(site), &value, age));
+        let Some(cookie) = cookie else {
+            tracing::warn!(
+                issuer = self.settings.issuer,
+                "the claims that are kept of somebody do not fit a cookie: keep fewer"
+            );
+            return over(StatusCode::FORBIDDEN, "oidc_session_too_long", forget, format);
+        };
+        let cookies = [Some(cookie), forget].into_iter().flatten();
+        send_to(location, cookies.collect(), "oidc_logged_in")
+    }
+
+    /// Exchanges a code for a session.
+    async fn session(&self, code: &str, pending: &Pending, tells_issuer: bool) -> End {
+        match self.exchanged(code, pending, tells_issuer).await {
+            Ok(session) => End::Session(session),
+            Err(end) => end,
+        }
+    }
+
+    async fn exchanged(
         &self,
         code: &str,
         pending: &Pending,
         tells_issuer: bool,
-    ) -> Result<Session, Verdict> {
-        let unavailable = || Verdict::Unavailable("oidc_no_provider");
+    ) -> Result<Session, End> {
+        let unavailable = || End::Unavailable("oidc_no_provider");
         let provider = match self.provider.get() {
             Some(provider) => provider,
             None => {
@@ -207,7 +251,7 @@ impl Logins {
             }
         };
         if provider.tells_issuer && !tells_issuer {
-            return Err(Verdict::Refused("oidc_issuer"));
+            return Err(End::Refused("oidc_issuer"));
         }
         let redirect = self.redirect(&pending.base);
         let exchanged =
@@ -215,25 +259,25 @@ impl Logins {
         let tokens = exchanged.await.map_err(|error| {
             tracing::info!(issuer = self.settings.issuer, %error, "a login failed");
             match error {
-                ExchangeError::Refused(_) => Verdict::Refused("oidc_code"),
-                ExchangeError::Failed(_) => Verdict::Unavailable("oidc_provider"),
+                ExchangeError::Refused(_) => End::Refused("oidc_code"),
+                ExchangeError::Failed(_) => End::Failed("oidc_provider"),
             }
         })?;
         let claims = self.claims(&tokens.id_token, &provider).await?;
         if !pending.has_nonce(claims.text("nonce")) {
-            return Err(Verdict::Refused("oidc_nonce"));
+            return Err(End::Refused("oidc_nonce"));
         }
         self.is_for_us(&claims)?;
         if !self.checks.rules.has_required(&claims) {
-            return Err(Verdict::Forbidden("oidc_required_claim"));
+            return Err(End::Forbidden("oidc_required_claim"));
         }
         // A provider that grants all that was asked for need not say so (RFC 6749 §5.1).
         let asked_for = self.settings.scopes.join(" ");
         let granted = tokens.scope.as_deref().unwrap_or(&asked_for);
-        Session::new(&self.settings, &claims, granted).map_err(Verdict::Refused)
+        Session::new(&self.settings, &claims, granted).map_err(End::Refused)
     }
 
-    async fn claims(&self, token: &str, provider: &Provider) -> Result<Claims, Verdict> {
+    async fn claims(&self, token: &str, provider: &Provider) -> Result<Claims, End> {
         let checked = match self.checks.check(token, &provider.keys) {
             Err(Fault::UnknownKey) => match self.provider.renewed() {
                 Some(renewed) => match renewed.await {
@@ -245,22 +289,22 @@ impl Logins {
             checked => checked,
         };
         checked.map_err(|fault| match fault {
-            Fault::Refused(why) | Fault::Outdated(why) => Verdict::Refused(why),
-            Fault::UnknownKey => Verdict::Refused("jwt_unknown_key"),
-            Fault::Unavailable(why) => Verdict::Unavailable(why),
+            Fault::Refused(why) | Fault::Outdated(why) => End::Refused(why),
+            Fault::UnknownKey => End::Refused("jwt_unknown_key"),
+            Fault::Unavailable(why) => End::Failed(why),
         })
     }
 
     /// Whether a token was made for us and not for another, who has it for us as well
     /// (OpenID Connect Core 1.0 §3.1.3.7).
-    fn is_for_us(&self, claims: &Claims) -> Result<(), Verdict> {
+    fn is_for_us(&self, claims: &Claims) -> Result<(), End> {
         let party = claims.text("azp");
         let several = claims.audiences().is_ok_and(|audiences| audiences.len() > 1);
         let is_ours = match party {
             Some(party) => party == self.settings.client_id,
             None => !several && claims.get("azp").is_none(),
         };
-        if is_ours { Ok(()) } else { Err(Verdict::Refused("oidc_party")) }
+        if is_ours { Ok(()) } else { Err(End::Refused("oidc_party")) }
     }
 
     /// Ends a session.

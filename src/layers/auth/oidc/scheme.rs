@@ -14,6 +14,7 @@ use super::{OidcSettings, OidcSetupError};
 use crate::layers::auth::changes::strip_cookies;
 use crate::layers::auth::{cookies, jwt};
 use crate::layers::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+use crate::respond::Format;
 
 /// Knows who asks by a session that began with a login at an identity provider (OpenID
 /// Connect Core 1.0, authorization code with PKCE).
@@ -72,13 +73,13 @@ impl OpenIdConnect {
     /// Somebody comes back from the provider.
     fn callback(&self, asked: &Asked<'_>, site: Site) -> Judging {
         if *asked.method != Method::GET {
-            return Verdict::Refused("oidc_callback").into();
+            return Verdict::Outdated("oidc_callback").into();
         }
         let Some(answer) = super::login::Answer::read(asked.uri.query().unwrap_or_default()) else {
-            return Verdict::Refused("oidc_callback").into();
+            return Verdict::Outdated("oidc_callback").into();
         };
         let Some(tag) = pending::tag(&answer.state) else {
-            return Verdict::Refused("oidc_state").into();
+            return Verdict::Outdated("oidc_state").into();
         };
         let cookie = self.logins.names.login(&site, tag);
         let Ok(Some(value)) = cookies::get(asked.headers, &cookie) else {
@@ -88,7 +89,8 @@ impl OpenIdConnect {
                 Err(_) => Verdict::Outdated("oidc_no_login").into(),
             };
         };
-        self.logins.clone().finish(value, answer, cookie, site)
+        let format = Format::preferred(asked.headers);
+        self.logins.clone().finish(value, answer, &cookie, site, format)
     }
 
     fn logout(&self, asked: &Asked<'_>, site: &Site) -> Judging {
@@ -101,6 +103,8 @@ impl OpenIdConnect {
     }
 }
 
+/// Nothing that is wrong here counts as a guess: what is sealed cannot be guessed, and other
+/// sites can have people's browsers come to the callback with whatever they like.
 impl Authenticate for OpenIdConnect {
     fn scheme(&self) -> &'static str {
         "oidc"
@@ -122,7 +126,7 @@ impl Authenticate for OpenIdConnect {
 
     fn judge(&self, asked: &Asked<'_>) -> Judging {
         let Some(site) = Site::of(self.settings(), asked) else {
-            return Verdict::Refused("oidc_host").into();
+            return Verdict::Outdated("oidc_host").into();
         };
         match asked.uri.path() {
             path if path == self.settings().callback => return self.callback(asked, site),
@@ -131,7 +135,7 @@ impl Authenticate for OpenIdConnect {
         }
         match self.session(asked, &site) {
             Ok(session) => {
-                self.grant(session, asked).map_or_else(Verdict::Refused, Verdict::Granted).into()
+                self.grant(session, asked).map_or_else(Verdict::Outdated, Verdict::Granted).into()
             }
             Err(_) if is_navigation(asked) => {
                 let forgotten = self.logins.names.forget_logins(&site, asked);

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::OidcSettings;
 use crate::context::Identity;
@@ -64,6 +66,49 @@ impl Session {
     }
 }
 
+/// What tells sessions of these settings from those of others: whoever was let in by other
+/// rules, or is known by other claims, has no session here.
+pub(super) fn kind(settings: &OidcSettings) -> String {
+    // What else there is does not decide who gets a session, nor what stands in it.
+    let OidcSettings {
+        issuer,
+        client_id,
+        client_secret: _,
+        scopes,
+        callback: _,
+        logout: _,
+        provider_logout: _,
+        public_url: _,
+        cookie_secrets: _,
+        session,
+        algorithms,
+        leeway: _,
+        required,
+        name_claim,
+        scopes_claim,
+        claims_to_headers,
+        claims,
+        ca: _,
+        timeout: _,
+    } = settings;
+    let algorithms: Vec<String> = algorithms.iter().map(ToString::to_string).collect();
+    let fields: Vec<(&str, &str)> =
+        claims_to_headers.iter().map(|(claim, field)| (&**claim, field.as_str())).collect();
+    let all = json!([
+        issuer,
+        client_id,
+        scopes,
+        session.as_secs(),
+        algorithms,
+        required,
+        name_claim,
+        scopes_claim,
+        fields,
+        claims,
+    ]);
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(all.to_string()))
+}
+
 /// In seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs()
@@ -71,9 +116,43 @@ pub(super) fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use http::HeaderName;
 
     use super::*;
+
+    #[test]
+    fn what_decides_who_gets_in_and_as_whom_makes_sessions_others() {
+        let settings = OidcSettings::new("https://id.test", "tollgate", Vec::new());
+        let mut kinds = vec![kind(&settings)];
+        let changes: [fn(&mut OidcSettings); 10] = [
+            |one| one.issuer.push('/'),
+            |one| one.client_id.push('x'),
+            |one| one.scopes.push("x".to_owned()),
+            |one| one.session /= 2,
+            |one| one.algorithms.push(crate::layers::JwtAlgorithm::PUBLIC[0]),
+            |one| one.required.push(("groups".to_owned(), vec!["staff".into()])),
+            |one| one.name_claim = "email".to_owned(),
+            |one| one.scopes_claim = Some("roles".to_owned()),
+            |one| {
+                let field = HeaderName::from_static("x-email");
+                one.claims_to_headers.push(("email".to_owned(), field));
+            },
+            |one| one.claims.push("org".to_owned()),
+        ];
+        for change in changes {
+            let mut other = settings.clone();
+            change(&mut other);
+            kinds.push(kind(&other));
+        }
+        for (at, one) in kinds.iter().enumerate() {
+            assert!(!kinds[at + 1..].contains(one), "{at}");
+        }
+        // What the browser and the provider see may change.
+        let mut same = settings.clone();
+        same.callback = "/back".to_owned();
+        same.timeout *= 2;
+        assert_eq!(kind(&same), kinds[0]);
+    }
 
     #[test]
     fn what_somebody_wants_to_see_is_kept_and_nothing_else() {

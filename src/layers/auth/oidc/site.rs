@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{self, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Response, StatusCode, Uri};
-use sha2::{Digest, Sha256};
 
 use super::OidcSettings;
+use super::session::kind;
 use crate::layers::auth::cookies;
 use crate::layers::{Asked, Verdict};
+use crate::respond::{Answer, Format};
 
 /// The longest value of a cookie, in bytes: with its name and attributes a browser keeps
 /// 4096 (RFC 6265 §6.1).
@@ -22,6 +22,8 @@ const LONGEST: usize = 3800;
 /// forgotten then, for all their cookies come with each request.
 const MOST_PENDING: usize = 4;
 
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Tollgate realm=\"tollgate\"");
+
 /// Scheme and host of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Site {
@@ -30,7 +32,7 @@ pub(super) struct Site {
     is_secure: bool,
 }
 
-/// The names of our cookies. Those of another client at the provider are others.
+/// The names of our cookies. Those of another [`kind`] are others.
 #[derive(Debug)]
 pub(super) struct Names {
     safe: String,
@@ -78,9 +80,8 @@ impl Site {
 
 impl Names {
     pub(super) fn new(settings: &OidcSettings) -> Self {
-        let whose = format!("{}\0{}", settings.issuer, settings.client_id);
-        let digest = Sha256::digest(whose);
-        let tag = BASE64_URL_SAFE_NO_PAD.encode(&digest[..6]);
+        let kind = kind(settings);
+        let tag = &kind[..8];
         // The prefix binds a cookie to this host: no other can set it (RFC 6265bis
         // §4.1.3.2). Browsers take it over TLS only.
         Self { safe: format!("__Host-tollgate-{tag}"), plain: format!("tollgate-{tag}") }
@@ -163,6 +164,28 @@ pub(super) fn send_to(location: &str, cookies: Vec<HeaderValue>, reason: &'stati
         headers.append(header::SET_COOKIE, cookie);
     }
     Verdict::Answered(Box::new(response), reason)
+}
+
+/// A login is over, and its cookie forgotten: whoever comes again begins another.
+pub(super) fn over(
+    status: StatusCode,
+    reason: &'static str,
+    forget: Option<HeaderValue>,
+    format: Format,
+) -> Verdict {
+    let detail = "The login has failed. Open the page that you wanted once more to try again.";
+    let mut answer = match status {
+        StatusCode::FORBIDDEN => Answer::new(status, "forbidden", "This is not allowed."),
+        StatusCode::SERVICE_UNAVAILABLE => Answer::new(status, "auth_unavailable", detail),
+        // It has to say how to get in (RFC 9110 §15.5.2), which is not said in a field here.
+        _ => {
+            Answer::new(status, "unauthorized", detail).header(header::WWW_AUTHENTICATE, CHALLENGE)
+        }
+    };
+    if let Some(forget) = forget {
+        answer = answer.header(header::SET_COOKIE, forget);
+    }
+    Verdict::Answered(Box::new(answer.render(format)), reason)
 }
 
 #[cfg(test)]
