@@ -154,7 +154,7 @@ impl Circuit {
                 "rate limits: not counted by way of Redis; each does as its `on_failure` says"
             ),
             None => {
-                tracing::debug!(error = %why, limit, "rate limits: not counted by way of Redis")
+                tracing::debug!(error = %why, limit, "rate limits: not counted by way of Redis");
             }
         }
     }
