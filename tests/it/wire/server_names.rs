@@ -92,7 +92,8 @@ async fn a_host_with_another_certificate_is_421_over_http_2_and_only_its_stream_
         let (origin, authority) = (echoing().await, Authority::new());
         let proxy = proxy(&origin, &authority);
         for (name, host, status) in CASES {
-            let stream = connect(proxy.address, authority.client(&["h2"]), name).await.unwrap();
+            let stream =
+                Box::pin(connect(proxy.address, authority.client(&["h2"]), name)).await.unwrap();
             let io = TokioIo::new(stream);
             let (mut sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();

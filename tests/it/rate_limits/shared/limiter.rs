@@ -40,10 +40,10 @@ async fn hammer(instance: Arc<Instance>, key: &'static [u8], started: Instant) -
             }
         });
     }
-    sum(tasks.join_all().await)
+    sum(&tasks.join_all().await)
 }
 
-fn sum(all: Vec<Vec<Tenth>>) -> Vec<Tenth> {
+fn sum(all: &[Vec<Tenth>]) -> Vec<Tenth> {
     let one = |at: usize| {
         all.iter().map(|tenths| tenths[at]).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     };
@@ -69,7 +69,7 @@ async fn three_instances_admit_what_one_limit_is() {
             }
             let limit = f64::from(burst) + f64::from(rate) * started.elapsed().as_secs_f64();
             let lease = patient().lease_of(&quota).get();
-            let tenths = sum(all);
+            let tenths = sum(&all);
             let admitted = tenths.iter().map(|(yes, _)| *yes).sum::<u64>() as f64;
             let asked: u64 = instances.iter().map(|one| one.counts.answers()).sum();
             println!(
