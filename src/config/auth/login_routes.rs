@@ -186,7 +186,7 @@ mod tests {
                 asking("all", "path = \"/\"") + &open("c", "path = \"/app\"\nhosts = [\"c.test\"]"),
                 "`c` takes the path `/app/back`",
             ),
-            (app.clone() + &open("c", "hosts = [\"c.test\"]"), ""),
+            (app + &open("c", "hosts = [\"c.test\"]"), ""),
             (
                 asking("all", "hosts = [\"*.test\"]")
                     + &open("c", "path = \"/app/back\"\nhosts = [\"*.c.test\"]"),

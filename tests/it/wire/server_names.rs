@@ -96,7 +96,9 @@ async fn a_host_with_another_certificate_is_421_over_http_2_and_only_its_stream_
                 Box::pin(connect(proxy.address, authority.client(&["h2"]), name)).await.unwrap();
             let io = TokioIo::new(stream);
             let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+                Box::pin(hyper::client::conn::http2::handshake(TokioExecutor::new(), io))
+                    .await
+                    .unwrap();
             tokio::spawn(connection);
             let mut ask = async |host: &str| {
                 let request = http::Request::get(format!("https://{host}/"));

@@ -148,7 +148,7 @@ mod tests {
             assert!(!kinds[at + 1..].contains(one), "{at}");
         }
         // What the browser and the provider see may change.
-        let mut same = settings.clone();
+        let mut same = settings;
         same.callback = "/back".to_owned();
         same.timeout *= 2;
         assert_eq!(kind(&same), kinds[0]);
