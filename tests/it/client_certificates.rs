@@ -15,11 +15,11 @@ async fn who_shows_no_good_certificate_gets_an_alert() {
         let good = mutual.pair("web", 1);
         assert!(mutual.is_let_in(Some(&good)).await);
         assert!(mutual.ask(None).await.is_none());
-        assert!(mutual.failures("no_client_certificate").await);
+        assert!(mutual.has_failed("no_client_certificate").await);
         assert!(!mutual.failures("client_certificate").await);
         let stranger = Authority::of_clients("Clients").client_signed("web", "Example", 1, |_| {});
         assert!(mutual.ask(Some(&stranger)).await.is_none());
-        assert!(mutual.failures("client_certificate").await);
+        assert!(mutual.has_failed("client_certificate").await);
         let expired = mutual.clients.client_signed("web", "Example", 2, |params| {
             params.not_after = rcgen::date_time_ymd(2024, 1, 1);
             params.not_before = rcgen::date_time_ymd(2023, 1, 1);

@@ -69,6 +69,17 @@ impl Mutual {
         client::ask(self.proxy.admin, request).await.text()
     }
 
+    pub async fn has_failed(&self, reason: &str) -> bool {
+        for _ in 0..100 {
+            if self.failures(reason).await {
+                return true;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    /// Whether handshakes have failed for this reason by now.
     pub async fn failures(&self, reason: &str) -> bool {
         self.metrics().await.contains(&format!(
             "tollgate_tls_handshake_failures_total{{listener=\"public\",reason=\"{reason}\"}} "
