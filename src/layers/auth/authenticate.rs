@@ -42,8 +42,8 @@ use crate::context::{Downstream, Exchange, Identity};
 ///
 /// let service = tower::ServiceBuilder::new()
 ///     .layer(tollgate::layers::AuthLayer::by(WordOfTheDay("sesame")))
-///     .service(tower::service_fn(|_: Request<tollgate::Body>| async {
-///         Ok::<_, std::convert::Infallible>(http::Response::new(tollgate::Body::empty()))
+///     .service(tower::service_fn(|_: Request<tollgate::body::Body>| async {
+///         Ok::<_, std::convert::Infallible>(http::Response::new(tollgate::body::Body::empty()))
 ///     }));
 /// # let _ = service;
 /// ```
