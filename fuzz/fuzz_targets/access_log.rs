@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use libfuzzer_sys::fuzz_target;
-use tollgate::context::{Downstream, Exchange, RequestLine, Route};
+use tollgate::context::{Downstream, Exchange, Identity, RequestLine, Route};
 use tollgate::fuzz::{log_line_json, log_line_text};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -41,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
         record.status = StatusCode::from_u16(200).ok();
         record.request_id = id;
         record.route = Some(Route::named(route.clone()));
-        record.identity = Some(identity.as_str().into());
+        record.identity = Some(Identity::new(identity.as_str(), "api_key").into());
         record.origin = Some(origin.as_str().into());
         record.error = Some(error.clone());
     });
