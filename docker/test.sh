@@ -7,7 +7,7 @@
 # packages and this machine's own Rust toolchain (that needs root); they are kept
 # for the next run, as are the image and its layer of compiled dependencies.
 #
-# The image is built without link-time optimisation: this tests the container,
+# The image is built with little optimisation: this tests the container,
 # not how fast the proxy is. Everything is bounded in time; requests go to this
 # machine's loopback only; what was started is taken down at the end.
 
@@ -240,6 +240,7 @@ build() {
     --build-arg BUILD_IMAGE="$build_image" --build-arg RUNTIME_IMAGE="$runtime_image" \
     --build-arg CARGO_BUILD_JOBS=2 --build-arg CARGO_PROFILE_RELEASE_LTO=off \
     --build-arg CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    --build-arg CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
     "$@" "$root" >"$work/build.log" 2>&1 || {
     tail -n 40 "$work/build.log"
     return 1
