@@ -1,18 +1,16 @@
 //! Bounds the exchanges under way, and the memory they may come to need, both to
 //! the end of their bodies.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::ShortCircuit;
-use crate::body::{Body, Hold};
+use super::{Holding, ShortCircuit};
+use crate::body::Body;
 use crate::budget::{Budget, Use};
 use crate::context::{Buffers, Exchange, Permit};
 use crate::error::{Error, Kind};
@@ -89,7 +87,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = ShortCircuit<Holding<S::Future>, Body>;
+    type Future = ShortCircuit<Holding<S::Future, Permit>, Body>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -112,7 +110,7 @@ where
             Some(exchange) => exchange.hold(permit).err(),
             None => Some(permit),
         };
-        ShortCircuit::forwarded(Holding { inner: self.inner.call(request), permit })
+        ShortCircuit::forwarded(Holding::new(self.inner.call(request), permit))
     }
 }
 
@@ -121,32 +119,6 @@ fn no_memory() -> Answer {
     Answer::new(StatusCode::SERVICE_UNAVAILABLE, "memory", detail)
         .proxy_error("connection_limit_reached")
         .retry_after(Duration::from_secs(5))
-}
-
-pin_project! {
-    /// The response of an exchange that was let through, on its way.
-    #[derive(Debug)]
-    pub struct Holding<F> {
-        #[pin]
-        inner: F,
-        permit: Option<Permit>,
-    }
-}
-
-impl<F, E> Future for Holding<F>
-where
-    F: Future<Output = Result<Response<Body>, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
-        Poll::Ready(Ok(match this.permit.take() {
-            Some(permit) => response.map(|body| body.with_guard(Hold(permit))),
-            None => response,
-        }))
-    }
 }
 
 #[cfg(test)]

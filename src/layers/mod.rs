@@ -46,6 +46,7 @@ mod forwarded;
 mod grpc;
 mod grpc_web;
 mod header_rewrite;
+mod holding;
 mod in_flight;
 mod methods;
 mod rate_limit;
@@ -83,13 +84,14 @@ pub use compress::{
     AcceptEncoding, AcceptEncodingLayer, Compressed, CompressionFuture, CompressionLayer,
     CompressionLevel, CompressionSettings, ContentCoding, MediaPattern,
 };
-pub use concurrency::{Concurrency, ConcurrencyFuture, ConcurrencyLayer, ConcurrencySettings};
+pub use concurrency::{Concurrency, ConcurrencyLayer, ConcurrencySettings};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
 pub use forwarded::{Forwarded, ForwardedLayer};
 pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
 pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};
 pub use header_rewrite::{HeaderRewrite, HeaderRewriteFuture, HeaderRewriteLayer};
-pub use in_flight::{Holding, InFlight, InFlightLayer};
+pub use holding::Holding;
+pub use in_flight::{InFlight, InFlightLayer};
 pub use methods::{Methods, MethodsLayer};
 #[cfg(feature = "redis")]
 pub use rate_limit::{Checked, DecidedBy, Deciding, Decision, SharedLimiter, SharedLimits};

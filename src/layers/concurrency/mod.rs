@@ -4,18 +4,16 @@
 mod slots;
 
 use std::num::NonZeroU32;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::ShortCircuit;
 use super::rate_limit::{Asker, LimitKey};
-use crate::body::{Body, Hold};
+use super::{Holding, ShortCircuit};
+use crate::body::Body;
 use crate::context::Guard;
 use crate::respond::{Answer, Format};
 use slots::Slots;
@@ -116,7 +114,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = ShortCircuit<ConcurrencyFuture<S::Future>, Body>;
+    type Future = ShortCircuit<Holding<S::Future, Guard>, Body>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -145,33 +143,7 @@ where
             (Some(exchange), Some(slot)) => exchange.keep(slot).err(),
             (_, slot) => slot,
         };
-        ShortCircuit::forwarded(ConcurrencyFuture { inner: self.inner.call(request), slot })
-    }
-}
-
-pin_project! {
-    /// The response of an exchange that was let through, on its way.
-    #[derive(Debug)]
-    pub struct ConcurrencyFuture<F> {
-        #[pin]
-        inner: F,
-        slot: Option<Guard>,
-    }
-}
-
-impl<F, E> Future for ConcurrencyFuture<F>
-where
-    F: Future<Output = Result<Response<Body>, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
-        Poll::Ready(Ok(match this.slot.take() {
-            Some(slot) => response.map(|body| body.with_guard(Hold(slot))),
-            None => response,
-        }))
+        ShortCircuit::forwarded(Holding::new(self.inner.call(request), slot))
     }
 }
 
