@@ -75,6 +75,7 @@ pub mod forward;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod handover;
+mod hex;
 mod http1;
 pub mod layers;
 pub mod observe;

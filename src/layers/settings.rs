@@ -1,9 +1,10 @@
 //! What a route's layers are told.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use crate::hex::hex;
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -38,10 +39,7 @@ impl KeyDigest {
     /// It in hexadecimal digits.
     #[must_use]
     pub fn hex(&self) -> String {
-        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
-            let _infallible = write!(hex, "{byte:02x}");
-            hex
-        })
+        hex(&self.0)
     }
 
     /// Compares without telling, by the time it takes, where they differ.

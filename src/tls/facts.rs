@@ -1,8 +1,8 @@
 //! What is to be known of a certificate in use.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use crate::hex::hex;
 use rustls::pki_types::CertificateDer;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -53,10 +53,7 @@ impl CertificateFacts {
             i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX)
         };
         let (not_before, not_after) = (seconds(validity.not_before), seconds(validity.not_after));
-        let sha256 = Sha256::digest(leaf).iter().fold(String::new(), |mut hex, byte| {
-            let _infallible = write!(hex, "{byte:02x}");
-            hex
-        });
+        let sha256 = hex(&Sha256::digest(leaf));
         Ok(Self {
             file,
             names,

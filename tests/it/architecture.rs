@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module. A module may import those on lower floors, and
 /// of its own floor only those that [`BESIDE`] names.
-const FLOORS: [(&str, u32); 37] = [
+const FLOORS: [(&str, u32); 38] = [
     ("body", 0),
     ("budget", 0),
     ("context", 0),
     ("drain", 0),
     ("error", 0),
     ("handover", 0),
+    ("hex", 0),
     ("http1", 0),
     ("pace", 0),
     ("pem", 0),

@@ -4,7 +4,6 @@ mod asked;
 mod file;
 mod made;
 
-use std::fmt::Write as _;
 use std::io::BufRead;
 use std::path::PathBuf;
 
@@ -14,6 +13,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::Failure;
+use crate::hex::hex;
 use asked::Wanted;
 
 #[derive(Debug, Subcommand)]
@@ -81,13 +81,6 @@ fn generated() -> Result<Zeroizing<String>, Failure> {
 
 fn no_randomness() -> Failure {
     Failure::io("cannot make a key")(std::io::Error::other("the system has no randomness"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _infallible = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 #[cfg(test)]

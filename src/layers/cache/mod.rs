@@ -58,7 +58,6 @@ mod tier;
 mod wait;
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -67,6 +66,7 @@ use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tower::Layer;
 
+use crate::hex::hex;
 use crate::observe::{CacheCounts, CacheDiskFigures, CacheLevel};
 pub(in crate::layers) use directives::members as list_members;
 pub use fleet::{CacheFleetSettings, Fleet, FleetFigures, FleetPosition, Told};
@@ -190,9 +190,7 @@ impl Cache {
         // What stands behind these two is something else.
         let mut space = name.replace(['\n', '\t'], " ");
         space.push('\t');
-        for byte in digest.finalize().iter().take(16) {
-            let _infallible = write!(space, "{byte:02x}");
-        }
+        space.push_str(&hex(&digest.finalize()[..16]));
         let space = space.into();
         let is_new = self.claim(&space, &settings.key);
         (space, is_new)

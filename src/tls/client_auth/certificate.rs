@@ -4,7 +4,6 @@
 //! be: webpki looks at few of them. So nothing here trusts any, and how long they are is
 //! bounded by the longest message of a handshake, 64 KiB.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use rustls::pki_types::CertificateDer;
@@ -15,6 +14,7 @@ use x509_cert::der::{AnyRef, Decode, Reader, SliceReader, Tag, TagNumber, Tagged
 
 use super::name;
 use crate::context::{ClientCertificate, SubjectName};
+use crate::hex::hex;
 
 /// subjectAltName (RFC 5280 §4.2.1.6).
 const ALTERNATIVE_NAMES: &str = "2.5.29.17";
@@ -102,13 +102,6 @@ fn serial(bytes: &[u8]) -> String {
     let hex = hex(bytes);
     let trimmed = hex.trim_start_matches('0');
     if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_owned() }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        let _infallible = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 #[cfg(test)]

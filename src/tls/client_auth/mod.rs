@@ -17,12 +17,12 @@ use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::{self, AnyRef, Decode, Reader, SliceReader, Tag};
 use x509_cert::time::Time;
 
-use self::certificate::hex;
 use self::session::{Bounded, Noting, Session};
 use super::base::Base;
 use super::certificates::chained;
 use super::facts::rfc3339;
 use super::{ClientAuthMode, ClientAuthSettings, UnknownRevocation};
+use crate::hex::hex;
 use crate::pem;
 
 pub(super) use certificate::client_certificate;

@@ -2,6 +2,7 @@
 
 use crate::config::plan::keys::Keys;
 use crate::config::plan::spell::or_none;
+use crate::hex::hex;
 use crate::layers::{MtlsName, MtlsSettings};
 
 pub(super) fn keys(settings: &MtlsSettings) -> Keys {
@@ -17,11 +18,9 @@ pub(super) fn keys(settings: &MtlsSettings) -> Keys {
         forward_chain,
     } = settings;
     let mut keys = Keys::default();
-    let hex =
-        |digest: &[u8; 32]| -> String { digest.iter().map(|byte| format!("{byte:02x}")).collect() };
     keys.list("subjects", subjects);
     keys.list("sans", names);
-    keys.list("fingerprints", fingerprints.iter().map(hex));
+    keys.list("fingerprints", fingerprints.iter().map(|digest| hex(digest)));
     keys.list("issuers", issuers);
     keys.one(
         "name",

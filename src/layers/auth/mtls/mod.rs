@@ -15,6 +15,7 @@ pub use settings::{MtlsName, MtlsSettings};
 
 use super::authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 use crate::context::{ClientCertificate, Identity, SubjectName};
+use crate::hex::hex;
 
 /// RFC 9440 §2.2.
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -200,10 +201,6 @@ fn fingerprint(certificate: &ClientCertificate) -> String {
 /// RFC 9651 §3.3.5.
 fn byte_sequence(bytes: &[u8]) -> String {
     format!(":{}:", BASE64_STANDARD.encode(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

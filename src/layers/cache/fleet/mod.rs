@@ -36,6 +36,7 @@ pub use position::FleetPosition;
 pub use settings::CacheFleetSettings;
 
 use super::Purge;
+use crate::hex::hex;
 use crate::observe::{FleetCounts, FleetLevel};
 use message::LONGEST;
 use outbox::{Outbox, Put};
@@ -221,5 +222,5 @@ fn name() -> String {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
         return format!("{}-{now}", std::process::id());
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }

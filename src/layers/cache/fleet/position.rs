@@ -4,13 +4,13 @@
 //! had heard stands in a small file beside it. It is written once the purges are carried
 //! out: what it is behind is only carried out twice.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::message::Id;
+use crate::hex::hex;
 
 /// More than a file of ours ever has.
 const LONGEST: u64 = 1 << 10;
@@ -32,11 +32,7 @@ impl FleetPosition {
             digest.update(part.len().to_be_bytes());
             digest.update(part);
         }
-        let mut of = String::new();
-        for byte in digest.finalize().iter().take(16) {
-            let _infallible = write!(of, "{byte:02x}");
-        }
-        Self { file: file.into(), of }
+        Self { file: file.into(), of: hex(&digest.finalize()[..16]) }
     }
 
     /// How far it was read; `None` if that is not known. Blocks.

@@ -5,15 +5,14 @@ use std::sync::LazyLock;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::rate::Rate;
+use crate::hex::hex;
 use crate::redis::{Cmd, Redis, RedisError, Value, cmd};
 
 const SCRIPT: &str = include_str!("gcra.lua");
 
 /// The name that Redis has for the script: that is what it has SHA-1 for.
-static NAME: LazyLock<String> = LazyLock::new(|| {
-    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, SCRIPT.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-});
+static NAME: LazyLock<String> =
+    LazyLock::new(|| hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, SCRIPT.as_bytes()).as_ref()));
 
 /// What is wanted of a bucket.
 #[derive(Clone, Copy, Debug)]
