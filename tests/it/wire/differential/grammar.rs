@@ -25,6 +25,11 @@ impl Case {
         let ends = self.cuts.iter().copied().chain([self.bytes.len()]);
         starts.zip(ends).map(|(start, end)| &self.bytes[start..end])
     }
+
+    /// What is cut at `at` is sent as one piece.
+    pub fn join_at(&mut self, at: usize) {
+        self.cuts.retain(|cut| *cut != at);
+    }
 }
 
 impl fmt::Debug for Case {
