@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::cache::Caches;
 use super::certificates::Certificates;
 use super::compression::Compressions;
+use super::fetches::Fetches;
 use super::fleet::Shared;
 use super::memory::Memory;
 use super::origins::Origins;
@@ -75,9 +76,9 @@ pub(super) struct ByRoute {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct RouteReason {
-    route: Label,
-    reason: &'static str,
+pub(super) struct ByRouteAndReason {
+    pub(super) route: Label,
+    pub(super) reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -110,11 +111,11 @@ pub(super) struct Families {
     shared: Shared,
     compressions: Compressions,
     shared_limits: SharedLimits,
+    fetches: Fetches,
     tasks: Tasks,
     certificates: Certificates,
     reloads: Reloads,
     rate_limits: RateLimits,
-    rejections: Family<RouteReason, Counter>,
     upstream_errors: Family<UpstreamReason, Counter>,
     resends: Family<UpstreamReason, Counter>,
     open: Family<Listener, Gauge>,
@@ -137,11 +138,11 @@ impl Default for Families {
             shared: Shared::default(),
             compressions: Compressions::default(),
             shared_limits: SharedLimits::default(),
+            fetches: Fetches::default(),
             tasks: Tasks::default(),
             certificates: Certificates::default(),
             reloads: Reloads::default(),
             rate_limits: RateLimits::default(),
-            rejections: Family::default(),
             upstream_errors: Family::default(),
             resends: Family::default(),
             open: Family::default(),
@@ -176,12 +177,11 @@ impl Families {
         registry.register_collector(Box::new(self.shared.clone()));
         registry.register_collector(Box::new(self.compressions.clone()));
         registry.register_collector(Box::new(self.shared_limits.clone()));
+        registry.register_collector(Box::new(self.fetches.clone()));
         registry.register_collector(Box::new(self.tasks.clone()));
         registry.register_collector(Box::new(self.certificates.clone()));
         self.reloads.register(registry);
         self.rate_limits.register(registry);
-        let help = "Requests that Tollgate answered itself, by reason";
-        registry.register("rejections", help, self.rejections.clone());
         let help = "Requests that failed on the way to an origin, by reason";
         registry.register("upstream_errors", help, self.upstream_errors.clone());
         registry.register("resends", "Requests sent again, by reason", self.resends.clone());
@@ -203,6 +203,10 @@ impl Families {
 impl Metrics {
     pub(super) fn of_shared_limits(&self) -> &SharedLimits {
         &self.0.shared_limits
+    }
+
+    pub(super) fn of_fetches(&self) -> &Fetches {
+        &self.0.fetches
     }
 
     pub(super) fn certificates(&self) -> &Certificates {
@@ -292,11 +296,6 @@ impl Metrics {
         let families = &*self.0;
         facts.read(|record| {
             families.routes.count(facts, record);
-            if let Some(reason) = record.rejection {
-                let name = record.route.as_ref().map_or_else(|| "none".into(), |r| r.name.clone());
-                let labels = RouteReason { route: Label(name), reason };
-                families.rejections.get_or_create(&labels).inc();
-            }
             if let (Some(upstream), Some(kind)) = (&record.upstream, record.error_kind) {
                 let labels =
                     UpstreamReason { upstream: Label(upstream.clone()), reason: kind.as_str() };

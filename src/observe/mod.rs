@@ -4,6 +4,7 @@ mod access_log;
 mod cache;
 mod certificates;
 mod compression;
+mod fetches;
 mod fleet;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -24,6 +25,7 @@ pub use access_log::{AccessLog, Opened};
 pub use cache::{CacheCounts, CacheDiskFigures, CacheLevel, CacheOutcome};
 pub use certificates::CertificateReload;
 pub use compression::{CompressionCounts, CompressionOutcome};
+pub use fetches::FetchCounts;
 pub use fleet::{Connected, FleetCounts, FleetLevel};
 pub use log_level::{LogFilter, LogLevel, LogLevelSource, check_log_level};
 pub use metrics::{ConnectionGauge, ListenerConnections, Metrics};

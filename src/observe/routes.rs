@@ -8,14 +8,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Unit;
 
-use super::metrics::{ByRoute, ByRouteAndStatus, Label};
+use super::metrics::{ByRoute, ByRouteAndReason, ByRouteAndStatus, Label};
 use crate::context::{Facts, Record, Route};
 use crate::seat::seat;
 
@@ -52,6 +52,8 @@ struct Shard {
     response_bytes: AtomicU64,
     by_duration: [AtomicU64; BUCKETS],
     nanoseconds: AtomicU64,
+    /// By the reason. Nobody but the worker, and whoever asks, wants the lock.
+    rejections: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl RouteCounts {
@@ -109,6 +111,20 @@ impl Series {
             add(&shard.request_bytes, record.request_bytes);
         }
         add(&shard.response_bytes, record.response_bytes);
+        if let Some(reason) = record.rejection {
+            *shard.rejections.lock().entry(reason).or_default() += 1;
+        }
+    }
+
+    /// How many requests Tollgate answered itself, by the reason.
+    fn rejections(&self) -> BTreeMap<&'static str, u64> {
+        let mut sums = BTreeMap::new();
+        for shard in self.shards.get().into_iter().flatten() {
+            for (reason, count) in &*shard.rejections.lock() {
+                *sums.entry(*reason).or_default() += count;
+            }
+        }
+        sums
     }
 
     fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
@@ -134,6 +150,14 @@ impl Collector for RouteCounts {
                     let labels = ByRouteAndStatus { route: Label(series.name.clone()), status };
                     ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
                 }
+            }
+        }
+        let help = "Requests that Tollgate answered itself, by reason.";
+        let mut rejections = encoder.encode_descriptor("rejections", help, None, counter)?;
+        for series in &touched {
+            for (reason, count) in series.rejections() {
+                let labels = ByRouteAndReason { route: Label(series.name.clone()), reason };
+                ConstCounter::new(count).encode(rejections.encode_family(&labels)?)?;
             }
         }
         let help = "From the request's head to the response's end.";
@@ -181,12 +205,16 @@ mod tests {
         let exchange = exchange("/x");
         exchange.update(|record| record.response_bytes = 7);
         metrics.exchange_finished(&exchange);
+        exchange.update(|record| record.rejection = Some("rate_limited"));
         tokio::time::advance(Duration::from_millis(70_500)).await;
         metrics.exchange_finished(&exchange);
         let mut expected = String::from(
             "# HELP tollgate_requests Requests by status class.\n\
              # TYPE tollgate_requests counter\n\
              tollgate_requests_total{route=\"demo\",status=\"2xx\"} 2\n\
+             # HELP tollgate_rejections Requests that Tollgate answered itself, by reason.\n\
+             # TYPE tollgate_rejections counter\n\
+             tollgate_rejections_total{route=\"demo\",reason=\"rate_limited\"} 1\n\
              # HELP tollgate_request_duration_seconds \
              From the request's head to the response's end.\n\
              # TYPE tollgate_request_duration_seconds histogram\n\
@@ -211,5 +239,7 @@ mod tests {
         );
         let text = metrics.render();
         assert!(text.contains(&expected), "{text}");
+        metrics.routes_are(|_| false);
+        assert!(!metrics.render().contains("demo"), "{}", metrics.render());
     }
 }

@@ -5,12 +5,14 @@
 #
 #   tests/conformance/shared-limit.sh
 #
-# TOLLGATE names another binary than target/release or target/debug has. Takes about 30
-# seconds. Ends with 1 if anything is not as it should be.
+# TOLLGATE names another binary than target/release or target/debug has, and REDIS_SERVER
+# another server than redis-server: valkey-server, say. Takes about 30 seconds. Ends with 1
+# if anything is not as it should be.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-for needed in redis-server redis-cli h2load curl; do
+server=${REDIS_SERVER:-redis-server}
+for needed in "$server" redis-cli h2load curl; do
     command -v "$needed" >/dev/null || { echo "SKIPPED: there is no $needed" >&2; exit 0; }
 done
 
@@ -21,7 +23,7 @@ rate=1000 burst=1000 seconds=5 lease=20
 
 redis() { timeout 10 redis-cli -p "$redis" "$@"; }
 start_redis() {
-    (cd "$dir" && exec timeout 300 redis-server --bind 127.0.0.1 --port "$redis" \
+    (cd "$dir" && exec timeout 300 "$server" --bind 127.0.0.1 --port "$redis" \
         --save "" --appendonly no >>redis.log 2>&1) &
     redis_pid=$!
     pids+=("$redis_pid")
@@ -29,11 +31,11 @@ start_redis() {
         redis ping >/dev/null 2>&1 && return
         sleep 0.1
     done
-    echo "redis-server does not start" >&2
+    echo "$server does not start" >&2
     exit 1
 }
 # The process itself, not the timeout that runs it.
-signal_redis() { kill "-$1" "$(pgrep -P "$redis_pid" -x redis-server)"; }
+signal_redis() { kill "-$1" "$(pgrep -P "$redis_pid" -x "${server##*/}")"; }
 
 start_redis
 for n in 0 1 2; do

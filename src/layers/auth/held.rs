@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::budget::{Budget, Charge, Use};
 use crate::error::{BoxError, Kind};
 
 /// What has to be seen is there within this time: it is short.
@@ -21,6 +22,18 @@ pub(super) enum Held<B> {
 }
 
 static NOTHING: Bytes = Bytes::new();
+
+/// Bytes that are spoken for in the memory budget for as long as anybody has them.
+struct Charged {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 impl<B: http_body::Body> Held<B> {
     pub(super) fn new(body: B) -> Self {
@@ -47,8 +60,9 @@ impl<B: http_body::Body> Held<B> {
         }
     }
 
-    /// The whole body, if it is no longer than that, and is there in time.
-    pub(super) async fn seen_up_to(self, limit: usize) -> Result<Self, Kind>
+    /// The whole body, if it is no longer than that, is there in time, and there is memory
+    /// for it.
+    pub(super) async fn seen_up_to(self, limit: usize, budget: &Budget) -> Result<Self, Kind>
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
@@ -61,11 +75,52 @@ impl<B: http_body::Body> Held<B> {
         if body.size_hint().lower() > limit as u64 {
             return Err(Kind::RequestBodyTooLarge);
         }
+        let announced = body.size_hint().upper().and_then(|upper| usize::try_from(upper).ok());
+        let most = announced.map_or(limit, |announced| announced.min(limit));
+        let charge = budget.charge(most, Use::Exchange).ok_or(Kind::Overloaded)?;
         match tokio::time::timeout(WITHIN, Limited::new(body, limit).collect()).await {
-            Ok(Ok(collected)) => Ok(Self::Seen(collected.to_bytes())),
+            Ok(Ok(collected)) => {
+                let charged = Charged { bytes: collected.to_bytes(), _charge: charge };
+                Ok(Self::Seen(Bytes::from_owner(charged)))
+            }
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Kind::RequestBodyTooLarge),
             Ok(Err(_)) => Err(Kind::RequestBodyAborted),
             Err(_) => Err(Kind::RequestBodyTimeout),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn body(length: usize) -> Held<Full<Bytes>> {
+        Held::new(Full::from(vec![b'x'; length]))
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_charged_until_it_is_let_go() {
+        let budget = Budget::new(64 * 1024);
+        let seen = body(8000).seen_up_to(1 << 20, &budget).await;
+        let bytes = seen.ok().and_then(|held| held.bytes().cloned()).unwrap();
+        assert_eq!(bytes.len(), 8000);
+        assert!(budget.charged() >= 8000, "{}", budget.charged());
+        let part = bytes.slice(..10);
+        drop(bytes);
+        assert!(budget.charged() >= 8000, "{}", budget.charged());
+        drop(part);
+        assert_eq!(budget.charged(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_there_is_no_memory_for_is_not_read() {
+        let budget = Budget::new(4096);
+        let kind = body(8000).seen_up_to(1 << 20, &budget).await.err();
+        assert_eq!(kind, Some(Kind::Overloaded));
+        assert!(budget.refused(Use::Exchange) > 0);
+        let too_long = body(8000).seen_up_to(100, &budget).await.err();
+        assert_eq!(too_long, Some(Kind::RequestBodyTooLarge));
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::BoxError;
+use crate::observe::FetchCounts;
 
 /// How long nobody asks again after a failure; twice as long after each further one, up to
 /// [`Pace::pause`].
@@ -62,6 +63,7 @@ pub(in crate::layers::auth) struct Kept<S: Source> {
 struct Inner<S: Source> {
     source: S,
     pace: Pace,
+    counts: FetchCounts,
     state: ArcSwap<State<S::Value>>,
     /// How many times it was asked for, to the end.
     asked: watch::Sender<u64>,
@@ -97,11 +99,12 @@ impl<S: Source> Drop for Keeping<S> {
 }
 
 impl<S: Source> Kept<S> {
-    pub(in crate::layers::auth) fn new(source: S, pace: Pace) -> Self {
+    pub(in crate::layers::auth) fn new(source: S, pace: Pace, counts: FetchCounts) -> Self {
         let state = State { value: None, ended: None, failures: 0, lifetime: pace.refresh };
         let inner = Inner {
             source,
             pace,
+            counts,
             state: ArcSwap::from_pointee(state),
             asked: watch::Sender::new(0),
             wanted: Notify::new(),
@@ -185,6 +188,7 @@ impl<S: Source> Inner<S> {
         let ended = Some(Instant::now());
         let after = match fetched {
             Ok(Fresh { value, lifetime }) => {
+                self.counts.fetched();
                 if before.failures > 0 {
                     tracing::info!(from = self.source.what(), "fetched again");
                 }
@@ -193,6 +197,7 @@ impl<S: Source> Inner<S> {
                 State { value: Some(Arc::new(value)), ended, failures: 0, lifetime }
             }
             Err(error) => {
+                self.counts.failed();
                 if before.failures == 0 {
                     let kept = before.value.is_some();
                     tracing::warn!(
@@ -287,7 +292,7 @@ mod tests {
     }
 
     fn kept(source: Counting) -> Kept<Counting> {
-        Kept::new(source, PACE)
+        Kept::new(source, PACE, FetchCounts::default())
     }
 
     fn asked(kept: &Kept<Counting>) -> u32 {
@@ -338,7 +343,8 @@ mod tests {
             // No shorter than the pause, whatever is said.
             (short, PACE.pause),
         ] {
-            let kept = Kept::new(source, Pace { patience: SECOND * 9, ..PACE });
+            let pace = Pace { patience: SECOND * 9, ..PACE };
+            let kept = Kept::new(source, pace, FetchCounts::default());
             assert!(kept.get().is_none());
             assert_eq!(renewed(&kept).await, Some(1));
             for expected in 1..4 {

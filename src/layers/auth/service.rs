@@ -21,6 +21,7 @@ use super::held::Held;
 use super::policy::{
     Authenticator, Granted, Outcome, Policy, Progress, Rejection, Said, Step, theirs,
 };
+use crate::budget::Budget;
 use crate::context::{ByCredentials, Exchange};
 use crate::error::{BoxError, Error, Kind};
 use crate::layers::twins::remove_twins;
@@ -238,7 +239,7 @@ impl<S> Auth<S> {
                     Step::Done(outcome) => break outcome,
                     Step::Body(progress, limit) => {
                         shared.suspect(&mut guess, &progress, &parts);
-                        body = match body.seen_up_to(limit).await {
+                        body = match body.seen_up_to(limit, &budget_of(&parts)).await {
                             Ok(seen) => seen,
                             Err(kind) => return Ok(shared.cannot_see(&parts, kind)),
                         };
@@ -270,6 +271,12 @@ impl<S> Auth<S> {
         });
         AuthFuture { state: State::Waiting { future } }
     }
+}
+
+/// What memory for a request is charged to.
+fn budget_of(parts: &Parts) -> Budget {
+    let downstream = Asked::of(parts, None).downstream;
+    downstream.map(|downstream| downstream.budget.clone()).unwrap_or_default()
 }
 
 impl Shared {

@@ -133,11 +133,11 @@ impl SchemeSettings {
             Self::Signature(settings) => Arc::new(Signatures::new(settings)),
             #[cfg(feature = "jwt")]
             Self::Jwt(settings) => {
-                Arc::new(JsonWebTokens::new(settings).map_err(|error| error.to_string())?)
+                Arc::new(JsonWebTokens::with(settings, means).map_err(|error| error.to_string())?)
             }
             #[cfg(feature = "jwt")]
             Self::Oidc(settings) => {
-                let scheme = OpenIdConnect::new((**settings).clone());
+                let scheme = OpenIdConnect::with((**settings).clone(), means);
                 Arc::new(scheme.map_err(|error| error.to_string())?)
             }
             #[cfg(not(feature = "jwt"))]

@@ -1,6 +1,7 @@
 //! What a token says (RFC 7519 §4), and whether that will do.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -127,16 +128,23 @@ impl JwtRules {
     pub(super) fn check(&self, claims: &Claims, now: f64) -> Result<(), Fault> {
         // What is wrong at any time first: only a token that was good can be outdated.
         self.check_origin(claims).map_err(Fault::Refused)?;
+        let times = self.times(claims).map_err(Fault::Refused)?;
+        if now >= times.end {
+            return Err(Fault::Outdated("jwt_expired"));
+        }
+        if now < times.start { Err(Fault::Outdated("jwt_not_yet_valid")) } else { Ok(()) }
+    }
+
+    /// When a token with these claims is good, in seconds since 1970.
+    pub(super) fn times(&self, claims: &Claims) -> Result<Range<f64>, &'static str> {
         let leeway = self.leeway.as_secs_f64();
-        match claims.seconds("exp").map_err(Fault::Refused)? {
-            Some(expiry) if now >= expiry + leeway => return Err(Fault::Outdated("jwt_expired")),
-            None if self.require_exp => return Err(Fault::Refused("jwt_no_expiry")),
-            _ => {}
-        }
-        match claims.seconds("nbf").map_err(Fault::Refused)? {
-            Some(begin) if now < begin - leeway => Err(Fault::Outdated("jwt_not_yet_valid")),
-            _ => Ok(()),
-        }
+        let end = match claims.seconds("exp")? {
+            Some(expiry) => expiry + leeway,
+            None if self.require_exp => return Err("jwt_no_expiry"),
+            None => f64::INFINITY,
+        };
+        let start = claims.seconds("nbf")?.map_or(f64::NEG_INFINITY, |begin| begin - leeway);
+        Ok(start..end)
     }
 
     fn check_origin(&self, claims: &Claims) -> Result<(), &'static str> {

@@ -2,6 +2,8 @@
 
 mod algorithm;
 #[cfg(feature = "jwt")]
+mod believed;
+#[cfg(feature = "jwt")]
 mod claims;
 #[cfg(feature = "jwt")]
 mod grant;

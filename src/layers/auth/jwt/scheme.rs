@@ -6,11 +6,12 @@ use http::HeaderValue;
 use http::header::HeaderName;
 use http::request::Parts;
 
+use super::believed::{Believed, mark};
 use super::claims::Claims;
-use super::verify::{Fault, Verifier, Verifying};
+use super::verify::{Fault, Verifier, Verifying, now};
 use super::{JwtSettings, JwtSetupError, TokenPlace, grant};
 use crate::context::Identity;
-use crate::layers::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+use crate::layers::{Asked, AuthMeans, Authenticate, Changes, Grant, Judging, Verdict};
 
 /// What a 401 asks for. It is the same whatever was wrong (RFC 6750 §3).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"tollgate\"");
@@ -20,6 +21,9 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"tollgate
 /// The keys of an issuer are fetched by one task for all, on the runtime of the first
 /// request, and kept fresh. Requests wait for keys only while there are none, and for a key
 /// that nobody knew; the latter no more often than [`JwksSettings::unknown_kid_pause`] says.
+///
+/// A token that was believed is known again by its digest, and its signature is not checked
+/// a second time: not before other keys are in force, nor once it has expired.
 ///
 /// ```
 /// use tollgate::layers::{AuthLayer, JsonWebTokens, JwtKeys, JwtSettings, SharedSecret};
@@ -40,6 +44,7 @@ pub struct JsonWebTokens {
     place: TokenPlace,
     strip: bool,
     granting: Arc<Granting>,
+    believed: Believed,
 }
 
 /// What is made of claims.
@@ -57,6 +62,15 @@ impl JsonWebTokens {
     ///
     /// The keys cannot be used with the algorithms, or cannot be fetched in any way.
     pub fn new(settings: &JwtSettings) -> Result<Self, JwtSetupError> {
+        Self::with(settings, &AuthMeans::default())
+    }
+
+    /// Knows tokens by these settings, and counts how often keys are fetched.
+    ///
+    /// # Errors
+    ///
+    /// As [`JsonWebTokens::new`].
+    pub fn with(settings: &JwtSettings, means: &AuthMeans) -> Result<Self, JwtSetupError> {
         let JwtSettings {
             keys,
             algorithms,
@@ -69,7 +83,7 @@ impl JsonWebTokens {
             claims_to_headers,
         } = settings;
         Ok(Self {
-            verifier: Verifier::new(keys, algorithms, rules.clone(), *max_token)?,
+            verifier: Verifier::new(keys, algorithms, rules.clone(), *max_token, &means.metrics)?,
             place: place.clone(),
             strip: *strip,
             granting: Arc::new(Granting {
@@ -77,6 +91,7 @@ impl JsonWebTokens {
                 scopes_claim: scopes_claim.clone(),
                 claims_to_headers: claims_to_headers.clone(),
             }),
+            believed: Believed::new(),
         })
     }
 }
@@ -93,9 +108,23 @@ impl Authenticate for JsonWebTokens {
             Err(why) => return Verdict::Refused(why).into(),
         };
         let stripped = if self.strip { self.place.stripped() } else { Changes::default() };
-        match self.verifier.verify(token) {
+        let keys = self.verifier.keys();
+        let mark = self.verifier.looks_at(token).then(|| mark(token));
+        if let (Some(mark), Some(keys)) = (&mark, &keys)
+            && let Some(grant) = self.believed.get(mark, keys, now())
+        {
+            return Verdict::Granted(grant).into();
+        }
+        match self.verifier.verify(token, keys.clone()) {
             Verifying::Now(verified) => {
-                self.granting.verdict(&self.verifier, verified, stripped).into()
+                let times = verified.as_ref().map_or(None, |claims| self.verifier.times(claims));
+                let verdict = self.granting.verdict(&self.verifier, verified, stripped);
+                if let Verdict::Granted(grant) = &verdict
+                    && let (Some(mark), Some(keys), Some(times)) = (mark, keys, times)
+                {
+                    self.believed.put(mark, token.len(), keys, times, grant.clone());
+                }
+                verdict.into()
             }
             Verifying::Later(verified) => {
                 let (granting, verifier) = (self.granting.clone(), self.verifier.clone());

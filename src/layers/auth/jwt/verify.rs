@@ -1,5 +1,6 @@
 //! From the text of a token to what it says.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,6 +17,7 @@ use crate::error::BoxError;
 use crate::fetch::{Fetch, FetchSettings};
 use crate::layers::auth::kept::{Fresh, Kept, Pace, Source};
 use crate::layers::list_members;
+use crate::observe::Metrics;
 
 /// What a token is checked by, besides keys.
 #[derive(Clone, Debug)]
@@ -72,19 +74,18 @@ pub(super) enum Verifying {
 }
 
 impl Checks {
+    /// Whether a token is short enough to be looked at.
+    fn looks_at(&self, text: &str) -> bool {
+        text.len() <= self.max_token
+    }
+
     /// What a token says, if it is by one of these keys and says what it has to.
     pub(in crate::layers::auth) fn check(
         &self,
         text: &str,
         keys: &KeySet,
     ) -> Result<Claims, Fault> {
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        self.check_at(text, keys, now)
-    }
-
-    fn check_at(&self, text: &str, keys: &KeySet, now: Duration) -> Result<Claims, Fault> {
-        // A token that is too long is not looked at.
-        if text.len() > self.max_token {
+        if !self.looks_at(text) {
             return Err(Fault::Refused("jwt_too_long"));
         }
         let mut head = Vec::new();
@@ -102,7 +103,7 @@ impl Checks {
         // Nothing of what it says is read before it is known who said it.
         let payload = token.payload().map_err(Fault::Refused)?;
         let claims = Claims::read(&payload).map_err(Fault::Refused)?;
-        self.rules.check(&claims, now.as_secs_f64())?;
+        self.rules.check(&claims, now())?;
         Ok(claims)
     }
 }
@@ -113,6 +114,7 @@ impl Verifier {
         algorithms: &[JwtAlgorithm],
         rules: JwtRules,
         max_token: usize,
+        metrics: &Metrics,
     ) -> Result<Self, JwtSetupError> {
         let mut algorithms = algorithms.to_vec();
         let keys = match keys {
@@ -134,7 +136,7 @@ impl Verifier {
                 if let Some(secret) = algorithms.iter().find(|one| one.is_symmetric()) {
                     return Err(JwtSetupError::PublishedSecret(*secret));
                 }
-                Keys::Jwks(Jwks::new(settings, &algorithms)?)
+                Keys::Jwks(Jwks::new(settings, &algorithms, metrics)?)
             }
         };
         Ok(Self { keys, checks: Arc::new(Checks { algorithms, rules, max_token }) })
@@ -144,21 +146,32 @@ impl Verifier {
         &self.checks.rules
     }
 
-    /// What a token says, if it can be believed.
-    pub(super) fn verify(&self, text: &str) -> Verifying {
-        let kept = match &self.keys {
-            Keys::Fixed(keys) => {
-                return Verifying::Now(self.checks.check(text, keys).map_err(named));
-            }
-            Keys::Jwks(kept) => kept,
-        };
-        let keys = kept.get();
+    /// When a token with these claims is good, in seconds since 1970.
+    pub(super) fn times(&self, claims: &Claims) -> Option<Range<f64>> {
+        self.rules().times(claims).ok()
+    }
+
+    /// Whether a token is short enough to be looked at.
+    pub(super) fn looks_at(&self, text: &str) -> bool {
+        self.checks.looks_at(text)
+    }
+
+    /// The keys that there are now, if any.
+    pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
+        match &self.keys {
+            Keys::Fixed(keys) => Some(keys.clone()),
+            Keys::Jwks(kept) => kept.get(),
+        }
+    }
+
+    /// What a token says, if it can be believed. `keys` are those that there are.
+    pub(super) fn verify(&self, text: &str, keys: Option<Arc<KeySet>>) -> Verifying {
         // With no keys as well, for what is no token at all does not wait for any.
         let none = KeySet::default();
-        match self.checks.check(text, keys.as_deref().unwrap_or(&none)) {
-            Err(Fault::UnknownKey) => {}
-            done => return Verifying::Now(done),
-        }
+        let kept = match (self.checks.check(text, keys.as_deref().unwrap_or(&none)), &self.keys) {
+            (Err(Fault::UnknownKey), Keys::Jwks(kept)) => kept,
+            (done, _) => return Verifying::Now(done.map_err(named)),
+        };
         let Some(renewed) = kept.renewed() else {
             return Verifying::Now(Err(match keys {
                 Some(_) => UNKNOWN_FOR_NOW,
@@ -179,6 +192,11 @@ impl Verifier {
     }
 }
 
+/// Seconds since 1970.
+pub(super) fn now() -> f64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64()
+}
+
 fn fixed(key: Key) -> Keys {
     Keys::Fixed(Arc::new(KeySet::new(vec![key])))
 }
@@ -194,6 +212,7 @@ impl Jwks {
     fn new(
         settings: &JwksSettings,
         algorithms: &[JwtAlgorithm],
+        metrics: &Metrics,
     ) -> Result<Kept<Self>, JwtSetupError> {
         let fetch = Fetch::new(&FetchSettings {
             ca: settings.ca.clone(),
@@ -206,8 +225,9 @@ impl Jwks {
             patience: settings.timeout + Duration::from_secs(1),
         };
         let what = format!("{}{}", settings.url.host().unwrap_or_default(), settings.url.path());
+        let counts = metrics.fetches(&what);
         let (settings, algorithms) = (settings.clone(), algorithms.to_vec());
-        Ok(Kept::new(Self { settings, fetch, algorithms, what }, pace))
+        Ok(Kept::new(Self { settings, fetch, algorithms, what }, pace, counts))
     }
 }
 

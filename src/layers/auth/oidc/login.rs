@@ -19,6 +19,7 @@ use crate::fetch::Fetch;
 use crate::layers::auth::jwt::{Checks, Claims, Fault};
 use crate::layers::auth::kept::Kept;
 use crate::layers::{Judging, JwtAlgorithm, JwtRules, Verdict};
+use crate::observe::Metrics;
 use crate::respond::Format;
 
 /// The longest token that tells who somebody is: some tell all their groups.
@@ -52,7 +53,7 @@ pub(super) struct Answer {
 }
 
 impl Logins {
-    pub(super) fn new(settings: OidcSettings) -> Result<Self, OidcSetupError> {
+    pub(super) fn new(settings: OidcSettings, metrics: &Metrics) -> Result<Self, OidcSetupError> {
         if settings.cookie_secrets.iter().any(|secret| secret.reveal().len() < LEAST_SECRET) {
             return Err(OidcSetupError::CookieSecret);
         }
@@ -64,7 +65,7 @@ impl Logins {
             return Err(OidcSetupError::Algorithm(*secret));
         }
         let fetch = provider::fetch(&settings)?;
-        let provider = Discovery::new(&settings, &algorithms, fetch.clone())
+        let provider = Discovery::new(&settings, &algorithms, fetch.clone(), metrics)
             .map_err(|_| OidcSetupError::Issuer(settings.issuer.clone()))?;
         let kind = session::kind(&settings);
         let whose = [&*kind];

@@ -15,6 +15,7 @@ use crate::fetch::{Fetch, FetchSettings, FetchSetupError};
 use crate::layers::auth::jwt::{KeySet, jwks, max_age};
 use crate::layers::auth::kept::{Fresh, Kept, Pace, Source};
 use crate::layers::{JwtAlgorithm, SharedSecret};
+use crate::observe::Metrics;
 
 /// What is encoded in a form and in a query: all but what RFC 3986 §2.3 leaves as it is.
 const IN_FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -95,6 +96,7 @@ impl Discovery {
         settings: &OidcSettings,
         algorithms: &[JwtAlgorithm],
         fetch: Fetch,
+        metrics: &Metrics,
     ) -> Result<Kept<Self>, http::uri::InvalidUri> {
         let issuer = settings.issuer.clone();
         let base = issuer.trim_end_matches('/');
@@ -104,7 +106,9 @@ impl Discovery {
             pause: PAUSE,
             patience: 2 * settings.timeout + Duration::from_secs(1),
         };
-        Ok(Kept::new(Self { issuer, url, fetch, algorithms: algorithms.to_vec() }, pace))
+        let discovery = Self { issuer, url, fetch, algorithms: algorithms.to_vec() };
+        let counts = metrics.fetches(discovery.what());
+        Ok(Kept::new(discovery, pace, counts))
     }
 
     fn provider(&self, metadata: &Metadata, keys: KeySet) -> Result<Provider, ProviderError> {
@@ -247,7 +251,8 @@ mod tests {
 
     fn discovery(issuer: &str) -> Kept<Discovery> {
         let settings = OidcSettings::new(issuer, "tollgate", Vec::new());
-        Discovery::new(&settings, &[], fetch(&settings).unwrap()).unwrap()
+        let fetch = fetch(&settings).unwrap();
+        Discovery::new(&settings, &[], fetch, &Metrics::default()).unwrap()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::site::{Site, is_navigation, send_to, target};
 use super::{OidcSettings, OidcSetupError};
 use crate::layers::auth::changes::strip_cookies;
 use crate::layers::auth::{cookies, jwt};
-use crate::layers::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
+use crate::layers::{Asked, AuthMeans, Authenticate, Changes, Grant, Judging, Verdict};
 use crate::respond::Format;
 
 /// Knows who asks by a session that began with a login at an identity provider (OpenID
@@ -48,7 +48,17 @@ impl OpenIdConnect {
     /// The issuer is no URL, a secret is too short, or the provider cannot be reached in
     /// any way.
     pub fn new(settings: OidcSettings) -> Result<Self, OidcSetupError> {
-        Ok(Self { logins: Arc::new(Logins::new(settings)?) })
+        Self::with(settings, &AuthMeans::default())
+    }
+
+    /// Logs people in by these settings, and counts how often the provider's keys are
+    /// fetched.
+    ///
+    /// # Errors
+    ///
+    /// As [`OpenIdConnect::new`].
+    pub fn with(settings: OidcSettings, means: &AuthMeans) -> Result<Self, OidcSetupError> {
+        Ok(Self { logins: Arc::new(Logins::new(settings, &means.metrics)?) })
     }
 
     fn settings(&self) -> &OidcSettings {

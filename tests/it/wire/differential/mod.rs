@@ -1,7 +1,8 @@
 //! What the proxy makes of arbitrary bytes, beside what a strict reader does: it
 //! refuses them, or both have read the same.
 //!
-//! `PROPTEST_CASES` says how many to try, for each of the tests.
+//! The same cases are tried each time. `PROPTEST_CASES` says how many others to try, for
+//! each of the tests.
 
 mod grammar;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -85,9 +86,15 @@ where
     S::Value: fmt::Debug,
 {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    let cases = cases.unwrap_or(CASES);
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    TestRunner::new(config)
+    let config = |cases| Config { cases, failure_persistence: None, ..Config::default() };
+    let mut runner = match cases {
+        Some(cases) => TestRunner::new(config(cases)),
+        None => {
+            let known = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+            TestRunner::new_with_rng(config(CASES), known)
+        }
+    };
+    runner
         .run(strategy, |value| test(value).map_err(TestCaseError::fail))
         .unwrap_or_else(|failed| panic!("{failed}"));
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{HeaderMap, Method, Uri, Version, header};
 use serde_json::{Value, json};
 
@@ -26,6 +28,10 @@ fn by_public_key(signer: &Signer) -> JwtSettings {
 }
 
 fn judge(settings: &JwtSettings, field: &str, value: &str) -> Verdict {
+    judged_by(&JsonWebTokens::new(settings).unwrap(), field, value)
+}
+
+fn judged_by(tokens: &JsonWebTokens, field: &str, value: &str) -> Verdict {
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::try_from(field).unwrap(), value.parse().unwrap());
     let asked = Asked {
@@ -37,7 +43,7 @@ fn judge(settings: &JwtSettings, field: &str, value: &str) -> Verdict {
         downstream: None,
         body: None,
     };
-    match JsonWebTokens::new(settings).unwrap().judge(&asked) {
+    match tokens.judge(&asked) {
         Judging::Now(verdict) => verdict,
         Judging::Body(_) | Judging::Later(_) => panic!("there is nothing to wait for"),
     }
@@ -166,6 +172,27 @@ fn row_55_times_issuer_and_audience_are_checked() {
     assert_eq!(with("iss", json!("https://evil.test")), Some("jwt_issuer"));
     assert_eq!(with("aud", json!("other")), Some("jwt_audience"));
     assert_eq!(with("sub", json!(null)), Some("jwt_no_name"));
+}
+
+#[test]
+fn row_55_a_token_that_was_believed_expires_all_the_same() {
+    let signer = Signer::new(JwtAlgorithm::Hs256);
+    let mut settings = by_secret();
+    settings.rules.leeway = Duration::ZERO;
+    let tokens = JsonWebTokens::new(&settings).unwrap();
+    let show = |token: &str| judged_by(&tokens, "authorization", &format!("Bearer {token}"));
+    let token = signer.token(&json!({ "sub": "alice", "exp": now() + 1.5, "scope": "read" }));
+    let (Verdict::Granted(first), Verdict::Granted(second)) = (show(&token), show(&token)) else {
+        panic!("it has not expired yet");
+    };
+    let (first, second) = (first.identity.unwrap(), second.identity.unwrap());
+    assert!(Arc::ptr_eq(&first, &second), "it was checked again");
+    // A token that is like it, but for the signature.
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    let forged = format!("{signed}.{}", "A".repeat(43));
+    assert!(matches!(show(&forged), Verdict::Refused("jwt_signature")));
+    std::thread::sleep(Duration::from_millis(1600));
+    assert!(matches!(show(&token), Verdict::Outdated("jwt_expired")));
 }
 
 #[test]
