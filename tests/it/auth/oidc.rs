@@ -510,11 +510,53 @@ async fn row_57_nobody_is_shut_out_by_what_other_sites_have_their_browser_do() {
             let answer = world.browser().send(method, &url, &cookie).await;
             assert_eq!(answer.status, 401, "{method} {url} {cookie}");
         }
-        for lie in [Lie::Code, Lie::Issuer, Lie::Nonce, Lie::Signature] {
+        for lie in [Lie::Issuer, Lie::Nonce, Lie::Signature] {
             world.provider.set_lie(lie);
             assert_eq!(world.browser().follow(&format!("{SITE}/")).await.status, 401, "{lie:?}");
         }
         world.provider.set_lie(Lie::Nothing);
+        // Nor by a provider that does not know the proxy.
+        std::fs::write(world.proxy.dir.path().join("client"), "a secret from before").unwrap();
+        world.count_failures().await;
+        for _ in 0..3 {
+            assert_eq!(world.browser().follow(&format!("{SITE}/")).await.status, 401);
+        }
+        std::fs::write(world.proxy.dir.path().join("client"), CLIENT.1).unwrap();
+        world.count_failures().await;
+        world.logged_in().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn row_57_whoever_makes_up_codes_is_not_listened_to() {
+    within(async {
+        let world = World::with("timeout = \"30s\"").await;
+        world.count_failures().await;
+        for waits in [true, false] {
+            let mut guessing = world.browser();
+            guessing.address = [127, 0, 0, 2 + u8::from(waits)].into();
+            let back = callback(&mut guessing).await;
+            let guess = back.replace("code=code-", "code=guess-");
+            assert_ne!(guess, back);
+            if waits {
+                assert_eq!(guessing.go(&guess).await.status, 401);
+                assert!(guessing.jar("a.test").is_empty());
+            } else {
+                let before = world.provider.exchanges();
+                world.provider.answer_codes(false);
+                tokio::select! {
+                    answer = guessing.go(&guess) => panic!("{}", answer.head),
+                    () = eventually("it comes", async || world.provider.exchanges() > before) => {}
+                }
+                world.provider.answer_codes(true);
+            }
+            let mut next = world.browser();
+            next.address = guessing.address;
+            let site = format!("{SITE}/");
+            eventually("nobody listens", async || next.send("POST", &site, "").await.status == 429)
+                .await;
+        }
         world.logged_in().await;
     })
     .await;
@@ -574,29 +616,37 @@ async fn who_does_not_wait_for_the_end_of_a_login_is_let_in_on_coming_again() {
 }
 
 #[tokio::test]
-async fn row_57_so_many_logins_end_at_once_and_no_more() {
+async fn row_57_one_address_leaves_room_for_the_logins_of_others() {
     within(async {
         let world = World::with("timeout = \"30s\"").await;
         let mut browsers = Vec::new();
-        for _ in 0..17 {
+        for _ in 0..9 {
             let mut browser = world.browser();
             let back = callback(&mut browser).await;
             browsers.push((browser, back));
         }
         let (mut late, back) = browsers.pop().unwrap();
+        let mut other = world.browser();
+        other.address = [127, 0, 0, 2].into();
+        let others = callback(&mut other).await;
         world.provider.answer_codes(false);
         let all = browsers.iter_mut().map(|(browser, back)| browser.go(back));
         let then = async {
-            eventually("all codes come", async || world.provider.exchanges() == 16).await;
+            eventually("all codes come", async || world.provider.exchanges() == 8).await;
             let answer = late.go(&back).await;
             assert_eq!(answer.status, 503, "{}", answer.head);
-            world.provider.answer_codes(true);
+            let answered = async {
+                eventually("the other's comes", async || world.provider.exchanges() == 9).await;
+                world.provider.answer_codes(true);
+            };
+            let (answer, ()) = tokio::join!(other.go(&others), answered);
+            assert_eq!(answer.status, 302, "{}", answer.head);
         };
         let (answers, ()) = tokio::join!(futures_util::future::join_all(all), then);
         assert!(answers.iter().all(|answer| answer.status == 302));
         // Whoever was turned away comes again.
         assert_eq!(late.go(&back).await.status, 302);
-        assert_eq!(world.provider.exchanges(), 17);
+        assert_eq!(world.provider.exchanges(), 10);
     })
     .await;
 }

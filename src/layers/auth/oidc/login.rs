@@ -13,12 +13,12 @@ use super::pending::{Pending, WITHIN};
 use super::provider::{self, Discovery, ExchangeError, Provider};
 use super::seal::{LEAST_SECRET, Sealer};
 use super::session::{self, Session};
-use super::site::{Names, Site, over, send_to};
+use super::site::{Names, Site, over, send_to, told_over};
 use super::{OidcSettings, OidcSetupError};
 use crate::fetch::Fetch;
 use crate::layers::auth::jwt::{Checks, Claims, Fault};
 use crate::layers::auth::kept::Kept;
-use crate::layers::{Judging, JwtAlgorithm, JwtRules, Verdict};
+use crate::layers::{Asked, Judging, JwtAlgorithm, JwtRules, Verdict};
 use crate::observe::Metrics;
 use crate::respond::Format;
 
@@ -162,8 +162,9 @@ impl Logins {
         answer: Answer,
         name: &str,
         site: Site,
-        format: Format,
+        asked: &Asked<'_>,
     ) -> Judging {
+        let (client, format) = (asked.client(), Format::preferred(asked.headers));
         let forget = site.forget(name);
         let Some(pending) = self.pendings.open::<Pending>(sealed) else {
             return over(StatusCode::UNAUTHORIZED, "oidc_state", forget, format).into();
@@ -194,11 +195,15 @@ impl Logins {
         Judging::Later(Box::pin(async move {
             let logins = self.clone();
             let begin = move || async move { logins.session(&code, &pending, tells_issuer).await };
-            let status = match self.exchanges.once(&state, begin).await {
+            let status = match self.exchanges.once(&state, client, begin).await {
                 End::Session(session) => {
                     return self.admit(&session, &site, &location, forget, format);
                 }
                 End::Unavailable(why) => return Verdict::Unavailable(why),
+                End::Guessed(why) => {
+                    let told = told_over(StatusCode::UNAUTHORIZED, forget, format);
+                    return Verdict::RefusedWith(told, why);
+                }
                 End::Refused(why) => (StatusCode::UNAUTHORIZED, why),
                 End::Forbidden(why) => (StatusCode::FORBIDDEN, why),
                 End::Failed(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
@@ -260,6 +265,9 @@ impl Logins {
         let tokens = exchanged.await.map_err(|error| {
             tracing::info!(issuer = self.settings.issuer, %error, "a login failed");
             match error {
+                // With a state and a cookie that no other site knows: nobody's browser was
+                // made to bring this code.
+                ExchangeError::Unknown => End::Guessed("oidc_code"),
                 ExchangeError::Refused(_) => End::Refused("oidc_code"),
                 ExchangeError::Failed(_) => End::Failed("oidc_provider"),
             }

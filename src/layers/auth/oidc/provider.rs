@@ -58,6 +58,12 @@ pub(super) struct Tokens {
     pub(super) scope: Option<String>,
 }
 
+/// Why there is nothing for a code, in the provider's words.
+#[derive(Deserialize)]
+struct Denial {
+    error: String,
+}
+
 #[derive(Deserialize)]
 struct Metadata {
     issuer: String,
@@ -84,7 +90,11 @@ enum ProviderError {
 /// Why there is nothing for a code.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExchangeError {
-    /// The provider would not have it (RFC 6749 §5.2).
+    /// The provider does not know the code, or not as one of this login (`invalid_grant`, RFC
+    /// 6749 §5.2).
+    #[error("it does not know a code")]
+    Unknown,
+    /// The provider would not have it, for a reason that need not be the code.
     #[error("it answered {0} to a code")]
     Refused(StatusCode),
     #[error("a code cannot be exchanged: {0}")]
@@ -208,7 +218,11 @@ impl Provider {
             status if status.is_success() => {
                 serde_json::from_slice(response.body()).map_err(failed)
             }
-            status if status.is_client_error() => Err(ExchangeError::Refused(status)),
+            status if status.is_client_error() => {
+                let denial = serde_json::from_slice::<Denial>(response.body());
+                let is_unknown = denial.is_ok_and(|denial| denial.error == "invalid_grant");
+                Err(if is_unknown { ExchangeError::Unknown } else { ExchangeError::Refused(status) })
+            }
             status => Err(ExchangeError::Failed(format!("it answered {status}").into())),
         }
     }

@@ -14,7 +14,6 @@ use super::{OidcSettings, OidcSetupError};
 use crate::layers::auth::changes::strip_cookies;
 use crate::layers::auth::{cookies, jwt};
 use crate::layers::{Asked, AuthMeans, Authenticate, Changes, Grant, Judging, Verdict};
-use crate::respond::Format;
 
 /// Knows who asks by a session that began with a login at an identity provider (OpenID
 /// Connect Core 1.0, authorization code with PKCE).
@@ -99,8 +98,7 @@ impl OpenIdConnect {
                 Err(_) => Verdict::Outdated("oidc_no_login").into(),
             };
         };
-        let format = Format::preferred(asked.headers);
-        self.logins.clone().finish(value, answer, &cookie, site, format)
+        self.logins.clone().finish(value, answer, &cookie, site, asked)
     }
 
     fn logout(&self, asked: &Asked<'_>, site: &Site) -> Judging {
@@ -113,8 +111,9 @@ impl OpenIdConnect {
     }
 }
 
-/// Nothing that is wrong here counts as a guess: what is sealed cannot be guessed, and other
-/// sites can have people's browsers come to the callback with whatever they like.
+/// Nothing that is wrong here counts as a guess, but for a code that the provider does not
+/// know: what is sealed cannot be guessed, and other sites can have people's browsers come to
+/// the callback with whatever they like, but not with the state of their login.
 impl Authenticate for OpenIdConnect {
     fn scheme(&self) -> &'static str {
         "oidc"
@@ -154,6 +153,11 @@ impl Authenticate for OpenIdConnect {
             Err(false) => Verdict::Absent.into(),
             Err(true) => Verdict::Outdated("oidc_session").into(),
         }
+    }
+
+    fn is_dear(&self) -> bool {
+        // The provider is asked, whether somebody waits for its answer or not.
+        true
     }
 
     fn identity_fields(&self) -> Vec<HeaderName> {

@@ -173,6 +173,15 @@ pub(super) fn over(
     forget: Option<HeaderValue>,
     format: Format,
 ) -> Verdict {
+    Verdict::Answered(told_over(status, forget, format), reason)
+}
+
+/// What that is answered.
+pub(super) fn told_over(
+    status: StatusCode,
+    forget: Option<HeaderValue>,
+    format: Format,
+) -> Box<Response<Bytes>> {
     let detail = "The login has failed. Open the page that you wanted once more to try again.";
     let mut answer = match status {
         StatusCode::FORBIDDEN => Answer::new(status, "forbidden", "This is not allowed."),
@@ -185,7 +194,7 @@ pub(super) fn over(
     if let Some(forget) = forget {
         answer = answer.header(header::SET_COOKIE, forget);
     }
-    Verdict::Answered(Box::new(answer.render(format)), reason)
+    Box::new(answer.render(format))
 }
 
 #[cfg(test)]
