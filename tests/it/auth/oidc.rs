@@ -209,7 +209,8 @@ async fn row_57_a_provider_that_lies_is_not_believed() {
             let mut browser = world.browser();
             let answer = browser.follow(&format!("{SITE}/")).await;
             assert_eq!(answer.status, status, "{lie:?}");
-            requests += 2;
+            // A login that is lost is begun once more.
+            requests += if lie == Lie::State { 3 } else { 2 };
             assert_eq!(world.reason(requests).await, reason, "{lie:?}");
             // Nobody has a session by that.
             assert!(browser.jar("a.test").keys().all(|name| name.contains('.')), "{lie:?}");
@@ -231,9 +232,13 @@ async fn row_57_a_callback_is_good_for_the_browser_that_began_and_once() {
         let callback = back.field("location").unwrap().to_owned();
         // In another browser, which has begun no login, or another one.
         let mut other = world.browser();
+        assert!(sends_to_log_in(&other.go(&callback).await));
         assert_eq!(other.go(&callback).await.status, 401);
+        other.jar("a.test").clear();
         assert!(sends_to_log_in(&other.go(&format!("{SITE}/")).await));
+        assert!(sends_to_log_in(&other.go(&callback).await));
         assert_eq!(other.go(&callback).await.status, 401);
+        assert!(other.jar("a.test").keys().all(|name| name.contains('.')));
         // With the state of that login, or none, or two.
         let (address, _) = callback.split_once("&state=").unwrap();
         for wrong in [
@@ -244,7 +249,8 @@ async fn row_57_a_callback_is_good_for_the_browser_that_began_and_once() {
             format!("{callback}&code=more"),
             callback.replace("code=", "kode="),
         ] {
-            assert_eq!(victim.go(&wrong).await.status, 401, "{wrong}");
+            let answer = victim.send("GET", &wrong, "").await;
+            assert_eq!(answer.status, 401, "{wrong}");
         }
         let before = victim.jar("a.test").clone();
         let answer = victim.go(&callback).await;
@@ -263,17 +269,71 @@ async fn several_logins_may_be_under_way_in_one_browser_and_not_too_many() {
     within(async {
         let world = World::with("").await;
         let mut browser = world.browser();
-        let first = browser.go(&format!("{SITE}/first")).await;
-        let second = browser.go(&format!("{SITE}/second")).await;
-        for (sent, target) in [(second, "/second"), (first, "/first")] {
+        let mut begun = Vec::new();
+        for number in 0..8 {
+            begun.push(browser.go(&format!("{SITE}/{number}")).await);
+        }
+        for (number, sent) in begun.iter().enumerate().rev() {
             let back = browser.go(sent.field("location").unwrap()).await;
             let answer = browser.go(back.field("location").unwrap()).await;
-            assert_eq!(answer.field("location"), Some(&*format!("{SITE}{target}")));
+            assert_eq!(answer.field("location"), Some(&*format!("{SITE}/{number}")));
         }
         browser.jar("a.test").clear();
-        for _ in 0..20 {
-            assert!(sends_to_log_in(&browser.go(&format!("{SITE}/")).await));
-            assert!(browser.jar("a.test").len() <= 4, "{:?}", browser.jar("a.test").len());
+        // The oldest is forgotten.
+        let mut begun = vec![browser.go(&format!("{SITE}/0")).await];
+        let oldest = browser.jar("a.test").first_key_value().unwrap().0.clone();
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        for number in 1..20 {
+            assert_eq!(browser.jar("a.test").contains_key(&oldest), number <= 8, "{number}");
+            begun.push(browser.go(&format!("{SITE}/{number}")).await);
+            assert_eq!(browser.jar("a.test").len(), (number + 1).min(8));
+        }
+        // Each of the others ends where it was begun for; who comes back from one that was
+        // forgotten, and has logged in meanwhile, is in.
+        let left = browser.jar("a.test").clone();
+        for (number, sent) in begun.iter().enumerate().rev() {
+            let location = sent.field("location").unwrap();
+            let (_, state) = location.split_once("&state=").unwrap();
+            let is_left = left.keys().any(|name| name.ends_with(&state[..8]));
+            let back = browser.go(location).await;
+            let answer = browser.go(back.field("location").unwrap()).await;
+            let target = if is_left { format!("/{number}") } else { "/".to_owned() };
+            if browser.jar("a.test").keys().any(|name| !name.contains('.')) {
+                assert_eq!(answer.field("location"), Some(&*format!("{SITE}{target}")));
+            } else {
+                assert!(sends_to_log_in(&answer));
+            }
+        }
+        assert_eq!(browser.go(&format!("{SITE}/")).await.status, 200);
+        // Long names of what is wanted take more room.
+        browser.jar("a.test").clear();
+        for number in 0..9 {
+            let wanted = format!("{SITE}/{}{number}", "x".repeat(1500));
+            assert!(sends_to_log_in(&browser.go(&wanted).await));
+            let length: usize = browser.jar("a.test").values().map(String::len).sum();
+            assert!((2_000..8_192).contains(&length), "{length}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_that_is_lost_is_begun_once_more_and_not_for_ever() {
+    within(async {
+        let world = World::with("").await;
+        let mut browser = world.browser();
+        let back = callback(&mut browser).await;
+        browser.jar("a.test").clear();
+        let answer = browser.follow(&back).await;
+        assert_eq!((answer.status, &*answer.text()), (200, "one"));
+        // In a browser that keeps no cookies.
+        browser.jar("a.test").clear();
+        let mut url = callback(&mut browser).await;
+        for status in [302, 302, 401] {
+            browser.jar("a.test").clear();
+            let answer = browser.go(&url).await;
+            assert_eq!(answer.status, status, "{url}");
+            url = answer.field("location").unwrap_or_default().to_owned();
         }
     })
     .await;
@@ -349,8 +409,9 @@ async fn a_session_ends_when_its_time_is_over_or_somebody_logs_out() {
         assert!(answer.status == 200 && answer.text().contains("logged out"), "{answer:?}");
         assert!(browser.jar("a.test").is_empty());
         assert!(sends_to_log_in(&browser.go(&format!("{SITE}/")).await));
-        world.reload("file:old", "provider_logout = true").await;
         let mut browser = world.logged_in().await;
+        // Nothing is known of the provider then.
+        world.reload("file:old", "provider_logout = true").await;
         let answer = browser.go(&logout).await;
         let expected = "/logout?from=here&client_id=tollgate\
                         &post_logout_redirect_uri=https%3A%2F%2Fa.test%2F";

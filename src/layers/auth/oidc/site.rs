@@ -18,10 +18,6 @@ use crate::respond::{Answer, Format};
 /// 4096 (RFC 6265 §6.1).
 const LONGEST: usize = 3800;
 
-/// So many logins may be under way in one browser. Those that were not finished are
-/// forgotten then, for all their cookies come with each request.
-const MOST_PENDING: usize = 4;
-
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Tollgate realm=\"tollgate\"");
 
 /// Scheme and host of a request.
@@ -104,23 +100,23 @@ impl Names {
         })
     }
 
-    /// Forgets the logins that a browser has begun, if there are too many.
-    pub(super) fn forget_logins(&self, site: &Site, asked: &Asked<'_>) -> Vec<HeaderValue> {
+    /// Those of the logins that a browser has begun, with their values.
+    pub(super) fn logins<'a>(
+        &self,
+        site: &Site,
+        headers: &'a HeaderMap,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
         let prefix = format!("{}.", self.session(site));
-        let begun: Vec<String> = cookies::names(asked.headers)
-            .filter_map(|name| std::str::from_utf8(name).ok())
-            .filter(|name| name.starts_with(&prefix))
-            .map(str::to_owned)
-            .collect();
-        if begun.len() < MOST_PENDING {
-            return Vec::new();
-        }
-        begun.iter().filter_map(|name| site.forget(name)).collect()
+        cookies::pairs(headers).filter_map(move |(name, value)| {
+            let name = std::str::from_utf8(name).ok().filter(|name| name.starts_with(&prefix))?;
+            Some((name, std::str::from_utf8(value).ok()?))
+        })
     }
 
     /// Those that a request has: the origin is not shown them.
     pub(super) fn of(&self, headers: &HeaderMap) -> Vec<Box<str>> {
-        cookies::names(headers)
+        cookies::pairs(headers)
+            .map(|(name, _)| name)
             .filter(|name| self.are(name))
             .filter_map(|name| std::str::from_utf8(name).ok().map(Into::into))
             .collect()
