@@ -8,6 +8,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::OidcSettings;
 use crate::error::BoxError;
@@ -55,7 +56,23 @@ pub(super) struct Provider {
 #[derive(Debug, Deserialize)]
 pub(super) struct Tokens {
     pub(super) id_token: String,
+    /// What was granted, as words; `None` if that is all that was asked for.
+    #[serde(default, deserialize_with = "words")]
     pub(super) scope: Option<String>,
+}
+
+/// Words with spaces between (RFC 6749 §3.3), or a list of them, as some providers have it. In
+/// anything else there are none.
+fn words<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::Null => None,
+        Value::String(words) => Some(words),
+        Value::Array(words) => {
+            let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+            Some(words.join(" "))
+        }
+        _ => Some(String::new()),
+    })
 }
 
 /// Why there is nothing for a code, in the provider's words.
@@ -221,7 +238,11 @@ impl Provider {
             status if status.is_client_error() => {
                 let denial = serde_json::from_slice::<Denial>(response.body());
                 let is_unknown = denial.is_ok_and(|denial| denial.error == "invalid_grant");
-                Err(if is_unknown { ExchangeError::Unknown } else { ExchangeError::Refused(status) })
+                Err(if is_unknown {
+                    ExchangeError::Unknown
+                } else {
+                    ExchangeError::Refused(status)
+                })
             }
             status => Err(ExchangeError::Failed(format!("it answered {status}").into())),
         }
@@ -293,6 +314,22 @@ mod tests {
         }
         let plain = discovery("http://127.0.0.1:1");
         assert!(plain.source().url_of("", "http://127.0.0.1:1/token").is_ok());
+    }
+
+    #[test]
+    fn what_was_granted_is_read_however_it_is_said() {
+        for (scope, granted) in [
+            ("", None),
+            (r#","scope":null"#, None),
+            (r#","scope":"openid email""#, Some("openid email")),
+            (r#","scope":["openid","email"]"#, Some("openid email")),
+            (r#","scope":[]"#, Some("")),
+            (r#","scope":7"#, Some("")),
+        ] {
+            let answer = format!(r#"{{"id_token":"a","token_type":"Bearer"{scope}}}"#);
+            let tokens: Tokens = serde_json::from_str(&answer).unwrap();
+            assert_eq!(tokens.scope.as_deref(), granted, "{answer}");
+        }
     }
 
     #[test]
