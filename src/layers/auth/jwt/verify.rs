@@ -216,6 +216,7 @@ impl Jwks {
     ) -> Result<Kept<Self>, JwtSetupError> {
         let fetch = Fetch::new(&FetchSettings {
             ca: settings.ca.clone(),
+            plain: settings.url.scheme_str() == Some("http"),
             timeout: settings.timeout,
             ..FetchSettings::default()
         })?;

@@ -17,6 +17,7 @@ use crate::layers::auth::jwt::{KeySet, jwks, max_age};
 use crate::layers::auth::kept::{Fresh, Kept, Pace, Source};
 use crate::layers::{JwtAlgorithm, SharedSecret};
 use crate::observe::Metrics;
+use crate::roots::RootsError;
 
 /// What is encoded in a form and in a query: all but what RFC 3986 §2.3 leaves as it is.
 const IN_FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -255,11 +256,20 @@ fn failed(error: impl Into<BoxError>) -> ExchangeError {
 
 /// What goes to the provider goes by this.
 pub(super) fn fetch(settings: &OidcSettings) -> Result<Fetch, FetchSetupError> {
-    Fetch::new(&FetchSettings {
+    let by = FetchSettings {
         ca: settings.ca.clone(),
         timeout: settings.timeout,
         ..FetchSettings::default()
-    })
+    };
+    match Fetch::new(&by) {
+        // A provider that is reached without TLS need not have anything that is not.
+        Err(FetchSetupError::Roots(RootsError::NoneOnSystem))
+            if settings.issuer.starts_with("http:") =>
+        {
+            Fetch::new(&FetchSettings { plain: true, ..by })
+        }
+        made => made,
+    }
 }
 
 /// `a=1&b=2`, encoded.
