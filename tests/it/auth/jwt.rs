@@ -284,6 +284,15 @@ async fn the_set_is_fetched_again_by_itself_and_the_last_good_one_stays_in_an_ou
         world.issuer.set_health(Health::Up);
         eventually("it is forgotten", async || world.bear(&old).await.status == 401).await;
         assert_eq!(world.bear(&world.issuer.token(&alice())).await.status, 200);
+        let mut admin = Raw::connect(world.proxy.admin).await;
+        admin.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        let told = admin.answer().await.text();
+        let from = world.issuer.jwks();
+        for result in ["ok", "failed"] {
+            let line =
+                format!("tollgate_auth_fetches_total{{from=\"{from}\",result=\"{result}\"}} ");
+            assert!(told.contains(&line), "{told}");
+        }
     })
     .await;
 }

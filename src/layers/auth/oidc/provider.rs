@@ -135,7 +135,7 @@ impl Discovery {
             patience: 2 * settings.timeout + Duration::from_secs(1),
         };
         let discovery = Self { issuer, url, fetch, algorithms: algorithms.to_vec() };
-        let counts = metrics.fetches(discovery.what());
+        let counts = metrics.fetches(discovery.place());
         Ok(Kept::new(discovery, pace, counts))
     }
 
@@ -188,7 +188,11 @@ impl Source for Discovery {
         Ok(Fresh { value: self.provider(&metadata, keys)?, lifetime })
     }
 
-    fn what(&self) -> &str {
+    fn what(&self) -> &'static str {
+        "the keys of an identity provider"
+    }
+
+    fn place(&self) -> &str {
         &self.issuer
     }
 }
