@@ -249,7 +249,7 @@ async fn a_signature_has_its_time() {
     let late = judge_at(&signatures(|_| {}), &parts, b"", NOW + 91);
     assert_eq!(late, outdated("signature_expired"));
     // Only of one that is right: another is wrong at any time.
-    let mut changed = parts.clone();
+    let mut changed = parts;
     changed.method = Method::DELETE;
     for now in [NOW - 31, NOW + 331] {
         let judged = judge_at(&signatures(|_| {}), &changed, b"", now);
