@@ -433,6 +433,11 @@ fn a_key_is_put_into_redis() {
          [[route]]\nname = \"all\"\nrespond = {{}}\n",
         redis.url()
     ));
+    // Nothing of the file is read but where Redis is.
+    let config = dir.path().join("config.toml");
+    let whole = std::fs::read_to_string(&config).unwrap();
+    let more = "[route.api_key]\nkeys = [{ name = \"a\", key = \"env:NOBODY_HAS_THIS\" }]\n";
+    std::fs::write(&config, format!("{whole}{more}")).unwrap();
     let arguments = ["keys", "new", "--name", "ci", "--rate", "5/m", "--redis", "t:keys"];
     let output = tollgate(dir.path(), &arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));

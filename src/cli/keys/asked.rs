@@ -134,8 +134,8 @@ fn store(wanted: &Wanted, prefix: &str, key: &ApiKey) -> Result<(), Failure> {
     use crate::redis::{Redis, Value, cmd};
 
     let path = crate::cli::config_path(wanted.config.clone());
-    let settings = crate::config::load(&path).map_err(SetupError::Config)?;
-    let Some(settings) = settings.redis else {
+    let settings = crate::config::redis_of(&path).map_err(SetupError::Config)?;
+    let Some(settings) = settings else {
         let why = format!("{} has no table [redis]", path.display());
         return Err(Failure::Refused(why));
     };
