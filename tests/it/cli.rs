@@ -448,6 +448,12 @@ fn a_key_is_put_into_redis() {
         .collect();
     let record = redis.ask(["GET", &format!("t:keys:{digest}")]);
     assert!(record.contains(r#""name":"ci""#) && record.contains(r#""per":"1m""#), "{record}");
+    // What would let nobody in is not handed out.
+    let never = ["--name", "ci", "--rate", "1/1y", "--burst", "11", "--redis", "t:keys"];
+    let output = tollgate(dir.path(), &[&["keys", "new"], &never[..]].concat());
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""));
+    assert!(text(&output.stderr).contains("ten years"), "{}", text(&output.stderr));
+    assert!(redis.ask(["DBSIZE"]).contains(":1\r\n"));
     drop(redis);
     let output = tollgate(dir.path(), &arguments);
     assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));

@@ -16,7 +16,7 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 
-pub use record::{check_key_name, check_scope};
+pub use record::{check_key_name, check_key_prefix, check_scope};
 pub use settings::{ApiKey, ApiKeySettings, RedisKeySettings};
 
 use super::authenticate::{Asked, Authenticate, Judging, Verdict};
