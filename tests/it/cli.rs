@@ -418,10 +418,14 @@ fn a_key_without_a_file_is_printed_with_its_line() {
         &["keys", "new", "--name", "a", "--scope", "a b"],
         &["keys", "new", "--name", "a", "--burst", "5"],
         &["keys", "new", "--name", "a", "--expires", "2001-01-01"],
+        &["keys", "new", "--name", "a", "--redis", "tollgate:"],
         &["keys", "revoke", "--file", "keys.toml"],
+        &["keys", "revoke", "--file", "keys.toml", "--id", "a", "--name", "a"],
     ] {
         assert_eq!(tollgate(dir.path(), wrong).status.code(), Some(2), "{wrong:?}");
     }
+    let output = tollgate(dir.path(), &["keys", "revoke", "--file", "keys.toml"]);
+    assert!(text(&output.stderr).contains("--id <ID>|--name <NAME>"), "{}", text(&output.stderr));
 }
 
 #[test]
