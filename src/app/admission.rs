@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderName;
-use http::header;
 use parking_lot::Mutex;
 
 use crate::config::{RouteSettings, Settings};
@@ -68,6 +67,8 @@ pub(super) struct Authenticators {
     schemes: HashMap<String, Authenticator>,
     /// Failures are counted once for all routes that let one fail alike often.
     failures: Mutex<HashMap<Quota, FailureCount>>,
+    /// What routes ask that have keys of their own, by the routes' names.
+    own: Mutex<HashMap<String, Arc<ApiKeys>>>,
 }
 
 impl Authenticators {
@@ -85,10 +86,11 @@ impl Authenticators {
             let known = old.and_then(|(before, known, trusted_before)| {
                 let alike = before.authenticators.contains(one)
                     && !trusted.differ_in(trusted_before, one.scheme.ca());
-                known.schemes.get(&one.name).filter(|_| alike)
+                Some((known.schemes.get(&one.name)?, alike))
             });
             let scheme = match known {
-                Some(known) => Ok(known.scheme.clone()),
+                Some((known, true)) => Ok(known.scheme.clone()),
+                Some((known, false)) => one.scheme.build_after(Some(&*known.scheme), means),
                 None => one.scheme.build(means),
             };
             match scheme {
@@ -102,7 +104,9 @@ impl Authenticators {
             }
         }
         let failures = old.map(|(_, old, _)| old.failures.lock().clone()).unwrap_or_default();
-        Self { schemes: built, failures: Mutex::new(failures) }
+        let mut own = old.map(|(_, old, _)| old.own.lock().clone()).unwrap_or_default();
+        own.retain(|name, _| settings.routes.iter().any(|route| route.name == *name));
+        Self { schemes: built, failures: Mutex::new(failures), own: Mutex::new(own) }
     }
 
     /// Whether a route asks the same as it would ask of `old`.
@@ -125,8 +129,12 @@ impl Authenticators {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err("`auth` and `api_key` exclude each other".to_owned()),
             (None, Some(keys)) => {
-                let keys = ApiKeys::with(keys, means)?;
-                (AuthLayer::by(keys), AuthSettings::default().failures)
+                let mut own = self.own.lock();
+                let keys = ApiKeys::after(own.get(&route.name).map(|own| &**own), keys, means)?;
+                let keys = Arc::new(keys);
+                own.insert(route.name.clone(), keys.clone());
+                let keys = keys as Arc<dyn Authenticate>;
+                (AuthLayer::any([keys]), AuthSettings::default().failures)
             }
             (Some(auth), None) => (self.layer(auth)?, auth.failures),
         };

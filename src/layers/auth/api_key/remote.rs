@@ -79,8 +79,7 @@ struct Known {
 
 impl Remote {
     pub(super) fn new(keys: &RedisKeySettings, settings: &ApiKeySettings, redis: &Redis) -> Self {
-        // The keys of the configuration are none of this one's affair.
-        let settings = ApiKeySettings { keys: Arc::default(), ..settings.clone() };
+        let settings = told(settings);
         Self {
             redis: redis.clone(),
             known: memory(keys.stale.max(keys.cache)),
@@ -92,6 +91,11 @@ impl Remote {
             renewals: Flights::up_to(MOST_AT_ONCE),
             said: Mutex::default(),
         }
+    }
+
+    /// Whether this is what it was told.
+    pub(super) fn is_told(&self, keys: &RedisKeySettings, settings: &ApiKeySettings) -> bool {
+        self.keys == *keys && self.settings == told(settings)
     }
 
     /// What is known without asking.
@@ -183,6 +187,11 @@ impl Remote {
             it();
         }
     }
+}
+
+/// The keys of the configuration and of a file are none of this one's affair.
+fn told(settings: &ApiKeySettings) -> ApiKeySettings {
+    ApiKeySettings { keys: Arc::default(), file: None, ..settings.clone() }
 }
 
 fn memory<V: Clone + Send + Sync + 'static>(ttl: Duration) -> Memory<V> {
