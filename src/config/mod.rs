@@ -33,6 +33,8 @@ pub use admin::{AdminAccess, admin_access};
 pub(crate) use auth::{FileKey, parse_keys};
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
+#[cfg(feature = "redis")]
+pub(crate) use redis::redis_of;
 pub use settings::{
     AdminSettings, CacheStoreSettings, LogSettings, MemoryBudget, RouteSettings, ServerSettings,
     Settings,

@@ -418,10 +418,14 @@ fn a_key_without_a_file_is_printed_with_its_line() {
         &["keys", "new", "--name", "a", "--scope", "a b"],
         &["keys", "new", "--name", "a", "--burst", "5"],
         &["keys", "new", "--name", "a", "--expires", "2001-01-01"],
+        &["keys", "new", "--name", "a", "--redis", "tollgate:"],
         &["keys", "revoke", "--file", "keys.toml"],
+        &["keys", "revoke", "--file", "keys.toml", "--id", "a", "--name", "a"],
     ] {
         assert_eq!(tollgate(dir.path(), wrong).status.code(), Some(2), "{wrong:?}");
     }
+    let output = tollgate(dir.path(), &["keys", "revoke", "--file", "keys.toml"]);
+    assert!(text(&output.stderr).contains("--id <ID>|--name <NAME>"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -433,6 +437,11 @@ fn a_key_is_put_into_redis() {
          [[route]]\nname = \"all\"\nrespond = {{}}\n",
         redis.url()
     ));
+    // Nothing of the file is read but where Redis is.
+    let config = dir.path().join("config.toml");
+    let whole = std::fs::read_to_string(&config).unwrap();
+    let more = "[route.api_key]\nkeys = [{ name = \"a\", key = \"env:NOBODY_HAS_THIS\" }]\n";
+    std::fs::write(&config, format!("{whole}{more}")).unwrap();
     let arguments = ["keys", "new", "--name", "ci", "--rate", "5/m", "--redis", "t:keys"];
     let output = tollgate(dir.path(), &arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -443,6 +452,12 @@ fn a_key_is_put_into_redis() {
         .collect();
     let record = redis.ask(["GET", &format!("t:keys:{digest}")]);
     assert!(record.contains(r#""name":"ci""#) && record.contains(r#""per":"1m""#), "{record}");
+    // What would let nobody in is not handed out.
+    let never = ["--name", "ci", "--rate", "1/1y", "--burst", "11", "--redis", "t:keys"];
+    let output = tollgate(dir.path(), &[&["keys", "new"], &never[..]].concat());
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""));
+    assert!(text(&output.stderr).contains("ten years"), "{}", text(&output.stderr));
+    assert!(redis.ask(["DBSIZE"]).contains(":1\r\n"));
     drop(redis);
     let output = tollgate(dir.path(), &arguments);
     assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));

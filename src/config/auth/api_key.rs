@@ -14,7 +14,9 @@ use crate::config::rate_limits::refills;
 use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::says_where;
 use crate::config::units::{api_key, duration, file_text, header_name, positive};
-use crate::layers::{ApiKey, ApiKeySettings, KeyDigest, RedisKeySettings, check_key_name};
+use crate::layers::{
+    ApiKey, ApiKeySettings, KeyDigest, RedisKeySettings, check_key_name, check_key_prefix,
+};
 use crate::pace::Quota;
 
 /// A key of a file, and where it stands there, in bytes: its table's beginning at least.
@@ -84,10 +86,7 @@ fn parameter(value: &Value<'_>) -> Fits<Arc<str>> {
 fn in_redis(table: &mut Table<'_>) -> Option<RedisKeySettings> {
     let prefix = table.read("redis", |value| {
         let text = value.string("what keys in Redis begin with, such as \"tollgate:keys\"")?;
-        let fits = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
-        fits.then(|| text.to_owned()).ok_or_else(|| {
-            Misfit::new("what keys in Redis begin with has no spaces and is not empty")
-        })
+        check_key_prefix(text).map(|()| text.to_owned()).map_err(Misfit::new)
     });
     let (cache, stale) = (table.value("cache"), table.value("stale"));
     if !table.has("redis") {

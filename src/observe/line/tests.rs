@@ -86,6 +86,7 @@ fn a_client_that_has_shown_a_certificate_is_told_by_it() {
         subject: "CN=web\\,1,O=A \\\"B\\\"".into(),
         common_name: None,
         issuer: "CN=Clients".into(),
+        authority: "CN=Clients".into(),
         serial: "1".into(),
         names: Box::default(),
         sha256: "ab12".into(),
