@@ -93,15 +93,16 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let authenticators = auth::read(&mut root, base);
+    let (authenticators, named) = auth::read(&mut root, base);
     let known = Known {
         upstreams: &names,
         listeners: &listeners,
         authenticators: &authenticators,
+        authenticator_names: &named,
         redis: redis.is_some(),
     };
     let routes = routes::read(&mut root, base, &known);
-    auth::check_routes(&root, &authenticators, &routes, &listeners);
+    auth::check_routes(&mut root, &authenticators, &routes, &listeners);
     let keys = authenticators.iter().filter_map(|one| match &one.scheme {
         SchemeSettings::ApiKey(keys) => Some(keys),
         _ => None,

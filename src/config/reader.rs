@@ -89,7 +89,9 @@ impl<'a> Table<'a> {
 
     /// The value of a key, if it is there.
     pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let value = self.entries.get(key)?;
         Some(Value {
             path: self.key_path(key),

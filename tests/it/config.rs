@@ -53,6 +53,47 @@ fn a_file_that_is_no_toml_says_where_it_breaks() {
 }
 
 #[test]
+fn what_follows_from_a_mistake_is_not_said_beside_it() {
+    let with = |auth: &str, route: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n{auth}\n\
+             [[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"one\"\n{route}\n"
+        );
+        parse(Path::new("x.toml"), &text).unwrap_err()
+    };
+    // The scheme is wrong, and the route that asks for it is not.
+    for (auth, said) in [
+        (
+            "[[auth]]\nname = \"one\"\n[auth.jwt]\nsecret = \"env:NO_SUCH_VARIABLE_HERE\"",
+            "no variable",
+        ),
+        ("[[auth]]\nname = \"one\"\n[auth.apikey]\nkeys = []", "did you mean `api_key`?"),
+        ("[[auth]]\nname = \"one\"\n[auth.hmac]", "here it is `signature`"),
+        ("[[auth]]\nname = \"one\"", "it has no scheme"),
+    ] {
+        let error = with(auth, "");
+        assert_eq!(error.problems().len(), 1, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    // Where it is not there at all, that is said.
+    let error = with("[[auth]]\nname = \"ones\"\n[auth.address]\nallow = [\"::1\"]", "");
+    assert!(error.to_string().contains("did you mean `ones`?"), "{error}");
+    // The route that takes the path of a login is wrong.
+    let dir = TempDir::new().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    let login = format!(
+        "[[auth]]\nname = \"one\"\n[auth.oidc]\nissuer = \"https://id.test\"\nclient_id = \"a\"\n\
+         cookie_secret = \"file:{}\"\n[[route]]\nname = \"b\"\npath = \"/.tollgate\"\n\
+         respond = {{}}\nauth = \"one\"\nnonsense = 1\n[[route]]\nname = \"c\"\n\
+         path = \"/.tollgate/callback\"\nupstream = \"none\"\nauth = \"one\"",
+        secret.display()
+    );
+    let error = with(&login, "path = \"/a\"");
+    assert_eq!(error.problems().len(), 2, "{error}");
+}
+
+#[test]
 fn a_key_is_not_shown_even_where_its_line_breaks() {
     for line in [
         "keys = [{ name = \"x\", key = \"hunter2\" ]",

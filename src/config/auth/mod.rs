@@ -44,28 +44,37 @@ const SCHEMES: &[(&str, Read)] = &[
     ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
 ];
 
-pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
-    let mut all: Vec<AuthenticatorSettings> = Vec::new();
+/// Those that are sound, and the names of all: a route that names one that is not is not
+/// wrong itself.
+pub(super) fn read(root: &mut Table<'_>, base: &Path) -> (Vec<AuthenticatorSettings>, Vec<String>) {
+    let (mut sound, mut names) = (Vec::new(), Vec::new());
     for table in root.tables("auth") {
-        let names: Vec<String> = all.iter().map(|one| one.name.clone()).collect();
-        all.extend(authenticator(table, base, &names));
+        sound.extend(authenticator(table, base, &mut names));
     }
-    all
+    (sound, names)
 }
 
 fn authenticator(
     mut table: Table<'_>,
     base: &Path,
-    names: &[String],
+    names: &mut Vec<String>,
 ) -> Option<AuthenticatorSettings> {
     let name = table.require("name", "a word by which routes ask for it", |v| unique(v, names));
+    names.extend(name.clone());
     let given: Vec<(&str, Read)> =
         SCHEMES.iter().filter(|(scheme, _)| table.has(scheme)).copied().collect();
     let mut scheme = None;
     for (key, read) in &given {
         scheme = table.table(key).and_then(|table| read(table, base));
     }
-    if given.len() != 1 {
+    if given.is_empty() {
+        // One that is misspelt is told by the names of all.
+        for (key, _) in SCHEMES {
+            let _absent = table.value(key);
+        }
+    }
+    let is_misspelt = given.is_empty() && table.entries().any(|(_, _, value)| value.is_table());
+    if given.len() != 1 && !is_misspelt {
         let known: Vec<String> =
             SCHEMES.iter().map(|(scheme, _)| format!("[auth.{scheme}]")).collect();
         let message = if given.is_empty() {
@@ -106,10 +115,7 @@ fn authenticator(
 }
 
 /// The key `auth` of a route: a name, or a table.
-pub(super) fn of_route(
-    route: &mut Table<'_>,
-    known: &[AuthenticatorSettings],
-) -> Option<AuthSettings> {
+pub(super) fn of_route(route: &mut Table<'_>, known: &[String]) -> Option<AuthSettings> {
     if route.has("auth") && route.has("api_key") {
         let hint = "give the keys an `[[auth]]` of their own, and name it in `auth`";
         route.complain("`auth` and `api_key` exclude each other", Some(hint.to_owned()));
@@ -143,8 +149,8 @@ pub(super) fn of_route(
     Some(auth)
 }
 
-fn name(value: &Value<'_>, known: &[AuthenticatorSettings]) -> Fits<String> {
-    let names: Vec<&str> = known.iter().map(|one| one.name.as_str()).collect();
+fn name(value: &Value<'_>, known: &[String]) -> Fits<String> {
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
     let name = value.string("the name of an `[[auth]]`")?;
     if names.is_empty() {
         return Err(Misfit::new(format!("there is no `[[auth]]` named `{name}`"))
