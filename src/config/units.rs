@@ -347,10 +347,19 @@ impl Secret {
 }
 
 /// Where a secret can be read. What is read is never shown, not even when it is
-/// wrong. `what` is what it is called, such as `key`.
+/// wrong. `what` is what it is called, such as `key`. Of a digest whoever asks complains.
 pub(super) fn secret(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret> {
+    read_secret(value, base, what, "write \"env:NAME\" or \"file:PATH\"")
+}
+
+/// A secret of which the digest is enough, and where it can be read.
+pub(super) fn secret_or_digest(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret> {
     let ways = "write \"env:NAME\", \"file:PATH\" or \"sha256:…\"; \
                 `tollgate hash-key` makes the last from a key";
+    read_secret(value, base, what, ways)
+}
+
+fn read_secret(value: &Value<'_>, base: &Path, what: &str, ways: &str) -> Fits<Secret> {
     let text = value.string(&format!("a {what}"))?;
     let read = if let Some(hex) = text.strip_prefix("sha256:") {
         return digest(hex).map(KeyDigest::from_bytes).map(Secret::Digest).ok_or_else(|| {
@@ -379,7 +388,7 @@ pub(super) fn secret(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret>
 
 /// An API key.
 pub(super) fn api_key(value: &Value<'_>, base: &Path) -> Fits<KeyDigest> {
-    secret(value, base, "key").map(|key| key.digest())
+    secret_or_digest(value, base, "key").map(|key| key.digest())
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {
