@@ -269,6 +269,10 @@ impl<'a> Value<'a> {
         self.value.as_array().is_some()
     }
 
+    pub(super) fn is_fraction(&self) -> bool {
+        self.value.is_float()
+    }
+
     pub(super) fn is_string(&self) -> bool {
         self.value.is_str()
     }

@@ -151,6 +151,15 @@ pub(super) fn positive(value: &Value<'_>) -> Fits<NonZeroU32> {
     Ok(u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
 }
 
+/// How many requests are let through in a time.
+pub(super) fn rate(value: &Value<'_>) -> Fits<NonZeroU32> {
+    let misfit = |misfit: Misfit| match value.is_fraction() {
+        true => misfit.hint("`per` is how long: rate = 1 with per = \"2s\" is one in two seconds"),
+        false => misfit,
+    };
+    positive(value).map_err(misfit)
+}
+
 /// A positive number, as a count of things in memory.
 pub(super) fn count(value: &Value<'_>) -> Fits<usize> {
     let number = value.integer("a number", 1, u64::from(u32::MAX))?;

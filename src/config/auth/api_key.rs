@@ -13,7 +13,7 @@ use crate::config::problem::{LoadError, Problems};
 use crate::config::rate_limits::refills;
 use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::says_where;
-use crate::config::units::{api_key, duration, file_text, header_name, positive};
+use crate::config::units::{api_key, duration, file_text, header_name, positive, rate};
 use crate::layers::{ApiKey, ApiKeySettings, KeyDigest, RedisKeySettings, check_key_name};
 use crate::pace::Quota;
 
@@ -241,7 +241,7 @@ fn one_key(mut table: Table<'_>, base: &Path, hashed: bool) -> Option<ApiKey> {
 
 /// How often whoever has a key may ask: the keys `rate`, `per` and `burst`.
 fn quota(table: &mut Table<'_>) -> Option<Quota> {
-    let rate = table.read("rate", positive);
+    let rate = table.read("rate", rate);
     let (per, burst) = (table.value("per"), table.value("burst"));
     if !table.has("rate") {
         for value in [&per, &burst].into_iter().flatten() {

@@ -24,7 +24,7 @@ use super::listeners::unique;
 use super::rate_limits::refills;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::routes::one_of;
-use super::units::{duration, positive};
+use super::units::{duration, positive, rate};
 use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings, check_scope};
 use crate::pace::Quota;
 
@@ -169,15 +169,25 @@ fn failures(table: &mut Table<'_>) -> Option<Quota> {
     let default = Some(AuthSettings::FAILURES);
     let Some(value) = table.value("failures") else { return default };
     if value.is_string() {
-        return value.fit(|v| v.word(&[("unlimited", None)])).unwrap_or(default);
+        return value.fit(unlimited).unwrap_or(default);
     }
     let Some(table) = value.table() else { return default };
     quota(table, Duration::from_secs(60)).map_or(default, Some)
 }
 
+fn unlimited(value: &Value<'_>) -> Fits<Option<Quota>> {
+    const WHAT: &str = "{ rate = 20, per = \"1m\" } or \"unlimited\"";
+    match value.string(WHAT)? {
+        "unlimited" => Ok(None),
+        "none" | "off" => Err(Misfit::new(format!("expected {WHAT}"))
+            .hint("where failures are not to be counted at all, write \"unlimited\"")),
+        other => Err(Misfit::new(format!("expected {WHAT}, found `{other}`"))),
+    }
+}
+
 /// `rate`, `per` and `burst`.
 fn quota(mut table: Table<'_>, per: Duration) -> Option<Quota> {
-    let rate: Option<NonZeroU32> = table.require("rate", "how many are let through", positive);
+    let rate: Option<NonZeroU32> = table.require("rate", "how many are let through", rate);
     let per = table.read("per", duration).unwrap_or(per);
     let burst = table.read("burst", positive);
     let quota = rate.map(|rate| Quota { requests: rate, per, burst: burst.unwrap_or(rate) });

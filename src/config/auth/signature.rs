@@ -138,7 +138,10 @@ mod tests {
         for (rest, complaint) in [
             ("secret = \"file:secret\"", "the key `algorithm` is missing"),
             ("public_key = \"public.pem\"", "the key `algorithm` is missing"),
-            ("algorithm = \"ed25519\", public_key = \"public.pem\"", "no key for `ed25519`"),
+            (
+                "algorithm = \"ed25519\", public_key = \"public.pem\"",
+                "no key for `ed25519`: it is of another kind",
+            ),
             (
                 "algorithm = \"hmac-sha256\", public_key = \"public.pem\"",
                 "is not for a key of this kind",
