@@ -43,6 +43,8 @@ const TAKEN: [HeaderName; 20] = [
 #[derive(Debug)]
 pub(super) struct Authenticators {
     schemes: HashMap<String, Authenticator>,
+    /// Those that cannot be built.
+    unfit: HashSet<String>,
     /// Failures are counted once for all routes that let one fail alike often.
     failures: Mutex<HashMap<Quota, FailureCount>>,
 }
@@ -57,7 +59,7 @@ impl Authenticators {
         old: Option<(&Settings, &Self, &Contents)>,
         problems: &mut Vec<String>,
     ) -> Self {
-        let mut built = HashMap::new();
+        let (mut built, mut unfit) = (HashMap::new(), HashSet::new());
         for one in &settings.authenticators {
             let known = old.and_then(|(before, known, trusted_before)| {
                 let alike = before.authenticators.contains(one)
@@ -75,11 +77,15 @@ impl Authenticators {
                         problems.push(format!("there are two authenticators named `{}`", one.name));
                     }
                 }
-                Err(problem) => problems.push(format!("auth `{}`: {problem}", one.name)),
+                Err(problem) => {
+                    let named = settings.places.named("auth", &one.name);
+                    problems.push(format!("{named}: {problem}"));
+                    unfit.insert(one.name.clone());
+                }
             }
         }
         let failures = old.map(|(_, old, _)| old.failures.lock().clone()).unwrap_or_default();
-        Self { schemes: built, failures: Mutex::new(failures) }
+        Self { schemes: built, unfit, failures: Mutex::new(failures) }
     }
 
     /// Whether a route asks the same as it would ask of `old`.
@@ -90,6 +96,28 @@ impl Authenticators {
             _ => false,
         };
         names.into_iter().all(is_same)
+    }
+
+    /// Whether a route asks for one that cannot be built, so that it cannot be, either.
+    pub(super) fn are_unfit_for(&self, route: &RouteSettings) -> bool {
+        let mut names = route.auth.iter().flat_map(AuthSettings::names);
+        names.any(|name| self.unfit.contains(name))
+    }
+
+    /// What tells origins who asks by this field, of whatever is built by these settings.
+    fn telling(&self, settings: &Settings, field: &HeaderName) -> String {
+        let tells = |one: &&Authenticator| one.scheme.identity_fields().contains(field);
+        let by = self.schemes.values().filter(tells).map(|one| &*one.name).min();
+        let by_keys = |route: &&RouteSettings| {
+            let keys = route.api_key.iter();
+            keys.flat_map(|keys| [&keys.identity_header, &keys.scopes_header])
+                .any(|header| header.as_ref() == Some(field))
+        };
+        let route = settings.routes.iter().find(by_keys).map(|route| ("route", &*route.name));
+        by.map(|name| ("auth", name)).or(route).map_or_else(
+            || format!("by `{field}`"),
+            |(kind, name)| settings.places.named(kind, name),
+        )
     }
 
     /// Who is let in on a route.
@@ -153,7 +181,11 @@ pub(super) fn identity_fields<'a>(
 /// What is wrong with the fields by which origins are told who asks: taken out of every
 /// request, they would be missed by whoever looks for credentials there, or for what such a
 /// field is for.
-pub(super) fn overlapping<'a>(layers: impl Iterator<Item = &'a AuthLayer> + Clone) -> Vec<String> {
+pub(super) fn overlapping<'a>(
+    layers: impl Iterator<Item = &'a AuthLayer> + Clone,
+    authenticators: &Authenticators,
+    settings: &Settings,
+) -> Vec<String> {
     let mut fields: Vec<HeaderName> = identity_fields(layers.clone()).into_iter().collect();
     fields.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     let taken: Vec<HeaderName> =
@@ -161,8 +193,9 @@ pub(super) fn overlapping<'a>(layers: impl Iterator<Item = &'a AuthLayer> + Clon
     let is_taken = |field: &HeaderName| {
         taken.iter().find(|taken| are_twins(field.as_str(), taken.as_str())).map(|taken| {
             format!(
-                "the origin cannot be told who asks by `{field}`: clients send `{taken}`, and \
-                 what tells the origin is taken out of what they send"
+                "{}: the origin cannot be told who asks by `{field}`: clients send `{taken}`, and \
+                 what tells the origin is taken out of what they send",
+                authenticators.telling(settings, field)
             )
         })
     };

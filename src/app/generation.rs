@@ -98,11 +98,13 @@ impl Generation {
         let (access_log, reopened) = build.access_log(&mut problems);
         let routes = build.routes(&upstreams, &mut problems);
         let layers = routes.values().filter_map(|built| built.auth.as_ref());
-        problems.extend(overlapping(layers.clone()));
+        problems.extend(overlapping(layers.clone(), &authenticators, &settings));
         let told = identity_fields(layers);
         for route in &settings.routes {
             let auth = routes.get(&route.name).and_then(|built| built.auth.as_ref());
-            problems.extend(limits::blind(route, &told, &identity_fields(auth.into_iter())));
+            let named = settings.places.named("route", &route.name);
+            let own = identity_fields(auth.into_iter());
+            problems.extend(limits::blind(route, &named, &told, &own));
         }
         let tables = tables(&settings, &routes, &mut problems);
         match tables {
@@ -280,6 +282,10 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
+    fn named(&self, kind: &'static str, name: &str) -> String {
+        self.settings.places.named(kind, name)
+    }
+
     fn upstreams(&self, problems: &mut Vec<String>) -> HashMap<String, Arc<Upstream>> {
         let mut upstreams = HashMap::new();
         for upstream in &self.settings.upstreams {
@@ -311,7 +317,10 @@ impl Build<'_> {
                         problems.push(format!("there are two upstreams named `{name}`"));
                     }
                 }
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => {
+                    let place = self.settings.places.before("upstream", name);
+                    problems.push(format!("{place}{error}"));
+                }
             }
         }
         upstreams
@@ -340,7 +349,9 @@ impl Build<'_> {
             };
             match built {
                 Ok(acceptor) => acceptors.push(Some(acceptor)),
-                Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+                Err(error) => {
+                    problems.push(format!("{}: {error}", self.named("listener", &listener.name)));
+                }
             }
         }
         acceptors
@@ -381,7 +392,11 @@ impl Build<'_> {
                         problems.push(format!("there are two routes named `{}`", route.name));
                     }
                 }
-                Err(problem) => problems.push(format!("route `{}`: {problem}", route.name)),
+                // Why not is told of what it asks for.
+                Err(_) if self.authenticators.are_unfit_for(route) => {}
+                Err(problem) => {
+                    problems.push(format!("{}: {problem}", self.named("route", &route.name)));
+                }
             }
         }
         routes

@@ -99,9 +99,11 @@ fn is_asked_behind(route: &RouteSettings, limit: &RateLimitSettings) -> bool {
 
 /// What is wrong with the limits of a route that go by a field of which nobody sees anything
 /// where they are asked: those by which origins are told who asks, `all` of them, are taken
-/// out of what comes in, and the route's own authentication sets `own`.
+/// out of what comes in, and the route's own authentication sets `own`. `named` is what the
+/// route is called in what is said.
 pub(super) fn blind(
     route: &RouteSettings,
+    named: &str,
     all: &HashSet<HeaderName>,
     own: &HashSet<HeaderName>,
 ) -> Vec<String> {
@@ -122,10 +124,10 @@ pub(super) fn blind(
         .map(|settings| ("`concurrency`".to_owned(), is_blind(&settings.key, identifies(route))));
     let problem = |(what, field): (String, Option<HeaderName>)| {
         Some(format!(
-            "route `{}`: {what} goes by `{}`, which authentication sets and takes out of what \
+            "{named}: {what} goes by `{}`, which authentication sets and takes out of what \
              clients send: it would always be missing. \"identity\" and \"claim:NAME\" go by \
              who asks",
-            route.name, field?
+            field?
         ))
     };
     rates.chain(concurrency).filter_map(problem).collect()

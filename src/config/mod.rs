@@ -12,6 +12,7 @@ mod compression;
 mod dns;
 mod limits;
 mod listeners;
+mod places;
 mod plan;
 mod problem;
 mod rate_limits;
@@ -31,6 +32,7 @@ use toml::de::DeTable;
 pub use admin::{AdminAccess, admin_access};
 #[cfg(feature = "cli")]
 pub(crate) use auth::{FileKey, parse_keys};
+pub use places::Places;
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
 pub use settings::{
@@ -79,6 +81,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
         return Err(problems.into_error(path));
     }
     settings.sources = problems.take_sources();
+    settings.places = Places::of(Table::root(&document, &problems), path);
+    settings.warnings = problems.take_warnings(path);
     Ok(settings)
 }
 
@@ -121,7 +125,6 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         ("resolver", "[dns]"),
         ("valkey", "[redis]"),
     ]);
-    let sources = Vec::new();
     Settings {
         listeners,
         upstreams,
@@ -135,7 +138,9 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         access_log,
         log,
         admin,
-        sources,
+        sources: Vec::new(),
+        places: Places::default(),
+        warnings: Vec::new(),
     }
 }
 

@@ -87,6 +87,11 @@ impl<'a> Table<'a> {
         self.problems.add(&self.path, self.span.clone(), message, hint);
     }
 
+    /// Notes that this table can be used and is hardly meant, or not safe.
+    pub(super) fn warn(&self, message: impl Into<String>) {
+        self.problems.warn(&self.path, self.span.clone(), message);
+    }
+
     /// The value of a key, if it is there.
     pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
         if !self.known.contains(&key) {
@@ -223,6 +228,11 @@ impl<'a> Value<'a> {
     /// Notes a problem with this value.
     pub(super) fn complain(&self, message: impl Into<String>, hint: Option<String>) {
         self.problems.add(&self.path, self.span.clone(), message, hint);
+    }
+
+    /// Notes that this value can be used and is hardly meant, or not safe.
+    pub(super) fn warn(&self, message: impl Into<String>) {
+        self.problems.warn(&self.path, self.span.clone(), message);
     }
 
     /// Keeps this value out of every report.
