@@ -40,7 +40,6 @@ pub use settings::{
     Settings,
 };
 
-use crate::layers::SchemeSettings;
 use problem::Problems;
 use reader::Table;
 use routes::Known;
@@ -103,19 +102,11 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         listeners: &listeners,
         authenticators: &authenticators,
         authenticator_names: &named,
-        redis: redis.is_some(),
+        redis: root.has("redis"),
     };
     let routes = routes::read(&mut root, base, &known);
     auth::check_routes(&mut root, &authenticators, &routes, &listeners);
-    let keys = authenticators.iter().filter_map(|one| match &one.scheme {
-        SchemeSettings::ApiKey(keys) => Some(keys),
-        _ => None,
-    });
-    let mut keys = keys.chain(routes.iter().filter_map(|route| route.api_key.as_ref()));
-    if keys.any(|keys| keys.redis.is_some()) && !root.has("redis") {
-        let hint = "add a table [redis] with its `url`".to_owned();
-        root.complain("API keys stand in Redis, and there is none", Some(hint));
-    }
+    auth::warn_of_unused(&mut root, &routes);
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),

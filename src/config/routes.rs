@@ -128,7 +128,7 @@ fn route(
     route.rate_limits = super::rate_limits::read(&mut table, known.redis);
     table.set("rate_limit_headers", &mut route.rate_limit_headers, Value::boolean);
     super::limits::read(&mut table, &mut route);
-    route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base));
+    route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base, known.redis));
     route.auth = auth::of_route(&mut table, known.authenticator_names);
     if let Some(asked) = &route.auth {
         let (all, its) = (known.listeners, &route.listeners);

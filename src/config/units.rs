@@ -299,6 +299,15 @@ pub(super) fn web_url(value: &Value<'_>) -> Fits<Uri> {
     Ok(url)
 }
 
+/// Whether what comes from there can be read and changed on its way: it is plain HTTP, from
+/// another machine.
+pub(super) fn is_plain_from_elsewhere(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    url.scheme_str() == Some("http") && !is_here
+}
+
 /// A status from `least` to `most`.
 pub(super) fn status(value: &Value<'_>, least: u16, most: u16) -> Fits<StatusCode> {
     let number = value.integer("a status", u64::from(least), u64::from(most))?;

@@ -99,7 +99,11 @@ pub(super) fn revoke(path: &Path, id: Option<&str>, name: Option<&str>) -> Resul
             let id = key.id.as_deref().unwrap_or("-");
             eprintln!("revoked {} (id {id})", key.name);
         }
-        Ok(format!("{}\n", new.trim_end()))
+        match new.trim_end() {
+            // A file that is empty is taken for one that was cut off.
+            "" => Ok(HEAD.to_owned()),
+            rest => Ok(format!("{rest}\n")),
+        }
     })
 }
 

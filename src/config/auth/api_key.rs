@@ -33,7 +33,12 @@ struct Keys {
     ids: HashSet<Arc<str>>,
 }
 
-pub(in crate::config) fn api_keys(mut table: Table<'_>, base: &Path) -> Option<ApiKeySettings> {
+/// `has_redis`: whether there is a Redis that they may stand in.
+pub(in crate::config) fn api_keys(
+    mut table: Table<'_>,
+    base: &Path,
+    has_redis: bool,
+) -> Option<ApiKeySettings> {
     let header = table.read("header", header_name);
     let bearer = table.read("bearer", Value::boolean);
     let query = table.read("query", parameter);
@@ -43,12 +48,16 @@ pub(in crate::config) fn api_keys(mut table: Table<'_>, base: &Path) -> Option<A
         let hint = "or a `file` of keys, or a prefix of keys in `redis`".to_owned();
         table.complain("the key `keys` is missing: who is let in", Some(hint));
     }
+    let elsewhere = table.has("file") || table.has("redis");
+    if let Some(none) = table.value("keys").filter(|keys| keys.is_empty_list() && !elsewhere) {
+        none.complain("there is no key: nobody would be let in", None);
+    }
     let mut keys = Keys::default();
     for key in table.tables("keys") {
         keys.add(key, base, false);
     }
     let file = table.value("file").and_then(|value| file_of_keys(&value, base, &mut keys));
-    let redis = in_redis(&mut table);
+    let redis = in_redis(&mut table, has_redis);
     table.finish(&[
         ("key", "keys"),
         ("header_name", "header"),
@@ -81,8 +90,12 @@ fn parameter(value: &Value<'_>) -> Fits<Arc<str>> {
     })
 }
 
-fn in_redis(table: &mut Table<'_>) -> Option<RedisKeySettings> {
+fn in_redis(table: &mut Table<'_>, has_redis: bool) -> Option<RedisKeySettings> {
     let prefix = table.read("redis", |value| {
+        if !has_redis {
+            return Err(Misfit::new("API keys stand in Redis, and there is none")
+                .hint("add a table [redis] with its `url`"));
+        }
         let text = value.string("what keys in Redis begin with, such as \"tollgate:keys\"")?;
         let fits = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
         fits.then(|| text.to_owned()).ok_or_else(|| {
@@ -116,6 +129,7 @@ fn file_of_keys(value: &Value<'_>, base: &Path, keys: &mut Keys) -> Option<PathB
     let (path, text) = value.fit(|value| file_text(value, base))?;
     match parse_keys(&path, &text) {
         Ok(read) => {
+            super::nobody(value, &path, &text, read.is_empty());
             for FileKey { key, .. } in read {
                 if let Err(why) = keys.note(&key) {
                     let message = format!("{}: the key of {}: {why}", path.display(), key.name);

@@ -10,6 +10,7 @@ mod mtls;
 mod oidc;
 mod signature;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(crate) use api_key::{FileKey, parse_keys};
 pub(super) use login_routes::check_routes;
 pub(super) use mtls::needs_client_auth;
 
+use super::RouteSettings;
 use super::listeners::unique;
 use super::rate_limits::refills;
 use super::reader::{Fits, Misfit, Table, Value};
@@ -29,34 +31,50 @@ use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings, check_s
 use crate::pace::Quota;
 
 /// Reads what stands below the name of a scheme.
-type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
+type Read = fn(Table<'_>, &Around<'_>) -> Option<SchemeSettings>;
+
+/// What schemes are read amid.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    /// Where relative paths begin.
+    base: &'a Path,
+    /// Whether there is a Redis.
+    redis: bool,
+}
 
 const SCHEMES: &[(&str, Read)] = &[
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
-    ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
-    ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
-    ("forward", |table, base| {
-        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    ("api_key", |table, around| {
+        api_keys(table, around.base, around.redis).map(SchemeSettings::ApiKey)
     }),
-    ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
-    ("oidc", |table, base| oidc::read(table, base).map(Box::new).map(SchemeSettings::Oidc)),
+    ("basic", |table, around| basic::read(table, around.base).map(SchemeSettings::Basic)),
+    ("forward", |table, around| {
+        forward::read(table, around.base).map(Box::new).map(SchemeSettings::Forward)
+    }),
+    ("jwt", |table, around| jwt::read(table, around.base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("oidc", |table, around| {
+        oidc::read(table, around.base).map(Box::new).map(SchemeSettings::Oidc)
+    }),
     ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
-    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
+    ("signature", |table, around| {
+        signature::read(table, around.base).map(SchemeSettings::Signature)
+    }),
 ];
 
 /// Those that are sound, and the names of all: a route that names one that is not is not
 /// wrong itself.
 pub(super) fn read(root: &mut Table<'_>, base: &Path) -> (Vec<AuthenticatorSettings>, Vec<String>) {
+    let around = Around { base, redis: root.has("redis") };
     let (mut sound, mut names) = (Vec::new(), Vec::new());
     for table in root.tables("auth") {
-        sound.extend(authenticator(table, base, &mut names));
+        sound.extend(authenticator(table, &around, &mut names));
     }
     (sound, names)
 }
 
 fn authenticator(
     mut table: Table<'_>,
-    base: &Path,
+    around: &Around<'_>,
     names: &mut Vec<String>,
 ) -> Option<AuthenticatorSettings> {
     let name = table.require("name", "a word by which routes ask for it", |v| unique(v, names));
@@ -65,7 +83,7 @@ fn authenticator(
         SCHEMES.iter().filter(|(scheme, _)| table.has(scheme)).copied().collect();
     let mut scheme = None;
     for (key, read) in &given {
-        scheme = table.table(key).and_then(|table| read(table, base));
+        scheme = table.table(key).and_then(|table| read(table, around));
     }
     if given.is_empty() {
         // One that is misspelt is told by the names of all.
@@ -114,6 +132,33 @@ fn authenticator(
     Some(AuthenticatorSettings { name: name?, scheme: scheme? })
 }
 
+/// Complains of a file that nobody is let in by: one that holds nothing at all was cut off
+/// while it was written, rather than meant.
+fn nobody(file: &Value<'_>, path: &Path, text: &str, is_nobody: bool) {
+    let path = path.display();
+    if is_nobody && text.trim_start_matches('\u{feff}').trim().is_empty() {
+        let hint = "a line that begins with `#` says that nobody is meant".to_owned();
+        file.complain(format!("{path} is empty: nobody would be let in"), Some(hint));
+    } else if is_nobody {
+        file.warn(format!("{path} lets nobody in"));
+    }
+}
+
+/// Warns of those that no route asks.
+pub(super) fn warn_of_unused(root: &mut Table<'_>, routes: &[RouteSettings]) {
+    let asked: BTreeSet<&String> = routes
+        .iter()
+        .filter_map(|route| route.auth.as_ref())
+        .flat_map(AuthSettings::names)
+        .collect();
+    for one in root.value("auth").and_then(|all| all.items_if_list()).into_iter().flatten() {
+        let name = one.table().and_then(|mut one| one.value("name")?.string("").ok());
+        if let Some(name) = name.filter(|name| !asked.contains(&(*name).to_owned())) {
+            one.warn(format!("no route asks for `{name}`"));
+        }
+    }
+}
+
 /// The key `auth` of a route: a name, or a table.
 pub(super) fn of_route(route: &mut Table<'_>, known: &[String]) -> Option<AuthSettings> {
     if route.has("auth") && route.has("api_key") {
@@ -128,10 +173,9 @@ pub(super) fn of_route(route: &mut Table<'_>, known: &[String]) -> Option<AuthSe
     // What is listed and wrong is said where it stands.
     let lists = ["all", "any"].into_iter().filter_map(|key| table.value(key));
     let given = lists.fold(false, |given, list| given | !list.is_empty_list());
-    let names = |value: &Value<'_>| name(value, known);
     let auth = AuthSettings {
-        all: table.list("all", names).unwrap_or_default(),
-        any: table.list("any", names).unwrap_or_default(),
+        all: names(&mut table, "all", known),
+        any: names(&mut table, "any", known),
         scopes: table.list("scopes", scope).unwrap_or_default(),
         failures: failures(&mut table),
     };
@@ -147,6 +191,17 @@ pub(super) fn of_route(route: &mut Table<'_>, known: &[String]) -> Option<AuthSe
         ("max_failures", "failures"),
     ]);
     Some(auth)
+}
+
+/// Those of a list, each once.
+fn names(table: &mut Table<'_>, key: &'static str, known: &[String]) -> Vec<String> {
+    let mut named = BTreeSet::new();
+    let names = table.list(key, |value| {
+        let name = name(value, known)?;
+        let twice = || Misfit::new(format!("the `[[auth]]` `{name}` is named twice"));
+        if named.insert(name.clone()) { Ok(name) } else { Err(twice()) }
+    });
+    names.unwrap_or_default()
 }
 
 fn name(value: &Value<'_>, known: &[String]) -> Fits<String> {

@@ -17,6 +17,9 @@ use crate::signature::{Scheme, VerifyingKey};
 pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<SignatureSettings> {
     let mut keys: Vec<SignatureKey> = Vec::new();
     if table.has("keys") {
+        if let Some(none) = table.value("keys").filter(Value::is_empty_list) {
+            none.complain("there is no key: nobody would be let in", None);
+        }
         for key in table.tables("keys") {
             let ids: Vec<String> = keys.iter().map(|key| key.id.clone()).collect();
             keys.extend(one_key(key, base, &ids));
