@@ -43,8 +43,6 @@ const TAKEN: [HeaderName; 20] = [
 #[derive(Debug)]
 pub(super) struct Authenticators {
     schemes: HashMap<String, Authenticator>,
-    /// Those that cannot be built.
-    unfit: HashSet<String>,
     /// Failures are counted once for all routes that let one fail alike often.
     failures: Mutex<HashMap<Quota, FailureCount>>,
 }
@@ -59,7 +57,7 @@ impl Authenticators {
         old: Option<(&Settings, &Self, &Contents)>,
         problems: &mut Vec<String>,
     ) -> Self {
-        let (mut built, mut unfit) = (HashMap::new(), HashSet::new());
+        let mut built = HashMap::new();
         for one in &settings.authenticators {
             let known = old.and_then(|(before, known, trusted_before)| {
                 let alike = before.authenticators.contains(one)
@@ -80,12 +78,11 @@ impl Authenticators {
                 Err(problem) => {
                     let named = settings.places.named("auth", &one.name);
                     problems.push(format!("{named}: {problem}"));
-                    unfit.insert(one.name.clone());
                 }
             }
         }
         let failures = old.map(|(_, old, _)| old.failures.lock().clone()).unwrap_or_default();
-        Self { schemes: built, unfit, failures: Mutex::new(failures) }
+        Self { schemes: built, failures: Mutex::new(failures) }
     }
 
     /// Whether a route asks the same as it would ask of `old`.
@@ -98,10 +95,11 @@ impl Authenticators {
         names.into_iter().all(is_same)
     }
 
-    /// Whether a route asks for one that cannot be built, so that it cannot be, either.
-    pub(super) fn are_unfit_for(&self, route: &RouteSettings) -> bool {
+    /// Whether a route asks for one of `settings` that could not be built.
+    pub(super) fn are_unfit_for(&self, route: &RouteSettings, settings: &Settings) -> bool {
+        let is_there = |name: &String| settings.authenticators.iter().any(|one| one.name == *name);
         let mut names = route.auth.iter().flat_map(AuthSettings::names);
-        names.any(|name| self.unfit.contains(name))
+        names.any(|name| !self.schemes.contains_key(name) && is_there(name))
     }
 
     /// What tells origins who asks by this field, of whatever is built by these settings.

@@ -102,9 +102,8 @@ impl Generation {
         let told = identity_fields(layers);
         for route in &settings.routes {
             let auth = routes.get(&route.name).and_then(|built| built.auth.as_ref());
-            let named = settings.places.named("route", &route.name);
             let own = identity_fields(auth.into_iter());
-            problems.extend(limits::blind(route, &named, &told, &own));
+            problems.extend(limits::blind(route, &settings, &told, &own));
         }
         let tables = tables(&settings, &routes, &mut problems);
         match tables {
@@ -282,10 +281,6 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn named(&self, kind: &'static str, name: &str) -> String {
-        self.settings.places.named(kind, name)
-    }
-
     fn upstreams(&self, problems: &mut Vec<String>) -> HashMap<String, Arc<Upstream>> {
         let mut upstreams = HashMap::new();
         for upstream in &self.settings.upstreams {
@@ -317,10 +312,7 @@ impl Build<'_> {
                         problems.push(format!("there are two upstreams named `{name}`"));
                     }
                 }
-                Err(error) => {
-                    let place = self.settings.places.before("upstream", name);
-                    problems.push(format!("{place}{error}"));
-                }
+                Err(error) => problems.push(error.to_string()),
             }
         }
         upstreams
@@ -350,7 +342,8 @@ impl Build<'_> {
             match built {
                 Ok(acceptor) => acceptors.push(Some(acceptor)),
                 Err(error) => {
-                    problems.push(format!("{}: {error}", self.named("listener", &listener.name)));
+                    let named = self.settings.places.named("listener", &listener.name);
+                    problems.push(format!("{named}: {error}"));
                 }
             }
         }
@@ -393,9 +386,10 @@ impl Build<'_> {
                     }
                 }
                 // Why not is told of what it asks for.
-                Err(_) if self.authenticators.are_unfit_for(route) => {}
+                Err(_) if self.authenticators.are_unfit_for(route, self.settings) => {}
                 Err(problem) => {
-                    problems.push(format!("{}: {problem}", self.named("route", &route.name)));
+                    let named = self.settings.places.named("route", &route.name);
+                    problems.push(format!("{named}: {problem}"));
                 }
             }
         }

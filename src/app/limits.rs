@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 
 use super::Common;
-use crate::config::RouteSettings;
+use crate::config::{RouteSettings, Settings};
 use crate::layers::{
     ConcurrencyLayer, Limit, LimitKey, LimitKeyPart, RateLimitLayer, RateLimitSettings, are_twins,
 };
@@ -99,11 +99,10 @@ fn is_asked_behind(route: &RouteSettings, limit: &RateLimitSettings) -> bool {
 
 /// What is wrong with the limits of a route that go by a field of which nobody sees anything
 /// where they are asked: those by which origins are told who asks, `all` of them, are taken
-/// out of what comes in, and the route's own authentication sets `own`. `named` is what the
-/// route is called in what is said.
+/// out of what comes in, and the route's own authentication sets `own`.
 pub(super) fn blind(
     route: &RouteSettings,
-    named: &str,
+    settings: &Settings,
     all: &HashSet<HeaderName>,
     own: &HashSet<HeaderName>,
 ) -> Vec<String> {
@@ -124,9 +123,10 @@ pub(super) fn blind(
         .map(|settings| ("`concurrency`".to_owned(), is_blind(&settings.key, identifies(route))));
     let problem = |(what, field): (String, Option<HeaderName>)| {
         Some(format!(
-            "{named}: {what} goes by `{}`, which authentication sets and takes out of what \
+            "{}: {what} goes by `{}`, which authentication sets and takes out of what \
              clients send: it would always be missing. \"identity\" and \"claim:NAME\" go by \
              who asks",
+            settings.places.named("route", &route.name),
             field?
         ))
     };

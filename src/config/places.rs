@@ -7,10 +7,10 @@ use std::path::Path;
 use super::reader::Table;
 
 /// The tables whose things have names.
-const NAMED: [&str; 4] = ["listener", "upstream", "auth", "route"];
+const NAMED: [&str; 3] = ["listener", "auth", "route"];
 
-/// Where listeners, upstreams, authenticators and routes stand, for what is found to be wrong
-/// with them once they are built. Of settings that come from elsewhere it knows nothing.
+/// Where listeners, authenticators and routes stand, for what is found to be wrong with them
+/// once they are built. Of settings that come from elsewhere it knows nothing.
 ///
 /// It is the same as any other: what is said does not depend on where.
 #[derive(Clone, Default)]
@@ -47,15 +47,12 @@ impl Places {
         Self(places)
     }
 
-    /// What a sentence on something begins with that is wrong with it: its place, if that is
-    /// known. `kind` is what its table is called, such as `route`.
-    pub(crate) fn before(&self, kind: &'static str, name: &str) -> String {
-        let place = self.0.get(&(kind, name.to_owned()));
-        place.map(|place| format!("{place}: ")).unwrap_or_default()
-    }
-
-    /// What it is called, behind its place.
+    /// What something is called in a sentence on what is wrong with it, behind its place if
+    /// that is known. `kind` is what its table is called, such as `route`.
     pub(crate) fn named(&self, kind: &'static str, name: &str) -> String {
-        format!("{}{kind} `{name}`", self.before(kind, name))
+        match self.0.get(&(kind, name.to_owned())) {
+            Some(place) => format!("{place}: {kind} `{name}`"),
+            None => format!("{kind} `{name}`"),
+        }
     }
 }

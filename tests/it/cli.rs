@@ -168,6 +168,23 @@ fn what_is_hardly_meant_is_warned_of_and_taken() {
 }
 
 #[test]
+fn a_file_whose_last_key_is_revoked_is_taken_without_any() {
+    let dir = with_config(
+        "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\nname = \"all\"\nrespond = {}\napi_key = { file = \"keys.toml\" }\n",
+    );
+    let digest = "00".repeat(32);
+    let key = format!("[[key]]\nname = \"ci\"\nkey = \"sha256:{digest}\"\n");
+    std::fs::write(dir.path().join("keys.toml"), key).unwrap();
+    let revoke = ["keys", "revoke", "--file", "keys.toml", "--name", "ci"];
+    let revoked = tollgate(dir.path(), &revoke);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    let check = tollgate(dir.path(), &["check"]);
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    assert!(text(&check.stderr).contains("keys.toml lets nobody in"), "{}", text(&check.stderr));
+}
+
+#[test]
 fn an_address_that_is_taken_is_69_and_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

@@ -99,11 +99,7 @@ pub(super) fn revoke(path: &Path, id: Option<&str>, name: Option<&str>) -> Resul
             let id = key.id.as_deref().unwrap_or("-");
             eprintln!("revoked {} (id {id})", key.name);
         }
-        match new.trim_end() {
-            // A file that is empty is taken for one that was cut off.
-            "" => Ok(HEAD.to_owned()),
-            rest => Ok(format!("{rest}\n")),
-        }
+        Ok(format!("{}\n", new.trim_end()))
     })
 }
 
@@ -142,6 +138,8 @@ fn change(
     };
     let (text, keys) = if before.is_some() { read(&path)? } else { Default::default() };
     let new = make(&text, &keys)?;
+    // One that is empty would be taken for one that was cut off.
+    let new = if new.trim().is_empty() { HEAD.to_owned() } else { new };
     // What is written is what is read, or it is not written.
     parse_keys(&path, &new).map_err(SetupError::Config)?;
     let (beside, mut file) = beside(&path).map_err(wrong)?;
