@@ -100,7 +100,10 @@ impl Authenticators {
                         problems.push(format!("there are two authenticators named `{}`", one.name));
                     }
                 }
-                Err(problem) => problems.push(format!("auth `{}`: {problem}", one.name)),
+                Err(problem) => {
+                    let named = settings.places.named("auth", &one.name);
+                    problems.push(format!("{named}: {problem}"));
+                }
             }
         }
         let failures = old.map(|(_, old, _)| old.failures.lock().clone()).unwrap_or_default();
@@ -117,6 +120,29 @@ impl Authenticators {
             _ => false,
         };
         names.into_iter().all(is_same)
+    }
+
+    /// Whether a route asks for one of `settings` that could not be built.
+    pub(super) fn are_unfit_for(&self, route: &RouteSettings, settings: &Settings) -> bool {
+        let is_there = |name: &String| settings.authenticators.iter().any(|one| one.name == *name);
+        let mut names = route.auth.iter().flat_map(AuthSettings::names);
+        names.any(|name| !self.schemes.contains_key(name) && is_there(name))
+    }
+
+    /// What tells origins who asks by this field, of whatever is built by these settings.
+    fn telling(&self, settings: &Settings, field: &HeaderName) -> String {
+        let tells = |one: &&Authenticator| one.scheme.identity_fields().contains(field);
+        let by = self.schemes.values().filter(tells).map(|one| &*one.name).min();
+        let by_keys = |route: &&RouteSettings| {
+            let keys = route.api_key.iter();
+            keys.flat_map(|keys| [&keys.identity_header, &keys.scopes_header])
+                .any(|header| header.as_ref() == Some(field))
+        };
+        let route = settings.routes.iter().find(by_keys).map(|route| ("route", &*route.name));
+        by.map(|name| ("auth", name)).or(route).map_or_else(
+            || format!("by `{field}`"),
+            |(kind, name)| settings.places.named(kind, name),
+        )
     }
 
     /// Who is let in on a route.
@@ -184,7 +210,11 @@ pub(super) fn identity_fields<'a>(
 /// What is wrong with the fields by which origins are told who asks: taken out of every
 /// request, they would be missed by whoever looks for credentials there, or for what such a
 /// field is for.
-pub(super) fn overlapping<'a>(layers: impl Iterator<Item = &'a AuthLayer> + Clone) -> Vec<String> {
+pub(super) fn overlapping<'a>(
+    layers: impl Iterator<Item = &'a AuthLayer> + Clone,
+    authenticators: &Authenticators,
+    settings: &Settings,
+) -> Vec<String> {
     let mut fields: Vec<HeaderName> = identity_fields(layers.clone()).into_iter().collect();
     fields.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     let credentials: Vec<HeaderName> = layers.flat_map(AuthLayer::credential_fields).collect();
@@ -195,8 +225,9 @@ pub(super) fn overlapping<'a>(layers: impl Iterator<Item = &'a AuthLayer> + Clon
             || TAKEN_ALIKE.iter().any(|start| begins_like(name, start));
         is_taken.then(|| {
             format!(
-                "the origin cannot be told who asks by `{field}`: that says something else, and \
-                 what tells the origin is taken out of what clients send"
+                "{}: the origin cannot be told who asks by `{field}`: that says something else, \
+                 and what tells the origin is taken out of what clients send",
+                authenticators.telling(settings, field)
             )
         })
     };

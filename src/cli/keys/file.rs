@@ -183,6 +183,8 @@ fn change(
     };
     let (text, keys) = if before.is_some() { read(&path)? } else { Default::default() };
     let new = make(&text, &keys)?;
+    // One that is empty would be taken for one that was cut off.
+    let new = if new.trim().is_empty() { HEAD.to_owned() } else { new };
     // What is written is what is read, or it is not written.
     parse_keys(&path, &new).map_err(SetupError::Config)?;
     let (beside, mut file) = beside(&path).map_err(wrong)?;
