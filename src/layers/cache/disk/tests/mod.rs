@@ -19,8 +19,15 @@ use super::*;
 
 const MIB: u64 = 1024 * 1024;
 
+/// Opens it, also while a process that another test is starting still has a copy of the lock.
 fn open(folder: &Path, capacity: u64) -> Disk {
-    Disk::open(&DiskSettings { folder: folder.to_owned(), capacity }).unwrap()
+    let settings = DiskSettings { folder: folder.to_owned(), capacity };
+    loop {
+        match Disk::open(&settings) {
+            Err(OpenError::Locked(_)) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn fresh(capacity: u64) -> (TempDir, Disk) {

@@ -153,14 +153,7 @@ async fn the_thread_ends_with_the_last_clone() {
     drop(disk);
     assert!(clone.has(1, 100).await);
     drop(clone);
-    let settings = DiskSettings { folder: folder.path().to_owned(), capacity: MIB };
-    let disk = loop {
-        match Disk::open(&settings) {
-            Err(OpenError::Locked(_)) => std::thread::yield_now(),
-            opened => break opened.unwrap(),
-        }
-    };
-    assert!(disk.has(1, 100).await);
+    assert!(open(folder.path(), MIB).has(1, 100).await);
 }
 
 #[tokio::test]
