@@ -5,6 +5,7 @@ mod api_key;
 mod basic;
 mod combined;
 mod forward;
+mod forward_remembered;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod mtls;
