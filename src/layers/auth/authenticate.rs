@@ -156,6 +156,9 @@ pub enum Verdict {
     Answered(Box<Response<Bytes>>, &'static str),
     /// It cannot be told now.
     Unavailable(&'static str),
+    /// One of the others that keep somebody out, said of one who is known by credentials that
+    /// are genuine: the log has the name. See [`Verdict::about`].
+    About(Arc<Identity>, Box<Self>),
 }
 
 /// What comes of being let in.
@@ -209,6 +212,22 @@ impl<'a> Asked<'a> {
         match self.exchange {
             Some(exchange) => exchange.client(),
             None => self.downstream?.peer_address(),
+        }
+    }
+}
+
+impl Verdict {
+    /// Says of whom it is said, for the log.
+    #[must_use]
+    pub fn about(self, identity: impl Into<Arc<Identity>>) -> Self {
+        Self::About(identity.into(), Box::new(self))
+    }
+
+    /// What is said, and of whom, if that is known.
+    pub(super) fn apart(self) -> (Self, Option<Arc<Identity>>) {
+        match self {
+            Self::About(identity, verdict) => (verdict.apart().0, Some(identity)),
+            verdict => (verdict, None),
         }
     }
 }

@@ -5,6 +5,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
+use tollgate::layers::{PasswordHash, PasswordScheme};
 
 use super::guarded;
 use crate::support::certs::{Authority, connect};
@@ -358,6 +359,61 @@ async fn behind_a_trusted_proxy_the_service_is_told_what_that_saw() {
     .await;
 }
 
+/// The order in which several schemes of which none lets a request in have the say.
+#[tokio::test]
+async fn of_several_the_one_has_the_say_that_can_help_further() {
+    within(async {
+        let forbidding = |_: &str| "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let redirecting = |_: &str| {
+            "HTTP/1.1 302 Found\r\nLocation: https://login.test/\r\nContent-Length: 0\r\n\r\n"
+                .to_owned()
+        };
+        let failing = |_: &str| "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let answers: [(fn(&str) -> String, &str); 4] = [
+            (forbidding, "forbidding"),
+            (by_token, "unauthorized"),
+            (failing, "failing"),
+            (redirecting, "redirecting"),
+        ];
+        let (origin, mut services) = (Origin::answering(OK).await, Vec::new());
+        let mut auth =
+            "[[auth]]\nname = \"people\"\n[auth.basic]\nfile = \"htpasswd\"\n".to_owned();
+        for (answer, name) in answers {
+            let service = service(answer).await;
+            let named =
+                scheme(&service, "").replace("name = \"service\"", &format!("name = \"{name}\""));
+            auth.push_str(&named);
+            services.push(service);
+        }
+        let users = PasswordHash::of("word", PasswordScheme::Bcrypt).unwrap();
+        let users = format!("alice:{users}\n");
+        for (any, status, reason) in [
+            ("\"forbidding\", \"people\"", 401, "auth_missing"),
+            ("\"people\", \"forbidding\"", 401, "auth_missing"),
+            ("\"people\", \"unauthorized\"", 401, "forward_refused"),
+            ("\"unauthorized\", \"forbidding\"", 401, "forward_refused"),
+            ("\"unauthorized\", \"failing\"", 503, "forward_invalid"),
+            ("\"failing\", \"redirecting\", \"people\"", 302, "forward_redirected"),
+        ] {
+            let dir = TempDir::new().unwrap();
+            std::fs::write(dir.path().join("htpasswd"), &users).unwrap();
+            let proxy =
+                guarded(&origin, &auth, &format!("auth = {{ any = [{any}] }}")).start_in(dir);
+            let answer = get(proxy.address, "/", "").await;
+            assert_eq!(answer.status, status, "{any}");
+            let asked = answer.fields("www-authenticate");
+            let basic = asked.iter().any(|challenge| challenge.starts_with("Basic "));
+            assert_eq!(basic, status == 401 && any.contains("people"), "{any}: {asked:?}");
+            let theirs = asked.contains(&"Bearer realm=\"theirs\"");
+            assert_eq!(theirs, reason == "forward_refused", "{any}: {asked:?}");
+            let lines = proxy.log_lines(1).await;
+            assert!(lines[0].contains(&format!("rejected={reason}")), "{lines:?}");
+        }
+        assert!(origin.bytes().is_empty());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn nobody_learns_by_what_software_it_was_refused() {
     within(async {
@@ -382,6 +438,26 @@ async fn the_service_is_told_the_clients_address_by_nobody_else() {
         let asked = service.request();
         assert_eq!(fields(&asked, "x-real-ip"), ["127.0.0.1"]);
         assert!(!asked.contains("6.6.6.6"), "{asked}");
+    })
+    .await;
+}
+
+/// Of a body that the service has seen the origin gets the bytes; what came behind them it is
+/// not told to wait for.
+#[tokio::test]
+async fn trailer_fields_that_are_lost_are_not_announced() {
+    within(async {
+        let post = "POST /up HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer alice\r\n\
+                    Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                    5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n";
+        let (origin, _service, proxy) = started(by_token, "send_body = 8").await;
+        assert_eq!(ask(proxy.address, post).await.status, 200);
+        let request = origin.request().to_ascii_lowercase();
+        assert!(request.contains("hello") && !request.contains("x-sum"), "{request}");
+        let (origin, _service, proxy) = started(by_token, "").await;
+        assert_eq!(ask(proxy.address, post).await.status, 200);
+        let request = origin.request().to_ascii_lowercase();
+        assert!(request.contains("trailer: x-sum") && request.contains("x-sum: 7"), "{request}");
     })
     .await;
 }
