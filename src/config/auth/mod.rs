@@ -128,6 +128,7 @@ pub(super) fn of_route(
         any: table.list("any", names).unwrap_or_default(),
         scopes: table.list("scopes", scope).unwrap_or_default(),
         failures: failures(&mut table),
+        preflights: table.read("preflights", Value::boolean).unwrap_or_default(),
     };
     if !given {
         let hint = "any = [\"…\"]: whom one of these `[[auth]]` lets in".to_owned();
@@ -138,6 +139,7 @@ pub(super) fn of_route(
         ("name", "any"),
         ("schemes", "any"),
         ("scope", "scopes"),
+        ("cors", "preflights"),
         ("max_failures", "failures"),
     ]);
     Some(auth)

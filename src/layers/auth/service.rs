@@ -21,6 +21,7 @@ use super::held::Held;
 use super::policy::{
     Authenticator, Granted, Outcome, Policy, Progress, Rejection, Said, Step, theirs,
 };
+use super::preflight::{disarm, is_preflight};
 use crate::budget::Budget;
 use crate::context::{ByCredentials, Exchange};
 use crate::error::{BoxError, Error, Kind};
@@ -60,6 +61,8 @@ type Fields = Box<[HeaderName]>;
 struct Shared {
     policy: Policy,
     failures: Option<FailureCount>,
+    /// Whether whoever asks what it may ask for is let through (CORS).
+    preflights: bool,
     /// The fields in which each scheme looks for credentials.
     fields: Box<[Fields]>,
     /// Fields that nobody may bring along.
@@ -118,6 +121,15 @@ impl AuthLayer {
         self.changed(|shared| shared.failures = Some(failures))
     }
 
+    /// Lets browsers through that ask before a request of a script's what may be asked for, as
+    /// they do without credentials (CORS preflights): OPTIONS with `Origin` and
+    /// `Access-Control-Request-Method`, and no body. Credentials, and fields that would make
+    /// another method of it, are taken out. By default they are treated like all requests.
+    #[must_use]
+    pub fn preflights(self) -> Self {
+        self.changed(|shared| shared.preflights = true)
+    }
+
     /// Leaves fields alone by which the origin is told who asks and which a client may have
     /// brought along: they have been taken out before, by
     /// [`StripIdentityLayer`](super::StripIdentityLayer). By default it takes them out itself.
@@ -143,7 +155,7 @@ impl AuthLayer {
 
     fn with(policy: Policy) -> Self {
         let (fields, stripped) = fields_of(&policy);
-        let shared = Shared { policy, failures: None, fields, stripped };
+        let shared = Shared { policy, failures: None, preflights: false, fields, stripped };
         Self { shared: Arc::new(shared) }
     }
 
@@ -208,6 +220,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
+        if self.shared.preflights && is_preflight(&parts, &body) {
+            self.shared.let_through(&mut parts);
+            let future = self.inner.call(Request::from_parts(parts, body));
+            return AuthFuture { state: State::Admitted { future, fields: Vec::new() } };
+        }
         if let Some(rejection) = self.shared.shut_out(&parts) {
             return AuthFuture::rejected(self.shared.answer(&parts, rejection));
         }
@@ -390,6 +407,12 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Prepares a request that is let through whoever asks.
+    fn let_through(&self, parts: &mut Parts) {
+        self.clean(parts, &[]);
+        disarm(&mut parts.headers, self.fields.iter().flatten());
     }
 
     /// Notes a rejection, and writes the answer.

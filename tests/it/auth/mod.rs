@@ -11,6 +11,7 @@ mod jwt;
 mod mtls;
 #[cfg(feature = "jwt")]
 mod oidc;
+mod preflights;
 mod signature;
 
 use crate::support::proxy::Setup;
