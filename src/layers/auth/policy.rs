@@ -162,7 +162,7 @@ impl Policy {
     ) -> Result<Progress, Outcome> {
         let of_all = progress.next < self.all.len();
         let next = self.at(&progress);
-        if let (Verdict::Refused(_), Some((at, _))) = (&verdict, next) {
+        if let (true, Some((at, _))) = (verdict.is_failure(), next) {
             progress.wrong.push(at);
         }
         match (verdict, next) {
@@ -211,7 +211,8 @@ impl Policy {
         let (verdict, identity) = verdict.apart();
         let identity = identity.or_else(|| known.cloned());
         let (reason, answer) = match verdict {
-            Verdict::Answered(mut response, reason) => {
+            Verdict::Answered(mut response, reason)
+            | Verdict::RefusedWith(mut response, reason) => {
                 if response.status() == StatusCode::UNAUTHORIZED {
                     self.challenge(response.headers_mut());
                 }
@@ -318,12 +319,14 @@ fn weight(verdict: &Verdict) -> Weight {
         Verdict::Absent => Weight::Absent,
         Verdict::Outdated(_) | Verdict::Refused(_) => Weight::Wrong,
         Verdict::Unavailable(_) => Weight::Unavailable,
-        Verdict::Answered(response, _) => match response.status() {
-            StatusCode::UNAUTHORIZED => Weight::Unauthorized,
-            status if status.is_client_error() => Weight::Forbidden,
-            status if status.is_server_error() => Weight::Unavailable,
-            _ => Weight::Redirected,
-        },
+        Verdict::Answered(response, _) | Verdict::RefusedWith(response, _) => {
+            match response.status() {
+                StatusCode::UNAUTHORIZED => Weight::Unauthorized,
+                status if status.is_client_error() => Weight::Forbidden,
+                status if status.is_server_error() => Weight::Unavailable,
+                _ => Weight::Redirected,
+            }
+        }
         Verdict::About(_, verdict) => weight(verdict),
     }
 }
