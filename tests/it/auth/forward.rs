@@ -359,6 +359,8 @@ async fn behind_a_trusted_proxy_the_service_is_told_what_that_saw() {
     .await;
 }
 
+type Answering = fn(&str) -> String;
+
 /// The order in which several schemes of which none lets a request in have the say.
 #[tokio::test]
 async fn of_several_the_one_has_the_say_that_can_help_further() {
@@ -369,7 +371,7 @@ async fn of_several_the_one_has_the_say_that_can_help_further() {
                 .to_owned()
         };
         let failing = |_: &str| "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_owned();
-        let answers: [(fn(&str) -> String, &str); 4] = [
+        let answers: [(Answering, &str); 4] = [
             (forbidding, "forbidding"),
             (by_token, "unauthorized"),
             (failing, "failing"),
