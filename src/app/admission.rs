@@ -180,7 +180,8 @@ impl Authenticators {
             names.iter().map(|name| self.named(name)).collect()
         };
         let layer = AuthLayer::any(named(&auth.any)?).and_all(named(&auth.all)?);
-        Ok(layer.scopes(auth.scopes.iter().map(String::as_str)))
+        let layer = layer.scopes(auth.scopes.iter().map(String::as_str));
+        Ok(if auth.preflights { layer.preflights() } else { layer })
     }
 
     fn failures(&self, quota: Quota) -> FailureCount {

@@ -144,7 +144,7 @@ const CLAIMS: [&str; 12] = [
 ];
 
 /// Whether an origin may read a name, in lower case, as one of [`CLAIMS`].
-pub(super) fn is_claim(name: &str) -> bool {
+pub(crate) fn is_claim(name: &str) -> bool {
     // Most names differ from all of them at the first character.
     matches!(name.as_bytes(), [b'x' | b'f' | b't' | b'c', ..])
         && (begins_like(name, "x-forwarded-") || CLAIMS.iter().any(|claim| are_twins(name, claim)))

@@ -14,7 +14,8 @@ use crate::context::Exchange;
 use crate::respond::{Answer, Format};
 
 /// Fields by which some origins take another method than the request's own.
-const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+pub(super) const OVERRIDES: [&str; 3] =
+    ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// Puts [`Methods`] before a service.
 #[derive(Clone, Debug)]

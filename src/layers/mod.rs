@@ -86,6 +86,7 @@ pub use compress::{
 };
 pub use concurrency::{Concurrency, ConcurrencyLayer, ConcurrencySettings};
 pub use exchanges::{Exchanges, ExchangesFuture, ExchangesLayer};
+pub(crate) use forwarded::is_claim;
 pub use forwarded::{Forwarded, ForwardedLayer};
 pub use grpc::{Grpc, GrpcFuture, GrpcLayer};
 pub use grpc_web::{GrpcWeb, GrpcWebFuture, GrpcWebLayer};

@@ -9,7 +9,9 @@ use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::units::{
     count, duration, duration_or_off, field_name, file, header_name, memory_size, size,
 };
-use crate::layers::{DecisionCacheSettings, ForwardAuthSettings, KeyPart, ToldFields, begins_like};
+use crate::layers::{
+    DecisionCacheSettings, ForwardAuthSettings, KeyPart, ToldFields, begins_like, is_claim,
+};
 
 const KEY: &str = "\"header:NAME\", \"cookie:NAME\", \"method\", \"host\", \"path\", \"query\" or \
                    \"address\"";
@@ -85,9 +87,12 @@ fn told(table: &mut Table<'_>) -> Option<ToldFields> {
         let name = header_name(v)?;
         let text = name.as_str();
         let told = ["x-forwarded-", "x-original-", "x-request-id"];
-        if told.iter().any(|start| begins_like(text, start)) {
+        if told.iter().any(|start| begins_like(text, start)) || is_claim(text) {
             let misfit = Misfit::new(format!("`{name}` is not taken from the client"));
-            return Err(misfit.hint("the service is told of the request in any case"));
+            return Err(misfit.hint(
+                "the service is told of the request in any case, and of the client's address \
+                 by `X-Forwarded-For` and `X-Real-IP`",
+            ));
         }
         if begins_like(text, "if-") || name == header::RANGE {
             let misfit = Misfit::new(format!("`{name}` is about the origin's answer"));
@@ -185,6 +190,9 @@ mod tests {
             ("response_headers = [\"Accept\"]", "nobody could tell whose word it is"),
             ("request_headers = [\"X-Forwarded-Uri\"]", "is not taken from the client"),
             ("request_headers = [\"X_Original_Method\"]", "is not taken from the client"),
+            ("request_headers = [\"X-Real-IP\"]", "by `X-Forwarded-For` and `X-Real-IP`"),
+            ("request_headers = [\"Forwarded\"]", "is not taken from the client"),
+            ("request_headers = [\"X_Client_IP\"]", "is not taken from the client"),
             ("request_headers = [\"If-None-Match\"]", "is about the origin's answer"),
             ("scopes_header = \"X-Groups\"", "needs a `name_header`"),
             ("ca = \"Cargo.toml\"", "the certificates are for TLS"),

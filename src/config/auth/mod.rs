@@ -178,6 +178,7 @@ pub(super) fn of_route(route: &mut Table<'_>, known: &[String]) -> Option<AuthSe
         any: names(&mut table, "any", known),
         scopes: table.list("scopes", scope).unwrap_or_default(),
         failures: failures(&mut table),
+        preflights: table.read("preflights", Value::boolean).unwrap_or_default(),
     };
     if !given {
         let hint = "any = [\"…\"]: whom one of these `[[auth]]` lets in".to_owned();
@@ -188,6 +189,7 @@ pub(super) fn of_route(route: &mut Table<'_>, known: &[String]) -> Option<AuthSe
         ("name", "any"),
         ("schemes", "any"),
         ("scope", "scopes"),
+        ("cors", "preflights"),
         ("max_failures", "failures"),
     ]);
     Some(auth)

@@ -73,9 +73,18 @@ impl Drop for Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Body;
+    use crate::context::Downstream;
+    use crate::layers::auth::{Asked, AuthLayer, Authenticate, Judging};
     use crate::pace::Quota;
+    use http::{Request, Response};
+    use std::convert::Infallible;
     use std::num::NonZeroU32;
+    use std::sync::Arc;
     use std::time::Duration;
+    use tower::{Layer as _, Service as _};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
 
     fn attempt(verdict: Verdict, failures: &FailureCount) -> Attempt {
         let judging = async move {
@@ -102,5 +111,59 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(one.shut_out_for(client).is_some());
+    }
+
+    /// Finds everybody wrong, at once or after a while.
+    #[derive(Debug)]
+    struct Wrong {
+        later: bool,
+    }
+
+    impl Authenticate for Wrong {
+        fn scheme(&self) -> &'static str {
+            "wrong"
+        }
+
+        fn judge(&self, _request: &Asked<'_>) -> Judging {
+            let later = async {
+                tokio::task::yield_now().await;
+                Verdict::Refused("auth_invalid")
+            };
+            match self.later {
+                true => Judging::Later(Box::pin(later)),
+                false => Verdict::Refused("auth_invalid").into(),
+            }
+        }
+
+        fn is_dear(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_goes_away_is_one_failure_however_many_schemes_it_had_wrong() {
+        let failures = FailureCount::new(Quota::new(NonZeroU32::MIN.saturating_add(1), HOUR));
+        let schemes = [false, true].map(|later| Arc::new(Wrong { later }) as Arc<dyn Authenticate>);
+        let layer = AuthLayer::any(schemes).counting_failures(failures.clone());
+        let mut service = layer.layer(tower::service_fn(|_: Request<Body>| async {
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        }));
+        let client = "192.0.2.1".parse().unwrap();
+        let peer = Some(std::net::SocketAddr::new(client, 4711));
+        let mut go_away = async || {
+            let mut request = Request::new(Body::empty());
+            request.extensions_mut().insert(Arc::new(Downstream { peer, ..Downstream::default() }));
+            let mut answer = Box::pin(service.call(request));
+            let mut nobody = Context::from_waker(std::task::Waker::noop());
+            assert!(answer.as_mut().poll(&mut nobody).is_pending());
+            drop(answer);
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        go_away().await;
+        assert_eq!(failures.shut_out_for(client), None);
+        go_away().await;
+        assert!(failures.shut_out_for(client).is_some());
     }
 }

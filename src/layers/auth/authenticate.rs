@@ -160,6 +160,9 @@ pub enum Verdict {
     RefusedWith(Box<Response<Bytes>>, &'static str),
     /// It cannot be told now.
     Unavailable(&'static str),
+    /// One of the others that keep somebody out, said of one who is known by credentials that
+    /// are genuine: the log has the name. See [`Verdict::about`].
+    About(Arc<Identity>, Box<Self>),
 }
 
 /// What comes of being let in.
@@ -218,6 +221,20 @@ impl<'a> Asked<'a> {
 }
 
 impl Verdict {
+    /// Says of whom it is said, for the log.
+    #[must_use]
+    pub fn about(self, identity: impl Into<Arc<Identity>>) -> Self {
+        Self::About(identity.into(), Box::new(self))
+    }
+
+    /// What is said, and of whom, if that is known.
+    pub(super) fn apart(self) -> (Self, Option<Arc<Identity>>) {
+        match self {
+            Self::About(identity, verdict) => (verdict.apart().0, Some(identity)),
+            verdict => (verdict, None),
+        }
+    }
+
     /// Whether it counts as a failure of whoever asks.
     pub(super) fn is_failure(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::RefusedWith(..))

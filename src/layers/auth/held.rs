@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::budget::{Budget, Charge, Use};
@@ -46,6 +47,14 @@ impl<B: http_body::Body> Held<B> {
             Self::Empty(_) => Some(&NOTHING),
             Self::Unread(_) => None,
             Self::Seen(bytes) => Some(bytes),
+        }
+    }
+
+    /// Has `headers` announce no trailer fields (RFC 9110 §6.6.2) where they are lost: of a
+    /// body that was seen the bytes go on, and nothing else.
+    pub(super) fn announce(&self, headers: &mut HeaderMap) {
+        if matches!(self, Self::Seen(_)) {
+            headers.remove(header::TRAILER);
         }
     }
 

@@ -22,6 +22,7 @@ mod kept;
 mod mtls;
 mod oidc;
 mod policy;
+mod preflight;
 mod secret;
 mod service;
 mod settings;

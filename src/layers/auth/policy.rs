@@ -38,14 +38,16 @@ pub(super) struct Progress {
     next: usize,
     /// What those before it have granted.
     granted: Granted,
-    /// The weightiest of what any of the others said instead.
-    against: Option<Verdict>,
+    /// The weightiest of what any of the others said instead, and its weight.
+    against: Option<(Weight, Verdict)>,
     /// Whether one of [`Policy::any`] has let it in.
     any: bool,
     /// The one of [`Policy::any`] whose affair the request is, whoever else would let it in.
     claimed: Option<usize>,
     /// Which had wrong credentials, as their places in [`Policy::schemes`].
     wrong: Vec<usize>,
+    /// Which had right ones, though these may not do.
+    right: Vec<usize>,
 }
 
 /// Everything that was granted.
@@ -68,6 +70,8 @@ pub(super) struct Granted {
 pub(super) struct Outcome {
     /// Which schemes had wrong credentials.
     pub(super) wrong: Vec<usize>,
+    /// Which had right ones.
+    pub(super) right: Vec<usize>,
     pub(super) end: Result<Granted, Rejection>,
 }
 
@@ -76,6 +80,8 @@ pub(super) struct Outcome {
 pub(super) struct Rejection {
     /// For the log.
     pub(super) reason: &'static str,
+    /// Who was kept out, where that is known.
+    pub(super) identity: Option<Arc<Identity>>,
     pub(super) answer: Said,
 }
 
@@ -132,7 +138,8 @@ impl Policy {
     }
 
     /// The scheme to ask next, and its place in [`Policy::schemes`]: of those of which one is
-    /// enough, none after that one, and none but the one whose affair it is.
+    /// enough, none after that one, and none but the one whose affair it is. One that lets in
+    /// somebody without the scopes is not enough.
     pub(super) fn at(&self, progress: &Progress) -> Option<(usize, &Authenticator)> {
         let Some(index) = progress.next.checked_sub(self.all.len()) else {
             return Some((progress.next, self.all.get(progress.next)?));
@@ -160,51 +167,74 @@ impl Policy {
         }
         match (verdict, next) {
             (Verdict::Granted(grant), Some((at, one))) => {
-                progress.any |= !of_all;
-                progress.granted.add(grant, at, one);
-            }
-            (against, _) if of_all => {
-                return Err(Outcome { wrong: progress.wrong, end: Err(self.reject(against)) });
-            }
-            (against, _) => {
-                let weightier = |before: &Verdict| weight(&against) > weight(before);
-                if progress.against.as_ref().is_none_or(weightier) {
-                    progress.against = Some(against);
+                progress.right.push(at);
+                if of_all || self.suffices(&progress.granted, &grant) {
+                    progress.any |= !of_all;
+                    progress.granted.add(grant, at, one);
+                } else {
+                    progress.weigh(lacking_scopes(grant));
                 }
             }
+            (against, _) if of_all => {
+                let Progress { wrong, right, granted, .. } = progress;
+                let end = Err(self.reject(against, granted.first()));
+                return Err(Outcome { wrong, right, end });
+            }
+            (against, _) => progress.weigh((weight(&against), against)),
         }
         progress.next += 1;
         Ok(progress)
     }
 
-    fn end(&self, progress: Progress) -> Outcome {
-        let Progress { granted, against, any, wrong, .. } = progress;
-        let nobody_asked = self.all.is_empty() && self.any.is_empty();
-        let first = granted.identity.as_ref().map(|(identity, _)| identity);
-        let has = |scope: &str| {
-            first.into_iter().chain(&granted.named).any(|identity| identity.has_scope(scope))
-        };
-        let end = if nobody_asked || (!any && !self.any.is_empty()) {
-            Err(self.reject(against.unwrap_or(Verdict::Absent)))
-        } else if self.scopes.iter().all(|scope| has(scope)) {
-            Ok(granted)
-        } else {
-            Err(self.reject(Verdict::Forbidden("auth_scope")))
-        };
-        Outcome { wrong, end }
+    /// Whether those who are known have every scope.
+    fn suffices(&self, granted: &Granted, grant: &Grant) -> bool {
+        let mut missing = self.scopes.iter().filter(|scope| !granted.has_scope(scope));
+        missing.all(|scope| grant.identity.as_ref().is_some_and(|of| of.has_scope(scope)))
     }
 
-    fn reject(&self, verdict: Verdict) -> Rejection {
+    fn end(&self, progress: Progress) -> Outcome {
+        let Progress { granted, against, any, wrong, right, .. } = progress;
+        let nobody_asked = self.all.is_empty() && self.any.is_empty();
+        let end = if nobody_asked || (!any && !self.any.is_empty()) {
+            let against = against.map_or(Verdict::Absent, |(_, verdict)| verdict);
+            Err(self.reject(against, granted.first()))
+        } else if self.scopes.iter().all(|scope| granted.has_scope(scope)) {
+            Ok(granted)
+        } else {
+            Err(self.reject(Verdict::Forbidden("auth_scope"), granted.first()))
+        };
+        Outcome { wrong, right, end }
+    }
+
+    /// Keeps out somebody who is known, if `known`.
+    fn reject(&self, verdict: Verdict, known: Option<&Arc<Identity>>) -> Rejection {
+        let (verdict, identity) = verdict.apart();
+        let identity = identity.or_else(|| known.cloned());
         let (reason, answer) = match verdict {
-            Verdict::Answered(response, reason) | Verdict::RefusedWith(response, reason) => {
-                return Rejection { reason, answer: Said::Theirs(response) };
+            Verdict::Answered(mut response, reason)
+            | Verdict::RefusedWith(mut response, reason) => {
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    self.challenge(response.headers_mut());
+                }
+                return Rejection { reason, identity, answer: Said::Theirs(response) };
             }
             Verdict::Refused(reason) | Verdict::Outdated(reason) => (reason, self.unauthorized()),
-            Verdict::Absent | Verdict::Granted(_) => ("auth_missing", self.unauthorized()),
+            Verdict::Absent | Verdict::Granted(_) | Verdict::About(..) => {
+                ("auth_missing", self.unauthorized())
+            }
             Verdict::Forbidden(reason) | Verdict::Outside(reason) => (reason, forbidden()),
             Verdict::Unavailable(reason) => (reason, unavailable()),
         };
-        Rejection { reason, answer: Said::Ours(Box::new(answer)) }
+        Rejection { reason, identity, answer: Said::Ours(Box::new(answer)) }
+    }
+
+    /// Adds what the schemes ask for to what one of them asks for in an answer of its own.
+    fn challenge(&self, headers: &mut HeaderMap) {
+        for challenge in self.schemes().filter_map(|scheme| scheme.challenge()) {
+            if !headers.get_all(header::WWW_AUTHENTICATE).iter().any(|one| *one == challenge) {
+                headers.append(header::WWW_AUTHENTICATE, challenge);
+            }
+        }
     }
 
     /// The same for whoever has no credentials and whoever has wrong ones.
@@ -225,9 +255,26 @@ impl Progress {
     pub(super) fn went_wrong(&self) -> bool {
         !self.wrong.is_empty()
     }
+
+    /// Of what is said alike weightily the first counts.
+    fn weigh(&mut self, (weight, verdict): (Weight, Verdict)) {
+        if self.against.as_ref().is_none_or(|(before, _)| weight > *before) {
+            self.against = Some((weight, verdict));
+        }
+    }
 }
 
 impl Granted {
+    /// The first who is named.
+    fn first(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref().map(|(identity, _)| identity)
+    }
+
+    /// Whether anybody who is named has it.
+    fn has_scope(&self, scope: &str) -> bool {
+        self.first().into_iter().chain(&self.named).any(|identity| identity.has_scope(scope))
+    }
+
     /// The first who is named is who it is.
     fn add(&mut self, grant: Grant, at: usize, one: &Authenticator) {
         let Grant { identity, changes, response } = grant;
@@ -251,15 +298,44 @@ impl From<Arc<dyn Authenticate>> for Authenticator {
 
 /// Of several schemes of which none has let a request in, one has the say: who can help
 /// the client further before who cannot, and who knows something before who does not.
-fn weight(verdict: &Verdict) -> u8 {
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Weight {
+    Outside,
+    Forbidden,
+    Absent,
+    Wrong,
+    /// A scheme's own 401, to which the challenges of the others are added.
+    Unauthorized,
+    /// Who asks is known. Other credentials might help, but these are not wrong.
+    LacksScopes,
+    Unavailable,
+    Redirected,
+}
+
+fn weight(verdict: &Verdict) -> Weight {
     match verdict {
-        Verdict::Granted(_) => 0,
-        Verdict::Outside(_) => 1,
-        Verdict::Absent => 2,
-        Verdict::Forbidden(_) => 3,
-        Verdict::Outdated(_) | Verdict::Refused(_) => 4,
-        Verdict::Unavailable(_) => 5,
-        Verdict::Answered(..) | Verdict::RefusedWith(..) => 6,
+        Verdict::Granted(_) | Verdict::Outside(_) => Weight::Outside,
+        Verdict::Forbidden(_) => Weight::Forbidden,
+        Verdict::Absent => Weight::Absent,
+        Verdict::Outdated(_) | Verdict::Refused(_) => Weight::Wrong,
+        Verdict::Unavailable(_) => Weight::Unavailable,
+        Verdict::Answered(response, _) | Verdict::RefusedWith(response, _) => {
+            match response.status() {
+                StatusCode::UNAUTHORIZED => Weight::Unauthorized,
+                status if status.is_client_error() => Weight::Forbidden,
+                status if status.is_server_error() => Weight::Unavailable,
+                _ => Weight::Redirected,
+            }
+        }
+        Verdict::About(_, verdict) => weight(verdict),
+    }
+}
+
+/// What comes of being let in without the scopes. Nobody's are missed of a network, say.
+fn lacking_scopes(grant: Grant) -> (Weight, Verdict) {
+    match grant.identity {
+        Some(known) => (Weight::LacksScopes, Verdict::Forbidden("auth_scope").about(known)),
+        None => (Weight::Outside, Verdict::Outside("auth_scope")),
     }
 }
 

@@ -21,6 +21,7 @@ use super::held::Held;
 use super::policy::{
     Authenticator, Granted, Outcome, Policy, Progress, Rejection, Said, Step, theirs,
 };
+use super::preflight::{disarm, is_preflight};
 use crate::budget::Budget;
 use crate::context::{ByCredentials, Exchange};
 use crate::error::{BoxError, Error, Kind};
@@ -54,14 +55,18 @@ pub struct Auth<S> {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+type Fields = Box<[HeaderName]>;
+
+#[derive(Clone, Debug)]
 struct Shared {
     policy: Policy,
     failures: Option<FailureCount>,
+    /// Whether whoever asks what it may ask for is let through (CORS).
+    preflights: bool,
     /// The fields in which each scheme looks for credentials.
-    fields: Box<[Box<[HeaderName]>]>,
+    fields: Box<[Fields]>,
     /// Fields that nobody may bring along.
-    stripped: Box<[HeaderName]>,
+    stripped: Fields,
 }
 
 impl AuthLayer {
@@ -75,7 +80,7 @@ impl AuthLayer {
     #[must_use]
     pub fn any<A: Into<Authenticator>>(schemes: impl IntoIterator<Item = A>) -> Self {
         let any = schemes.into_iter().map(Into::into).collect();
-        Self::with(Policy { any, ..Policy::default() }, None)
+        Self::with(Policy { any, ..Policy::default() })
     }
 
     /// Lets in whom all of these schemes let in. The first of them that knows a name says
@@ -83,23 +88,24 @@ impl AuthLayer {
     #[must_use]
     pub fn all<A: Into<Authenticator>>(schemes: impl IntoIterator<Item = A>) -> Self {
         let all = schemes.into_iter().map(Into::into).collect();
-        Self::with(Policy { all, ..Policy::default() }, None)
+        Self::with(Policy { all, ..Policy::default() })
     }
 
     /// Lets nobody in whom these schemes do not all let in as well. They are asked first.
     #[must_use]
     pub fn and_all<A: Into<Authenticator>>(self, schemes: impl IntoIterator<Item = A>) -> Self {
-        let mut policy = self.shared.policy.clone();
-        policy.all.extend(schemes.into_iter().map(Into::into));
-        Self::with(policy, self.shared.failures.clone())
+        self.changed(|shared| {
+            shared.policy.all.extend(schemes.into_iter().map(Into::into));
+            (shared.fields, shared.stripped) = fields_of(&shared.policy);
+        })
     }
 
     /// Asks for these scopes, all of them; 403 to who has not.
     #[must_use]
     pub fn scopes<T: Into<Box<str>>>(self, scopes: impl IntoIterator<Item = T>) -> Self {
-        let mut policy = self.shared.policy.clone();
-        policy.scopes = scopes.into_iter().map(Into::into).collect();
-        Self::with(policy, self.shared.failures.clone())
+        self.changed(|shared| {
+            shared.policy.scopes = scopes.into_iter().map(Into::into).collect();
+        })
     }
 
     /// Does not listen to an address that has had wrong credentials more often than this.
@@ -112,7 +118,16 @@ impl AuthLayer {
     /// The same with a count that other layers have as well.
     #[must_use]
     pub fn counting_failures(self, failures: FailureCount) -> Self {
-        Self::with(self.shared.policy.clone(), Some(failures))
+        self.changed(|shared| shared.failures = Some(failures))
+    }
+
+    /// Lets browsers through that ask before a request of a script's what may be asked for, as
+    /// they do without credentials (CORS preflights): OPTIONS with `Origin` and
+    /// `Access-Control-Request-Method`, and no body. Credentials, and fields that would make
+    /// another method of it, are taken out. By default they are treated like all requests.
+    #[must_use]
+    pub fn preflights(self) -> Self {
+        self.changed(|shared| shared.preflights = true)
     }
 
     /// Leaves fields alone by which the origin is told who asks and which a client may have
@@ -120,9 +135,7 @@ impl AuthLayer {
     /// [`StripIdentityLayer`](super::StripIdentityLayer). By default it takes them out itself.
     #[must_use]
     pub fn stripped_before(self) -> Self {
-        let Shared { policy, failures, fields, .. } = &*self.shared;
-        let (policy, failures, fields) = (policy.clone(), failures.clone(), fields.clone());
-        Self { shared: Arc::new(Shared { policy, failures, fields, stripped: Box::default() }) }
+        self.changed(|shared| shared.stripped = Box::default())
     }
 
     /// Fields that are set on requests that are let in, and believed by the origin.
@@ -140,11 +153,24 @@ impl AuthLayer {
         self.shared.fields.iter().flatten().cloned()
     }
 
-    fn with(policy: Policy, failures: Option<FailureCount>) -> Self {
-        let stripped = policy.schemes().flat_map(|scheme| scheme.identity_fields()).collect();
-        let fields = policy.schemes().map(|scheme| scheme.credential_fields().into()).collect();
-        Self { shared: Arc::new(Shared { policy, failures, fields, stripped }) }
+    fn with(policy: Policy) -> Self {
+        let (fields, stripped) = fields_of(&policy);
+        let shared = Shared { policy, failures: None, preflights: false, fields, stripped };
+        Self { shared: Arc::new(shared) }
     }
+
+    fn changed(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        change(&mut shared);
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+/// The fields in which each scheme looks for credentials, and those that tell who asks.
+fn fields_of(policy: &Policy) -> (Box<[Fields]>, Fields) {
+    let fields = policy.schemes().map(|scheme| scheme.credential_fields().into()).collect();
+    let told = policy.schemes().flat_map(|scheme| scheme.identity_fields()).collect();
+    (fields, told)
 }
 
 impl<S> Layer<S> for AuthLayer {
@@ -194,6 +220,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
+        if self.shared.preflights && is_preflight(&parts, &body) {
+            self.shared.let_through(&mut parts);
+            let future = self.inner.call(Request::from_parts(parts, body));
+            return AuthFuture { state: State::Admitted { future, fields: Vec::new() } };
+        }
         if let Some(rejection) = self.shared.shut_out(&parts) {
             return AuthFuture::rejected(self.shared.answer(&parts, rejection));
         }
@@ -247,7 +278,7 @@ impl<S> Auth<S> {
                     }
                     Step::Wait(progress, judging) => {
                         shared.suspect(&mut guess, &progress, &parts);
-                        let note = shared.note_for(&progress, &parts);
+                        let note = shared.note_for(&progress, &guess, &parts);
                         let verdict = Attempt { judging: Some(judging), note }.await;
                         shared.policy.heard(progress, verdict)
                     }
@@ -262,6 +293,7 @@ impl<S> Auth<S> {
             match shared.settle(&mut parts, outcome) {
                 Err(rejection) => Ok(shared.answer(&parts, rejection)),
                 Ok(fields) => {
+                    body.announce(&mut parts.headers);
                     let request = Request::from_parts(parts, body.into_body());
                     let mut response = inner.oneshot(request).await?;
                     add(&mut response, fields);
@@ -292,20 +324,27 @@ impl Shared {
 
     /// Whether credentials were wrong that are not right for another scheme, one that looks
     /// for its own in the same field.
-    fn was_guessed(&self, wrong: &[usize], granted: Option<&Granted>) -> bool {
+    fn was_guessed(&self, wrong: &[usize], right: &[usize]) -> bool {
         let fields = |at: &usize| self.fields.get(*at).map_or(&[][..], |fields| &**fields);
-        let right: Vec<&HeaderName> = match granted {
-            Some(granted) if !wrong.is_empty() => granted.by.iter().flat_map(fields).collect(),
-            _ => Vec::new(),
+        let right: Vec<&HeaderName> = match wrong {
+            [] => Vec::new(),
+            _ => right.iter().flat_map(fields).collect(),
         };
         let is_right = |at: &usize| fields(at).iter().any(|field| right.contains(&field));
         !wrong.iter().all(is_right)
     }
 
     /// Whom to note as having failed if the request is given up while the scheme judges it
-    /// that is next, and it turns out to be wrong: the work is done all the same.
-    fn note_for(&self, progress: &Progress, parts: &Parts) -> Option<(FailureCount, IpAddr)> {
+    /// that is next, and it turns out to be wrong: the work is done all the same. One request
+    /// is one failure.
+    fn note_for(
+        &self,
+        progress: &Progress,
+        guess: &Guess,
+        parts: &Parts,
+    ) -> Option<(FailureCount, IpAddr)> {
         let next = self.policy.at(progress).filter(|(_, one)| one.scheme.is_dear());
+        let next = next.filter(|_| guess.note.is_none());
         let failures = self.failures.as_ref().filter(|_| next.is_some())?;
         Some((failures.clone(), Asked::of(parts, None).client()?))
     }
@@ -317,7 +356,8 @@ impl Shared {
         let detail = "Too many wrong credentials came from this address; wait a while.";
         let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "auth_failures", detail)
             .retry_after(wait.max(Duration::from_secs(1)));
-        Some(Rejection { reason: "auth_failures", answer: Said::Ours(Box::new(answer)) })
+        let answer = Said::Ours(Box::new(answer));
+        Some(Rejection { reason: "auth_failures", identity: None, answer })
     }
 
     /// Notes what a request has come to. One that is let in is changed as that asks for; gives
@@ -327,27 +367,15 @@ impl Shared {
         parts: &mut Parts,
         outcome: Outcome,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Rejection> {
-        let Outcome { wrong, end } = outcome;
+        let Outcome { wrong, right, end } = outcome;
         if let Some(failures) = &self.failures
-            && self.was_guessed(&wrong, end.as_ref().ok())
+            && self.was_guessed(&wrong, &right)
             && let Some(client) = Asked::of(parts, None).client()
         {
             failures.note(client);
         }
         let granted = end?;
-        for field in &self.stripped {
-            remove_twins(&mut parts.headers, field);
-        }
-        let has_granted = |at: usize| granted.by.contains(&at);
-        if granted.by.len() < self.fields.len() {
-            let kept = granted.by.iter().filter_map(|at| self.fields.get(*at)).flatten();
-            let kept: Vec<HeaderName> = kept.cloned().collect();
-            for (at, scheme) in self.policy.schemes().enumerate() {
-                if !has_granted(at) {
-                    scheme.conceal(parts, &kept);
-                }
-            }
-        }
+        self.clean(parts, &granted.by);
         let Granted { identity, changes, response, by_credentials, .. } = granted;
         if by_credentials && parts.extensions.get::<Exchange>().is_none() {
             parts.extensions.insert(ByCredentials);
@@ -364,11 +392,37 @@ impl Shared {
         Ok(response)
     }
 
+    /// Takes out what nobody may bring along, and the credentials of all schemes but of those
+    /// that have let it in.
+    fn clean(&self, parts: &mut Parts, by: &[usize]) {
+        for field in &self.stripped {
+            remove_twins(&mut parts.headers, field);
+        }
+        if by.len() < self.fields.len() {
+            let kept = by.iter().filter_map(|at| self.fields.get(*at)).flatten();
+            let kept: Vec<HeaderName> = kept.cloned().collect();
+            for (at, scheme) in self.policy.schemes().enumerate() {
+                if !by.contains(&at) {
+                    scheme.conceal(parts, &kept);
+                }
+            }
+        }
+    }
+
+    /// Prepares a request that is let through whoever asks.
+    fn let_through(&self, parts: &mut Parts) {
+        self.clean(parts, &[]);
+        disarm(&mut parts.headers, self.fields.iter().flatten());
+    }
+
     /// Notes a rejection, and writes the answer.
     fn answer<ResB: From<Bytes>>(&self, parts: &Parts, rejection: Rejection) -> Response<ResB> {
-        let Rejection { reason, answer } = rejection;
+        let Rejection { reason, identity, answer } = rejection;
         if let Some(exchange) = parts.extensions.get::<Exchange>() {
-            exchange.update(|record| record.rejection = Some(reason));
+            exchange.update(|record| {
+                record.rejection = Some(reason);
+                record.identity = identity;
+            });
         }
         match answer {
             Said::Ours(answer) => answer.render(Format::preferred(&parts.headers)),
@@ -380,7 +434,7 @@ impl Shared {
     fn cannot_see<ResB: From<Bytes>>(&self, parts: &Parts, kind: Kind) -> Response<ResB> {
         let answer = Answer::for_error(&Error::new(kind));
         let (reason, answer) = (answer.code(), Said::Ours(Box::new(answer)));
-        self.answer(parts, Rejection { reason, answer })
+        self.answer(parts, Rejection { reason, identity: None, answer })
     }
 }
 

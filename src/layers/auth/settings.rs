@@ -85,6 +85,9 @@ pub struct AuthSettings {
     /// How often an address may have wrong credentials before nobody listens to it for a
     /// while; `None`: as often as it likes. Default [`AuthSettings::FAILURES`].
     pub failures: Option<Quota>,
+    /// Whether CORS preflights are let through, as
+    /// [`AuthLayer::preflights`](super::AuthLayer::preflights) says. Default false.
+    pub preflights: bool,
 }
 
 /// Networks that are let in, and networks that are not. Of two that have an address, the
@@ -201,7 +204,7 @@ impl AuthSettings {
 impl Default for AuthSettings {
     fn default() -> Self {
         let (all, any, scopes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { all, any, scopes, failures: Some(Self::FAILURES) }
+        Self { all, any, scopes, failures: Some(Self::FAILURES), preflights: false }
     }
 }
 

@@ -268,3 +268,78 @@ async fn what_is_wrong_for_one_and_right_for_another_that_looks_there_is_no_gues
     })
     .await;
 }
+
+#[tokio::test]
+async fn whoever_has_the_scopes_by_another_scheme_has_them() {
+    within(async {
+        let origin = Origin::named("one").await;
+        let auth = schemes()
+            .replace("name = \"alice\",", "name = \"alice\", scopes = [\"read\"],")
+            .replace("name = \"bob\",", "name = \"bob\", scopes = [\"write\"],");
+        let route = "auth = { any = [\"office\", \"partners\", \"others\"], \
+                     scopes = [\"read\"] }";
+        let trusting = "trusted_proxies = [\"127.0.0.1\"]";
+        let proxy = guarded(&origin, &auth, route).server(trusting).start();
+        let (others, both) = ("X-Other: k1\r\n", "X-Other: k1\r\nX-API-Key: k1\r\n");
+        for (client, sent, status, line) in [
+            ("10.1.1.1", KEY, 200, "identity=alice"),
+            ("192.0.2.1", KEY, 200, "identity=alice"),
+            ("10.1.1.1", both, 200, "identity=alice"),
+            // Nobody is known to have no scope: a key would help.
+            ("10.1.1.1", "", 401, "rejected=auth_missing"),
+            ("10.1.1.1", others, 403, "identity=bob"),
+            ("192.0.2.1", others, 403, "rejected=auth_scope"),
+        ] {
+            let answer = from(&proxy, client, sent).await;
+            assert_eq!(answer.status, status, "{client} {sent:?}");
+            let lines = proxy.log_lines(1).await;
+            assert!(lines.last().unwrap().contains(line), "{lines:?}");
+            std::fs::write(proxy.dir.path().join("access.log"), "").unwrap();
+        }
+        assert!(origin.requests().iter().all(|request| !request.contains("k1")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn right_credentials_that_may_not_are_no_guess() {
+    within(async {
+        let origin = Origin::named("one").await;
+        let auth = format!(
+            "{}[[auth]]\nname = \"late\"\n[auth.api_key]\n\
+             keys = [{{ name = \"eve\", key = \"file:eve\" }}]\n",
+            schemes()
+        );
+        let dir = tempfile::TempDir::new().unwrap();
+        std::fs::write(dir.path().join("eve"), "a key of eve's").unwrap();
+        let route = "auth = { any = [\"partners\", \"late\"], scopes = [\"read\"], \
+                     failures = { rate = 1, per = \"1h\" } }";
+        let proxy = guarded(&origin, &auth, route).start_in(dir);
+        for _ in 0..3 {
+            assert_eq!(get(proxy.address, "/", KEY).await.status, 403);
+        }
+        assert_eq!(get(proxy.address, "/", "X-API-Key: k2\r\n").await.status, 401);
+        assert_eq!(get(proxy.address, "/", KEY).await.status, 429);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_has_the_name_of_whoever_is_known_and_kept_out() {
+    within(async {
+        let origin = Origin::named("one").await;
+        let auth =
+            schemes().replace("name = \"bob\",", "name = \"bob\", expires = 2020-01-01T00:00:00Z,");
+        let route = "auth = { all = [\"partners\"], any = [\"others\"] }";
+        let proxy = guarded(&origin, &auth, route).start();
+        let expired = format!("{KEY}X-Other: k1\r\n");
+        for sent in [KEY, &expired, "X-Other: k1\r\n"] {
+            assert_eq!(get(proxy.address, "/", sent).await.status, 401, "{sent}");
+        }
+        let lines = proxy.log_lines(3).await;
+        assert!(lines[0].contains("identity=alice rejected=auth_missing"), "{lines:?}");
+        assert!(lines[1].contains("identity=bob rejected=auth_expired"), "{lines:?}");
+        assert!(!lines[2].contains("identity="), "{lines:?}");
+    })
+    .await;
+}

@@ -1,12 +1,11 @@
 //! Another service says who may come in (`[auth.forward]`).
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
+use tollgate::layers::{PasswordHash, PasswordScheme};
 
 use super::guarded;
 use crate::support::certs::{Authority, connect};
@@ -14,12 +13,12 @@ use crate::support::client::{Answer, Raw, ask, fields, get};
 use crate::support::origin::{Connection, Origin};
 use crate::support::proxy::{Running, Setup};
 use crate::support::websocket::HANDSHAKE;
-use crate::support::{Refusing, eventually, within};
+use crate::support::{Refusing, within};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A service that answers by what it is told.
-async fn service(answer: fn(&str) -> String) -> Origin {
+pub(super) async fn service(answer: fn(&str) -> String) -> Origin {
     Origin::scripted(move |mut connection| async move {
         while let Some(request) = connection.request().await {
             connection.write(answer(&request)).await;
@@ -29,7 +28,7 @@ async fn service(answer: fn(&str) -> String) -> Origin {
 }
 
 /// Lets in who has a token, by the name behind it.
-fn by_token(request: &str) -> String {
+pub(super) fn by_token(request: &str) -> String {
     match fields(request, "authorization").first().and_then(|all| all.strip_prefix("Bearer ")) {
         Some("wrong") => "HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno!".to_owned(),
         Some(name) => format!(
@@ -52,11 +51,11 @@ fn scheme(service: impl std::fmt::Display, lines: &str) -> String {
     )
 }
 
-fn asking(origin: &Origin, service: &Origin, lines: &str) -> Setup {
+pub(super) fn asking(origin: &Origin, service: &Origin, lines: &str) -> Setup {
     guarded(origin, &scheme(service, lines), "auth = \"service\"")
 }
 
-async fn started(answer: fn(&str) -> String, lines: &str) -> (Origin, Origin, Running) {
+pub(super) async fn started(answer: fn(&str) -> String, lines: &str) -> (Origin, Origin, Running) {
     let (origin, service) = (Origin::answering(OK).await, service(answer).await);
     let proxy = asking(&origin, &service, lines).start();
     (origin, service, proxy)
@@ -273,148 +272,6 @@ async fn bodies_are_not_the_services_affair_unless_it_is_said() {
     .await;
 }
 
-const REMEMBERED: &str =
-    "[auth.forward.cache]\nkey = [\"header:authorization\", \"path\"]\nttl = \"1m\"\n";
-
-#[tokio::test]
-async fn a_decision_holds_for_requests_that_are_alike() {
-    within(async {
-        let (origin, service, proxy) = started(by_token, REMEMBERED).await;
-        let alice = "Authorization: Bearer alice\r\n";
-        for path in ["/a", "/a?x", "/a"] {
-            assert_eq!(get(proxy.address, path, alice).await.status, 200);
-        }
-        assert_eq!(service.requests().len(), 1);
-        assert_eq!(get(proxy.address, "/b", alice).await.status, 200);
-        assert_eq!(get(proxy.address, "/a", "Authorization: Bearer bob\r\n").await.status, 200);
-        assert_eq!(service.requests().len(), 3);
-        let names: Vec<String> = origin
-            .requests()
-            .iter()
-            .map(|request| fields(request, "x-auth-user").join(","))
-            .collect();
-        assert_eq!(names, ["alice", "alice", "alice", "alice", "bob"]);
-        for _ in 0..2 {
-            assert_eq!(get(proxy.address, "/a", "").await.status, 401);
-        }
-        assert_eq!(service.requests().len(), 5, "refusals are not remembered");
-    })
-    .await;
-}
-
-/// What the connection names is not there for anybody: neither for the service, nor for what
-/// decisions are remembered by, nor for the origin.
-#[tokio::test]
-async fn a_decision_is_remembered_by_what_the_service_was_told() {
-    within(async {
-        let by_tenant = |request: &str| match &fields(request, "x-tenant")[..] {
-            [] => by_token(request),
-            _ => "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(),
-        };
-        let lines = "request_headers = \"*\"\n[auth.forward.cache]\n\
-                     key = [\"header:authorization\", \"header:x-tenant\"]\nttl = \"1m\"\n";
-        let (origin, service, proxy) = started(by_tenant, lines).await;
-        let theirs = "Authorization: Bearer alice\r\nX-Tenant: victim\r\n";
-        let hidden = format!("{theirs}Connection: X-Tenant\r\n");
-        assert_eq!(get(proxy.address, "/", &hidden).await.status, 200);
-        assert!(fields(&origin.request(), "x-tenant").is_empty(), "{}", origin.request());
-        assert_eq!(get(proxy.address, "/", theirs).await.status, 403);
-        assert_eq!(get(proxy.address, "/", "Authorization: Bearer alice\r\n").await.status, 200);
-        assert_eq!(service.requests().len(), 2);
-        assert_eq!(origin.requests().len(), 2);
-    })
-    .await;
-}
-
-/// Whoever goes away leaves a question behind that others may wait for.
-#[tokio::test]
-async fn no_more_is_asked_for_those_who_went_away_than_may_be() {
-    within(async {
-        let origin = Origin::answering(OK).await;
-        let silent = Origin::scripted(|mut connection| async move {
-            let _request = connection.request().await;
-            std::future::pending::<()>().await;
-        })
-        .await;
-        let lines = format!("timeout = \"1m\"\nmax_in_flight = 1\n{REMEMBERED}");
-        let proxy = asking(&origin, &silent, &lines).start();
-        let one = |n: u32| {
-            let request =
-                format!("GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer {n}\r\n\r\n");
-            Box::pin(ask(proxy.address, request))
-        };
-        let (first, _, waiting) = futures_util::future::select_all((0..5).map(one)).await;
-        assert_eq!(first.status, 503);
-        assert!(proxy.log_lines(1).await[0].contains("rejected=forward_overloaded"));
-        drop(waiting);
-        assert_eq!(one(5).await.status, 503);
-        eventually("the service is asked", async || silent.requests().len() == 1).await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn what_the_service_does_not_want_remembered_is_not() {
-    within(async {
-        let no_store = |request: &str| {
-            by_token(request).replace("X-Other: 1", "Cache-Control: private, no-store")
-        };
-        let (_origin, service, proxy) = started(no_store, REMEMBERED).await;
-        // A cookie is for the one who gets it.
-        let (_origin2, service2, proxy2) =
-            started(by_token, &format!("set_cookies = true\n{REMEMBERED}")).await;
-        for (service, proxy) in [(&service, &proxy), (&service2, &proxy2)] {
-            for _ in 0..3 {
-                let alice = get(proxy.address, "/", "Authorization: Bearer alice\r\n").await;
-                assert_eq!(alice.status, 200);
-            }
-            assert_eq!(service.requests().len(), 3);
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn refusals_are_remembered_for_as_long_as_it_is_said() {
-    within(async {
-        let lines = format!("{REMEMBERED}negative_ttl = \"1m\"\n");
-        let (_origin, service, proxy) = started(by_token, &lines).await;
-        for _ in 0..3 {
-            let stranger = get(proxy.address, "/", "").await;
-            assert_eq!((stranger.status, stranger.text()), (401, "who goes?".to_owned()));
-        }
-        assert_eq!(service.requests().len(), 1);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn however_many_wait_the_service_is_asked_once() {
-    within(async {
-        let origin = Origin::answering(OK).await;
-        let service = Origin::scripted(|mut connection| async move {
-            while let Some(request) = connection.request().await {
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                connection.write(by_token(&request)).await;
-            }
-        })
-        .await;
-        let proxy = asking(&origin, &service, REMEMBERED).start();
-        let alice = "GET /a HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer alice\r\n\r\n";
-        // The one who asks goes away; the others get its answer all the same.
-        let mut first = Raw::connect(proxy.address).await;
-        first.send(alice).await;
-        eventually("the service is asked", async || service.requests().len() == 1).await;
-        drop(first);
-        let others = (0..20).map(|_| ask(proxy.address, alice));
-        for other in futures_util::future::join_all(others).await {
-            assert_eq!(other.status, 200);
-        }
-        assert_eq!(service.requests().len(), 1);
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn requests_to_switch_protocols_are_asked_about_as_well() {
     within(async {
@@ -498,6 +355,111 @@ async fn behind_a_trusted_proxy_the_service_is_told_what_that_saw() {
         // The route was chosen by `Host`, and so is what is decided.
         assert_eq!(fields(&asked, "x-forwarded-host"), ["a.test"]);
         assert_eq!(fields(&asked, "x-original-url"), ["https://a.test/a"]);
+    })
+    .await;
+}
+
+type Answering = fn(&str) -> String;
+
+/// The order in which several schemes of which none lets a request in have the say.
+#[tokio::test]
+async fn of_several_the_one_has_the_say_that_can_help_further() {
+    within(async {
+        let forbidding = |_: &str| "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let redirecting = |_: &str| {
+            "HTTP/1.1 302 Found\r\nLocation: https://login.test/\r\nContent-Length: 0\r\n\r\n"
+                .to_owned()
+        };
+        let failing = |_: &str| "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let answers: [(Answering, &str); 4] = [
+            (forbidding, "forbidding"),
+            (by_token, "unauthorized"),
+            (failing, "failing"),
+            (redirecting, "redirecting"),
+        ];
+        let (origin, mut services) = (Origin::answering(OK).await, Vec::new());
+        let mut auth =
+            "[[auth]]\nname = \"people\"\n[auth.basic]\nfile = \"htpasswd\"\n".to_owned();
+        for (answer, name) in answers {
+            let service = service(answer).await;
+            let named =
+                scheme(&service, "").replace("name = \"service\"", &format!("name = \"{name}\""));
+            auth.push_str(&named);
+            services.push(service);
+        }
+        let users = PasswordHash::of("word", PasswordScheme::Bcrypt).unwrap();
+        let users = format!("alice:{users}\n");
+        for (any, status, reason) in [
+            ("\"forbidding\", \"people\"", 401, "auth_missing"),
+            ("\"people\", \"forbidding\"", 401, "auth_missing"),
+            ("\"people\", \"unauthorized\"", 401, "forward_refused"),
+            ("\"unauthorized\", \"forbidding\"", 401, "forward_refused"),
+            ("\"unauthorized\", \"failing\"", 503, "forward_invalid"),
+            ("\"failing\", \"redirecting\", \"people\"", 302, "forward_redirected"),
+        ] {
+            let dir = TempDir::new().unwrap();
+            std::fs::write(dir.path().join("htpasswd"), &users).unwrap();
+            let proxy =
+                guarded(&origin, &auth, &format!("auth = {{ any = [{any}] }}")).start_in(dir);
+            let answer = get(proxy.address, "/", "").await;
+            assert_eq!(answer.status, status, "{any}");
+            let asked = answer.fields("www-authenticate");
+            let basic = asked.iter().any(|challenge| challenge.starts_with("Basic "));
+            assert_eq!(basic, status == 401 && any.contains("people"), "{any}: {asked:?}");
+            let theirs = asked.contains(&"Bearer realm=\"theirs\"");
+            assert_eq!(theirs, reason == "forward_refused", "{any}: {asked:?}");
+            let lines = proxy.log_lines(1).await;
+            assert!(lines[0].contains(&format!("rejected={reason}")), "{lines:?}");
+        }
+        assert!(origin.bytes().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_learns_by_what_software_it_was_refused() {
+    within(async {
+        let naming = |_: &str| {
+            "HTTP/1.1 403 No\r\nServer: gunicorn/20.0\r\nContent-Length: 0\r\n\r\n".to_owned()
+        };
+        let (_origin, _service, proxy) = started(naming, "").await;
+        let refused = get(proxy.address, "/", "").await;
+        assert_eq!(refused.status, 403);
+        assert!(!refused.head.contains("gunicorn"), "{}", refused.head);
+    })
+    .await;
+}
+
+/// A field that the service reads as the client's address is never the client's own.
+#[tokio::test]
+async fn the_service_is_told_the_clients_address_by_nobody_else() {
+    within(async {
+        let (_origin, service, proxy) = started(by_token, "request_headers = \"*\"").await;
+        let forged = "X-Real-IP: 6.6.6.6\r\nX_Real_IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n";
+        assert_eq!(get(proxy.address, "/", forged).await.status, 401);
+        let asked = service.request();
+        assert_eq!(fields(&asked, "x-real-ip"), ["127.0.0.1"]);
+        assert!(!asked.contains("6.6.6.6"), "{asked}");
+    })
+    .await;
+}
+
+/// Of a body that the service has seen the origin gets the bytes; what came behind them it is
+/// not told to wait for.
+#[tokio::test]
+async fn trailer_fields_that_are_lost_are_not_announced() {
+    within(async {
+        let post = "POST /up HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer alice\r\n\
+                    Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                    5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n";
+        let (origin, _service, proxy) = started(by_token, "send_body = 8").await;
+        assert_eq!(ask(proxy.address, post).await.status, 200);
+        let request = origin.request().to_ascii_lowercase();
+        assert!(request.contains("hello") && !request.contains("x-sum"), "{request}");
+        let (origin, _service, proxy) = started(by_token, "").await;
+        assert_eq!(ask(proxy.address, post).await.status, 200);
+        let request = origin.request().to_ascii_lowercase();
+        assert!(request.contains("trailer: x-sum") && request.contains("x-sum: 7"), "{request}");
     })
     .await;
 }

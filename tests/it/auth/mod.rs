@@ -5,11 +5,13 @@ mod api_key;
 mod basic;
 mod combined;
 mod forward;
+mod forward_remembered;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod mtls;
 #[cfg(feature = "jwt")]
 mod oidc;
+mod preflights;
 mod signature;
 
 use crate::support::proxy::Setup;

@@ -33,11 +33,12 @@ pub(super) fn authenticator(settings: &AuthenticatorSettings) -> Keys {
 }
 
 pub(super) fn of_route(settings: &AuthSettings) -> Keys {
-    let AuthSettings { all, any, scopes, failures } = settings;
+    let AuthSettings { all, any, scopes, failures, preflights } = settings;
     let mut keys = Keys::default();
     keys.list("all", all);
     keys.list("any", any);
     keys.list("scopes", scopes);
+    keys.one("preflights", preflights);
     match failures {
         None => keys.one("failures", "unlimited"),
         Some(Quota { requests, per, burst }) => {

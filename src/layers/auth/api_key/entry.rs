@@ -74,10 +74,10 @@ impl Entry {
         if self.not_before.is_some() || self.expires.is_some() {
             let now = SystemTime::now();
             if self.not_before.is_some_and(|begin| now < begin) {
-                return Verdict::Outdated("auth_not_yet");
+                return Verdict::Outdated("auth_not_yet").about(self.identity.clone());
             }
             if self.expires.is_some_and(|end| now >= end) {
-                return Verdict::Outdated("auth_expired");
+                return Verdict::Outdated("auth_expired").about(self.identity.clone());
             }
             self.remind(now);
         }

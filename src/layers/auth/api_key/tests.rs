@@ -24,6 +24,7 @@ fn name(verdict: &Verdict) -> Result<&str, &'static str> {
     match verdict {
         Verdict::Granted(grant) => Ok(&grant.identity.as_ref().unwrap().name),
         Verdict::Refused(why) | Verdict::Outdated(why) => Err(why),
+        Verdict::About(_, said) => name(said),
         Verdict::Absent => Err("absent"),
         other => panic!("{other:?}"),
     }

@@ -189,6 +189,8 @@ fn passed_on(answer: Response<Bytes>) -> Response<Bytes> {
     strip_hop_by_hop(headers, &[]);
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::TRAILER);
+    // It is one of ours as far as the client is concerned.
+    headers.remove(header::SERVER);
     passed
 }
 

@@ -1,6 +1,7 @@
 //! Asks another service who may come in (forward-auth).
 
 mod decision;
+mod outage;
 mod question;
 mod remembered;
 mod settings;
@@ -8,26 +9,21 @@ mod settings;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Request};
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 pub use settings::{DecisionCacheSettings, ForwardAuthSettings, KeyPart, ToldFields};
 
 use self::decision::Decision;
+use self::outage::Outage;
 use self::question::{Described, end_to_end, question};
 use self::remembered::{Remembered, Shared, Turn};
 use super::authenticate::{Asked, Authenticate, Judging, Verdict};
 use crate::fetch::{Fetch, FetchSettings, FetchSetupError};
 use crate::respond::Format;
-
-/// While requests are let in without a decision, this is how often it is said.
-const REMINDER: Duration = Duration::from_secs(10);
 
 /// Of decisions that are remembered so many are waited for at once, for each that may be asked
 /// for at once: they are, whether or not the clients still wait.
@@ -59,8 +55,7 @@ struct Service {
     fetch: Fetch,
     turns: Semaphore,
     remembered: Option<Arc<Remembered>>,
-    /// When it was last said that requests are let in without a decision.
-    reminded: Mutex<Option<Instant>>,
+    outage: Outage,
 }
 
 impl ForwardAuth {
@@ -80,12 +75,13 @@ impl ForwardAuth {
         // Without random numbers nothing is remembered.
         let most = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
         let cache = settings.cache.as_ref().filter(|_| settings.send_body.is_none());
-        let remembered = cache.and_then(|of| Remembered::new(of, most * WAITING_PER_TURN));
+        let told = &settings.request_headers;
+        let remembered = cache.and_then(|of| Remembered::new(of, told, most * WAITING_PER_TURN));
         Ok(Self(Arc::new(Service {
             fetch,
             turns: Semaphore::new(most),
             remembered: remembered.map(Arc::new),
-            reminded: Mutex::new(None),
+            outage: Outage::new(),
             settings: settings.clone(),
         })))
     }
@@ -101,7 +97,11 @@ impl Service {
         };
         let answer = self.fetch.send(question).await;
         let headers = answer.as_ref().map(|answer| answer.headers().clone()).unwrap_or_default();
-        (Decision::of(answer, &self.settings), headers)
+        let decision = Decision::of(answer, &self.settings);
+        if !matches!(decision, Decision::Failed(_)) {
+            self.outage.answered(&self.settings.url);
+        }
+        (decision, headers)
     }
 
     /// Asks for all who wait, or waits for another who does.
@@ -130,23 +130,10 @@ impl Service {
     }
 
     fn verdict(&self, decision: &Decision, format: Format) -> Verdict {
-        if let (Decision::Failed(reason), true) = (decision, self.settings.open_on_failure) {
-            self.remind(reason);
+        if let Decision::Failed(reason) = decision {
+            self.outage.failed(&self.settings.url, reason, self.settings.open_on_failure);
         }
         decision.verdict(&self.settings, format)
-    }
-
-    fn remind(&self, reason: &'static str) {
-        let now = Instant::now();
-        let mut reminded = self.reminded.lock();
-        if reminded.is_none_or(|last| now.duration_since(last) >= REMINDER) {
-            *reminded = Some(now);
-            tracing::warn!(
-                url = %self.settings.url.path(),
-                reason,
-                "requests are let in without a decision, as `on_failure = \"open\"` asks"
-            );
-        }
     }
 }
 
@@ -165,14 +152,15 @@ impl Authenticate for ForwardAuth {
         let headers = end_to_end(request.headers);
         let request = &Asked { headers: &headers, ..*request };
         let format = Format::preferred(&headers);
-        let Some(remembered) = &service.remembered else {
+        let remembered = service.remembered.as_ref();
+        let key = remembered.and_then(|of| of.key(&Described::of(request), &headers));
+        let Some((remembered, key)) = remembered.zip(key) else {
             let question = question(&service.settings, request);
             return Judging::Later(Box::pin(async move {
                 let (decision, _) = service.ask(question).await;
                 service.verdict(&decision, format)
             }));
         };
-        let key = remembered.key(&Described::of(request), &headers);
         if let Some(decision) = remembered.get(&key) {
             return service.verdict(&decision, format).into();
         }

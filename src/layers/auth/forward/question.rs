@@ -22,6 +22,7 @@ const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// A request as it is described to others: what the route was chosen by, and where it
 /// comes from.
@@ -88,12 +89,14 @@ impl<'a> Described<'a> {
         let text = |text: &str| HeaderValue::from_str(text).ok();
         let method = text(self.method.as_str());
         let target = text(self.target);
+        let client = self.client.and_then(|client| text(&client.to_string()));
         let fields = [
             (FORWARDED_METHOD, method.clone()),
             (FORWARDED_PROTO, Some(HeaderValue::from_static(self.scheme))),
             (FORWARDED_HOST, self.host.clone()),
             (FORWARDED_URI, target.clone()),
-            (FORWARDED_FOR, self.client.and_then(|client| text(&client.to_string()))),
+            (FORWARDED_FOR, client.clone()),
+            (REAL_IP, client),
             (ORIGINAL_METHOD, method),
             (ORIGINAL_URI, target),
             (ORIGINAL_URL, self.url()),
@@ -149,7 +152,7 @@ pub(super) fn question(settings: &ForwardAuthSettings, asked: &Asked<'_>) -> Req
 fn copy(from: &HeaderMap, told: &ToldFields, to: &mut HeaderMap) {
     match told {
         ToldFields::These(names) => {
-            for name in names {
+            for name in names.iter().filter(|name| !is_ours_to_say(name.as_str())) {
                 for line in from.get_all(name) {
                     to.append(name, line.clone());
                 }
@@ -164,10 +167,16 @@ fn copy(from: &HeaderMap, told: &ToldFields, to: &mut HeaderMap) {
     join_crumbs(to);
 }
 
+/// Whether a field, in lower case, says where a request comes from, and for what it is: no
+/// client is believed that.
+fn is_ours_to_say(name: &str) -> bool {
+    is_claim(name) || begins_like(name, "x-original-") || are_twins(name, REQUEST_ID.as_str())
+}
+
 /// Whether a field, in lower case, is not among all that a service is told: what is about this
 /// message, what is asked of the origin's answer, and what we say ourselves.
 fn is_withheld(name: &str) -> bool {
-    const WITHHELD: [&str; 11] = [
+    const WITHHELD: [&str; 10] = [
         "accept-encoding",
         "content-encoding",
         "content-length",
@@ -178,10 +187,8 @@ fn is_withheld(name: &str) -> bool {
         "range",
         "te",
         "trailer",
-        "x-request-id",
     ];
-    is_claim(name)
-        || begins_like(name, "x-original-")
+    is_ours_to_say(name)
         || begins_like(name, "if-")
         || WITHHELD.iter().any(|withheld| are_twins(name, withheld))
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::decision::Decision;
 use super::question::Described;
-use super::settings::{DecisionCacheSettings, KeyPart};
+use super::settings::{DecisionCacheSettings, KeyPart, ToldFields};
 use crate::layers::twins::are_twins;
 
 /// What requests are told apart by: a digest under a key of this process, so that nobody
@@ -27,6 +27,9 @@ pub(super) type Key = [u8; 32];
 #[derive(Debug)]
 pub(super) struct Remembered {
     settings: DecisionCacheSettings,
+    /// Credentials that the service is told and may decide by, whether or not the settings
+    /// name them.
+    credentials: Vec<KeyPart>,
     secret: hmac::Key,
     decisions: Cache<Key, Held>,
     asked: Mutex<HashMap<Key, Answering, RandomState>>,
@@ -72,9 +75,13 @@ pub(super) struct Asking {
 }
 
 impl Remembered {
-    /// Remembers as these settings say, and asks about up to `most_asked` at once; `None` if
-    /// the system has no random numbers.
-    pub(super) fn new(settings: &DecisionCacheSettings, most_asked: usize) -> Option<Self> {
+    /// Remembers as these settings say what a service decides that is told of these fields,
+    /// and asks about up to `most_asked` at once; `None` if the system has no random numbers.
+    pub(super) fn new(
+        settings: &DecisionCacheSettings,
+        told: &ToldFields,
+        most_asked: usize,
+    ) -> Option<Self> {
         let random = aws_lc_rs::rand::SystemRandom::new();
         let weigh = |_: &Key, held: &Held| u32::try_from(held.decision.size()).unwrap_or(u32::MAX);
         Some(Self {
@@ -86,26 +93,30 @@ impl Remembered {
                 .build(),
             asked: Mutex::default(),
             most_asked,
+            credentials: credentials(settings, told),
             settings: settings.clone(),
         })
     }
 
     /// What this request has in common with those that are alike. It is by what the service
     /// is told of it, and by nothing else, that a decision is remembered.
-    pub(super) fn key(&self, described: &Described<'_>, headers: &HeaderMap) -> Key {
+    ///
+    /// `None` if nothing of it tells whose it is: the service may have let it in by its
+    /// address, say, and whoever sends as little would be let in from anywhere.
+    pub(super) fn key(&self, described: &Described<'_>, headers: &HeaderMap) -> Option<Key> {
+        if !self.settings.key.iter().any(|part| tells_whose(part, described, headers)) {
+            return None;
+        }
         let mut context = hmac::Context::with_key(&self.secret);
         let mut add = |bytes: &[u8]| {
             context.update(&(bytes.len() as u64).to_le_bytes());
             context.update(bytes);
         };
         add(described.scheme.as_bytes());
-        for part in &self.settings.key {
+        for part in self.settings.key.iter().chain(&self.credentials) {
             match part {
                 KeyPart::Header(name) => {
-                    // The service may read another as this one.
-                    let is_one = |other: &HeaderName| are_twins(other.as_str(), name.as_str());
-                    let lines = headers.iter().filter(|(other, _)| is_one(other));
-                    let lines: Vec<(&HeaderName, &HeaderValue)> = lines.collect();
+                    let lines: Vec<(&HeaderName, &HeaderValue)> = lines(headers, name).collect();
                     add(&lines.len().to_le_bytes());
                     for (other, line) in lines {
                         add(other.as_str().as_bytes());
@@ -129,7 +140,7 @@ impl Remembered {
         }
         let mut key = [0; 32];
         key.copy_from_slice(context.sign().as_ref());
-        key
+        Some(key)
     }
 
     /// What was decided of requests like this, if it still holds.
@@ -186,6 +197,41 @@ impl Drop for Asking {
     fn drop(&mut self) {
         self.remembered.asked.lock().remove(&self.key);
     }
+}
+
+/// What the service is told of `Authorization` and `Cookie` and the key does not say. Whoever
+/// names cookies has said which of them count.
+fn credentials(settings: &DecisionCacheSettings, told: &ToldFields) -> Vec<KeyPart> {
+    let is_told = |name: &HeaderName| match told {
+        ToldFields::These(names) => names.contains(name),
+        ToldFields::All => true,
+    };
+    let names_cookies = settings.key.iter().any(|part| matches!(part, KeyPart::Cookie(_)));
+    [header::AUTHORIZATION, header::COOKIE]
+        .into_iter()
+        .filter(|name| is_told(name) && !(names_cookies && *name == header::COOKIE))
+        .map(KeyPart::Header)
+        .filter(|part| !settings.key.contains(part))
+        .collect()
+}
+
+/// Whether a request has this, and it tells whose the request is.
+fn tells_whose(part: &KeyPart, described: &Described<'_>, headers: &HeaderMap) -> bool {
+    part.tells_clients_apart()
+        && match part {
+            KeyPart::Header(name) => lines(headers, name).any(|(_, line)| !line.is_empty()),
+            KeyPart::Cookie(name) => cookies(headers, name.as_bytes()).any(|of| !of.is_empty()),
+            KeyPart::Address => described.client.is_some(),
+            KeyPart::Method | KeyPart::Host | KeyPart::Path | KeyPart::Query => false,
+        }
+}
+
+/// The lines of a field, and of what the service may read as it.
+fn lines<'h>(
+    headers: &'h HeaderMap,
+    name: &'h HeaderName,
+) -> impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)> {
+    headers.iter().filter(|(other, _)| are_twins(other.as_str(), name.as_str()))
 }
 
 /// The values of a cookie, which is to be there once.

@@ -65,7 +65,11 @@ pub enum ToldFields {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DecisionCacheSettings {
     /// Requests that are alike in all of this get the same decision. Whatever the service
-    /// decides by has to be among it.
+    /// decides by has to be among it. `Authorization` and `Cookie` are in any case, as far as
+    /// the service is told of them; where cookies are named, of these those alone.
+    ///
+    /// Of a request that has nothing of it that is one client's (a field, a cookie, or the
+    /// address) nothing is remembered.
     pub key: Vec<KeyPart>,
     /// How long a request like one that was let in is let in. Default 10 s.
     pub ttl: Duration,
@@ -139,10 +143,30 @@ impl DecisionCacheSettings {
     /// Whether the key has something that tells clients apart.
     #[must_use]
     pub fn tells_clients_apart(&self) -> bool {
-        let tells = |part: &KeyPart| {
-            matches!(part, KeyPart::Header(_) | KeyPart::Cookie(_) | KeyPart::Address)
-        };
-        self.key.iter().any(tells)
+        self.key.iter().any(KeyPart::tells_clients_apart)
+    }
+}
+
+impl KeyPart {
+    /// Whether it may be one client's and no other's. Fields by which clients say what they
+    /// are, or what they would like, are many a client's.
+    #[must_use]
+    pub fn tells_clients_apart(&self) -> bool {
+        const COMMON: [HeaderName; 5] = [
+            header::HOST,
+            header::ORIGIN,
+            header::REFERER,
+            header::USER_AGENT,
+            HeaderName::from_static("x-requested-with"),
+        ];
+        match self {
+            Self::Header(name) => {
+                let begins = |start: &&str| name.as_str().starts_with(*start);
+                !COMMON.contains(name) && !["accept", "content-", "sec-"].iter().any(begins)
+            }
+            Self::Cookie(_) | Self::Address => true,
+            Self::Method | Self::Host | Self::Path | Self::Query => false,
+        }
     }
 }
 

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use http::{HeaderValue, Response};
 
 use super::*;
+use crate::context::{Downstream, TlsFacts};
 use crate::layers::auth::Grant;
 
 fn settings() -> ForwardAuthSettings {
@@ -72,6 +75,7 @@ fn refusals_and_redirects_are_for_the_client() {
         ("x-hop", "1"),
         ("content-length", "5"),
         ("transfer-encoding", "chunked"),
+        ("server", "gunicorn/20.0"),
     ];
     let (refusal, reason) = of(401, &fields);
     assert_eq!((refusal.status().as_u16(), reason), (401, "forward_refused"));
@@ -136,8 +140,18 @@ fn a_decision_holds_as_long_as_it_may() {
     assert_eq!(holds(500, &[]), None);
 }
 
+/// What is remembered by these of what the service decides that is told the usual fields.
+fn remembered(parts: &[KeyPart], most_asked: usize) -> Remembered {
+    let settings = DecisionCacheSettings::by(parts.to_vec());
+    Remembered::new(&settings, &self::settings().request_headers, most_asked).unwrap()
+}
+
 /// The key of a GET with these fields.
-fn key(remembered: &Remembered, target: &str, fields: &[(&'static str, &'static str)]) -> [u8; 32] {
+fn key(
+    remembered: &Remembered,
+    target: &str,
+    fields: &[(&'static str, &'static str)],
+) -> Option<[u8; 32]> {
     let mut request = http::Request::get(target);
     for (field, value) in fields {
         request = request.header(*field, *value);
@@ -147,15 +161,15 @@ fn key(remembered: &Remembered, target: &str, fields: &[(&'static str, &'static 
     remembered.key(&Described::of(&asked), &parts.headers)
 }
 
+fn usual() -> [KeyPart; 3] {
+    let session = KeyPart::Cookie("session".to_owned());
+    [KeyPart::Header(header::AUTHORIZATION), session, KeyPart::Path]
+}
+
 #[test]
 fn requests_are_alike_in_what_the_key_says_and_in_nothing_else() {
-    let parts = vec![
-        KeyPart::Header(header::AUTHORIZATION),
-        KeyPart::Cookie("session".to_owned()),
-        KeyPart::Path,
-    ];
-    let remembered = Remembered::new(&DecisionCacheSettings::by(parts), 8).unwrap();
-    let of = |target, fields: &[_]| key(&remembered, target, fields);
+    let known = remembered(&usual(), 8);
+    let of = |target, fields: &[_]| key(&known, target, fields).unwrap();
     let alice = ("authorization", "Bearer alice");
     let one = of("/a?x", &[alice, ("cookie", "other=1; session=s1")]);
     assert_eq!(one, of("/a?y", &[alice, ("cookie", "session=s1"), ("accept", "*/*")]));
@@ -171,15 +185,15 @@ fn requests_are_alike_in_what_the_key_says_and_in_nothing_else() {
     ] {
         assert_ne!(one, of(target, fields), "{target} {fields:?}");
     }
-    let other = Remembered::new(&remembered_settings(), 8).unwrap();
-    assert_ne!(one, key(&other, "/a?x", &[alice, ("cookie", "session=s1")]), "another secret");
+    let other = remembered(&usual(), 8);
+    let another_secret = key(&other, "/a?x", &[alice, ("cookie", "session=s1")]);
+    assert_ne!(Some(one), another_secret);
 }
 
 /// Origins, and services, that read `X_Tenant` as `X-Tenant` are many.
 #[test]
 fn who_has_a_twin_of_a_field_is_another_than_who_has_the_field() {
-    let settings = DecisionCacheSettings::by(vec![KeyPart::Header(name("x-tenant"))]);
-    let remembered = Remembered::new(&settings, 8).unwrap();
+    let remembered = remembered(&[KeyPart::Header(name("x-tenant"))], 8);
     let keys = [
         &[("x-tenant", "a")][..],
         &[("x-tenant", "a"), ("x_tenant", "b")],
@@ -193,8 +207,47 @@ fn who_has_a_twin_of_a_field_is_another_than_who_has_the_field() {
 }
 
 #[test]
+fn credentials_that_the_service_is_told_of_count_in_any_case() {
+    let session = ("cookie", "session=s1; theme=dark");
+    let basic = ("authorization", "Basic YTpi");
+    let by_session = remembered(&[KeyPart::Cookie("session".to_owned())], 8);
+    let of = |fields: &[_]| key(&by_session, "/", fields).unwrap();
+    assert_ne!(of(&[session]), of(&[session, basic]));
+    // Of cookies those count that are named.
+    assert_eq!(of(&[session]), of(&[("cookie", "session=s1")]));
+    let by_token = remembered(&[KeyPart::Header(header::AUTHORIZATION)], 8);
+    let of = |fields: &[_]| key(&by_token, "/", fields).unwrap();
+    assert_ne!(of(&[basic]), of(&[basic, session]));
+    // What it is not told of it cannot decide by.
+    let settings = DecisionCacheSettings::by(vec![KeyPart::Header(header::AUTHORIZATION)]);
+    let told = ToldFields::These(vec![header::AUTHORIZATION]);
+    let untold = Remembered::new(&settings, &told, 8).unwrap();
+    assert_eq!(key(&untold, "/", &[basic]), key(&untold, "/", &[basic, session]));
+}
+
+#[test]
+fn of_a_request_that_is_nobodys_nothing_is_remembered() {
+    let mut parts = usual().to_vec();
+    parts.push(KeyPart::Header(header::ACCEPT));
+    let known = remembered(&parts, 8);
+    for nobodys in [
+        &[][..],
+        &[("accept", "*/*")],
+        &[("cookie", "theme=dark")],
+        &[("cookie", "session=")],
+        &[("authorization", "")],
+    ] {
+        assert_eq!(key(&known, "/a", nobodys), None, "{nobodys:?}");
+    }
+    assert!(key(&known, "/a", &[("cookie", "session=s1")]).is_some());
+    assert!(DecisionCacheSettings::by(parts).tells_clients_apart());
+    let accept = vec![KeyPart::Header(header::ACCEPT), KeyPart::Header(header::USER_AGENT)];
+    assert!(!DecisionCacheSettings::by(accept).tells_clients_apart());
+}
+
+#[test]
 fn no_more_is_under_way_than_may_be() {
-    let remembered = Arc::new(Remembered::new(&remembered_settings(), 2).unwrap());
+    let remembered = Arc::new(remembered(&usual(), 2));
     let turn = |key: u8| remembered.turn([key; 32]);
     let (first, second) = (turn(1), turn(2));
     assert!(matches!((&first, &second), (Turn::Asks(_), Turn::Asks(_))));
@@ -225,14 +278,6 @@ fn what_the_connection_names_is_not_there() {
     }
 }
 
-fn remembered_settings() -> DecisionCacheSettings {
-    DecisionCacheSettings::by(vec![
-        KeyPart::Header(header::AUTHORIZATION),
-        KeyPart::Cookie("session".to_owned()),
-        KeyPart::Path,
-    ])
-}
-
 /// What a service is not told by clients, all fields or not.
 const WITHHELD: [&str; 16] = [
     "if-match",
@@ -257,7 +302,7 @@ const WITHHELD: [&str; 16] = [
 fn the_service_is_told_what_the_route_was_chosen_by() {
     let request = http::Request::post("https://a.test/a%20b?c=d");
     let request = WITHHELD.into_iter().fold(request, |request, name| request.header(name, "GET"));
-    let (parts, ()) = request
+    let (mut parts, ()) = request
         .header("iffy", "1")
         .header("cookie", "a=b")
         .header("cookie", "c=d")
@@ -265,10 +310,23 @@ fn the_service_is_told_what_the_route_was_chosen_by() {
         .header("x-forwarded-uri", "/harmless")
         .header("x-original-url", "https://a.test/harmless")
         .header("x-secret", "1")
+        .header("x-real-ip", "6.6.6.6")
+        .header("x_real_ip", "6.6.6.6")
+        .header("forwarded", "for=6.6.6.6")
         .body(())
         .unwrap()
         .into_parts();
+    parts.extensions.insert(Arc::new(Downstream {
+        peer: Some("192.0.2.1:4711".parse().unwrap()),
+        tls: Some(TlsFacts::default()),
+        ..Downstream::default()
+    }));
     let mut settings = settings();
+    // Nobody who sets this up by hand has to know what may not be taken from clients.
+    let claims = ["x-real-ip", "forwarded", "x-original-url", "x_real_ip"].map(name);
+    if let ToldFields::These(told) = &mut settings.request_headers {
+        told.extend(claims);
+    }
     let question_of = |settings: &ForwardAuthSettings| {
         question(settings, &Asked::of(&parts, Some(&Bytes::from_static(b"body"))))
     };
@@ -285,11 +343,14 @@ fn the_service_is_told_what_the_route_was_chosen_by() {
         ("x-original-method", "POST"),
         ("x-original-uri", "/a%20b?c=d"),
         ("x-original-url", "https://a.test/a%20b?c=d"),
+        ("x-real-ip", "192.0.2.1"),
     ] {
         let lines: Vec<_> = told.headers().get_all(field).iter().collect();
         assert_eq!(lines, [value], "{field}");
     }
-    assert!(!told.headers().contains_key("x-secret"));
+    for untold in ["x-secret", "x_real_ip", "forwarded"] {
+        assert!(!told.headers().contains_key(untold), "{untold}");
+    }
     settings.request_headers = ToldFields::All;
     settings.send_body = Some(64);
     let told = question_of(&settings);
@@ -308,4 +369,61 @@ fn what_clients_may_send_is_not_taken_from_every_request() {
     settings.response_headers.push(header::AUTHORIZATION);
     let forward = ForwardAuth::new(&settings).unwrap();
     assert_eq!(forward.identity_fields(), [name("x-auth-user"), name("x-groups")]);
+}
+
+/// What was logged on this thread.
+#[cfg(feature = "cli")]
+#[derive(Clone, Default)]
+struct Logged(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+#[cfg(feature = "cli")]
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn an_outage_is_in_the_log_and_so_is_its_end() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let (logged, listener) = (Logged::default(), tokio::net::TcpListener::bind("127.0.0.1:0"));
+    let listener = listener.await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for status in [500, 503, 204] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _head = stream.read(&mut [0; 4096]).await.unwrap();
+            let answer = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    // With only one log in the process, tracing would not ask it about what another thread is
+    // the first to log.
+    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    let to = logged.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish();
+    let _while_it_runs = tracing::subscriber::set_default(log);
+    let url = format!("http://{address}/verify?token=s3cret");
+    let service = ForwardAuth::new(&ForwardAuthSettings::new(url.parse().unwrap())).unwrap();
+    for lets_in in [false, false, true] {
+        let (parts, ()) = Request::get("/").body(()).unwrap().into_parts();
+        let Judging::Later(judging) = service.judge(&Asked::of(&parts, None)) else { panic!() };
+        assert_eq!(matches!(judging.await, Verdict::Granted(_)), lets_in);
+    }
+    let text = String::from_utf8(logged.0.lock().clone()).unwrap();
+    let of = |level: &str| text.lines().filter(|line| line.contains(level)).collect::<Vec<_>>();
+    let (begins, ends) = (of(" WARN "), of(" INFO "));
+    assert_eq!((begins.len(), ends.len()), (1, 1), "{text}");
+    for line in [begins[0], ends[0]] {
+        assert!(line.contains(&format!("http://{address}/verify")), "{text}");
+        assert!(!line.contains("s3cret"), "{text}");
+    }
+    assert!(ends[0].contains("outage="), "{text}");
 }

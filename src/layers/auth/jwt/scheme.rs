@@ -163,7 +163,11 @@ impl Granting {
     ) -> Verdict {
         match verified {
             Ok(claims) if !verifier.rules().has_required(&claims) => {
-                Verdict::Forbidden("jwt_required_claim")
+                let verdict = Verdict::Forbidden("jwt_required_claim");
+                match self.grant(claims, stripped) {
+                    Ok(Grant { identity: Some(known), .. }) => verdict.about(known),
+                    _ => verdict,
+                }
             }
             Ok(claims) => {
                 self.grant(claims, stripped).map_or_else(Verdict::Refused, Verdict::Granted)

@@ -162,11 +162,12 @@ impl Authenticate for Mtls {
             return Verdict::Absent.into();
         };
         let judged = downstream.derived.once(self.id, || self.judged(certificate));
+        let known = || Identity::new(self.name(certificate), "mtls");
         let verdict = match &judged.grant {
             _ if jiff::Timestamp::now().as_second() > judged.not_after => {
-                Verdict::Forbidden("mtls_expired")
+                Verdict::Forbidden("mtls_expired").about(known())
             }
-            None => Verdict::Forbidden("mtls_unknown"),
+            None => Verdict::Forbidden("mtls_unknown").about(known()),
             Some(grant) => Verdict::Granted(grant.clone()),
         };
         verdict.into()

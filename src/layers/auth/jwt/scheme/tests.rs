@@ -50,7 +50,7 @@ fn judged_by(tokens: &JsonWebTokens, field: &str, value: &str) -> Verdict {
 }
 
 fn bearer(settings: &JwtSettings, token: &str) -> Result<Grant, &'static str> {
-    match judge(settings, "authorization", &format!("Bearer {token}")) {
+    match judge(settings, "authorization", &format!("Bearer {token}")).apart().0 {
         Verdict::Granted(grant) => Ok(grant),
         Verdict::Refused(why) | Verdict::Outdated(why) | Verdict::Forbidden(why) => Err(why),
         other => panic!("{other:?}"),
@@ -234,7 +234,9 @@ fn whoever_lacks_a_claim_may_not_come_in() {
     settings.rules.required = vec![("scope".into(), vec![json!("admin")])];
     assert_eq!(why(&settings, &signer.token(&alice())), Some("jwt_required_claim"));
     let verdict = judge(&settings, "authorization", &format!("Bearer {}", signer.token(&alice())));
-    assert!(matches!(verdict, Verdict::Forbidden(_)), "{verdict:?}");
+    let (said, known) = verdict.apart();
+    assert!(matches!(said, Verdict::Forbidden(_)), "{said:?}");
+    assert_eq!(&*known.unwrap().name, "alice");
 }
 
 #[test]
