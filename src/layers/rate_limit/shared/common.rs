@@ -87,19 +87,19 @@ impl Circuits<'_> {
         }
     }
 
-    /// It has not answered before the deadline.
-    pub(super) fn late(&self, sent: i64, deadline: Duration, now: i64) {
-        self.own.late(micros(sent), deadline, micros(now), Some(self.limit));
+    /// It has not answered before the deadline. `true`: from now on it is not waited for.
+    pub(super) fn late(&self, sent: i64, deadline: Duration, now: i64) -> bool {
+        self.own.late(micros(sent), deadline, micros(now), Some(self.limit))
     }
 
-    /// It has not done as it was told.
-    pub(super) fn failed(&self, now: i64, error: &RedisError) {
+    /// It has not done as it was told. `true`: from now on it is not waited for.
+    pub(super) fn failed(&self, now: i64, error: &RedisError) -> bool {
         match error {
             RedisError::Unreachable | RedisError::Broken(_) | RedisError::TooLong(_) => {
-                self.all.failed(micros(now), error, None);
+                self.all.failed(micros(now), error, None)
             }
             RedisError::TimedOut(_) | RedisError::Refused(_) | RedisError::NoScript => {
-                self.own.failed(micros(now), error, Some(self.limit));
+                self.own.failed(micros(now), error, Some(self.limit))
             }
         }
     }
