@@ -40,6 +40,8 @@ pub(super) struct Circuit {
     first_late: AtomicU64,
     /// How many answers in a row came in time since it is waited for no more.
     in_time: AtomicU32,
+    /// Somebody has it asked in the background.
+    looked_after: AtomicBool,
     said: Mutex<Said>,
 }
 
@@ -75,6 +77,7 @@ impl Default for Circuit {
             late: AtomicU32::default(),
             first_late: AtomicU64::new(u64::MAX),
             in_time: AtomicU32::default(),
+            looked_after: AtomicBool::default(),
             said: Mutex::default(),
         }
     }
@@ -95,6 +98,16 @@ impl Circuit {
         } else {
             Way::Closed
         }
+    }
+
+    /// Whether whoever asks this is to have it asked in the background; one is at a time.
+    pub(super) fn begins_to_look(&self) -> bool {
+        !self.looked_after.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whoever did does not any more.
+    pub(super) fn looks_no_more(&self) {
+        self.looked_after.store(false, Ordering::Relaxed);
     }
 
     /// Whether it is waited for no more.
@@ -247,6 +260,15 @@ mod tests {
             circuit.answered(now, now + 1, None);
         }
         assert_eq!(circuit.way(700_012), Way::Asks);
+    }
+
+    #[test]
+    fn one_looks_after_it_at_a_time_however_often_it_comes_and_goes() {
+        let circuit = Circuit::default();
+        assert!(circuit.begins_to_look());
+        assert!(!circuit.begins_to_look());
+        circuit.looks_no_more();
+        assert!(circuit.begins_to_look());
     }
 
     #[test]

@@ -53,6 +53,11 @@ impl SharedLimits {
         &self.0.redis
     }
 
+    /// The number of the circuit for a bucket; `None` if no node has it.
+    pub(super) fn node(&self, bucket: &str) -> Option<usize> {
+        self.0.redis.node_of(bucket.as_bytes()).map(|node| node % NODES)
+    }
+
     /// The circuits of a limit of this name for the node that has the bucket; `None` if none
     /// has it.
     pub(super) fn circuits<'a>(
@@ -61,8 +66,15 @@ impl SharedLimits {
         limit: &'a str,
         bucket: &str,
     ) -> Option<Circuits<'a>> {
-        let node = self.0.redis.node_of(bucket.as_bytes())? % NODES;
+        let node = self.node(bucket)?;
         Some(Circuits { all: &self.0.circuits.0[node], own: &own.0[node], limit })
+    }
+}
+
+impl Nodes {
+    /// The one of this number.
+    pub(super) fn of(&self, node: usize) -> &Circuit {
+        &self.0[node % NODES]
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Inner {
     name: String,
     /// What it counts by, in a word.
     key: String,
-    circuits: Nodes,
+    pub(super) circuits: Nodes,
     quota: Quota,
     rate: Rate,
     pub(super) settings: SharedSettings,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 
 use super::circuit::{LOOK, Way};
+use super::common::Circuits;
 use super::limiter::{Bucket, Inner};
 use super::script::Wanted;
 
@@ -17,33 +18,43 @@ type Looks = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Has Redis asked about a bucket of nobody's, where this one is, until it is of use.
 pub(super) fn begin(inner: &Arc<Inner>, bucket: &Bucket) {
-    let (Ok(runtime), Some(nobodys)) = (Handle::try_current(), beside(inner, bucket)) else {
+    let (Ok(runtime), Some(node)) = (Handle::try_current(), inner.limits.node(&inner.name(bucket)))
+    else {
         return;
     };
-    let looks: Looks = Box::pin(looks(Arc::downgrade(inner), nobodys));
-    runtime.spawn(looks);
+    let Some(nobodys) = beside(inner, bucket, node) else { return };
+    if inner.circuits.of(node).begins_to_look() {
+        let looks: Looks = Box::pin(looks(Arc::downgrade(inner), nobodys, node));
+        runtime.spawn(looks);
+    }
 }
 
 /// A bucket of nobody's on the same node. Whatever would be refused of the other is of this
 /// one, too: it is of the same limit, and is written to.
-fn beside(inner: &Inner, bucket: &Bucket) -> Option<Bucket> {
-    let redis = inner.limits.redis();
-    let node = redis.node_of(inner.name(bucket).as_bytes())?;
+fn beside(inner: &Inner, bucket: &Bucket, node: usize) -> Option<Bucket> {
     let mut buckets = (0..BUCKETS).map(|digest| Bucket { digest, ..*bucket });
-    buckets.find(|bucket| redis.node_of(inner.name(bucket).as_bytes()) == Some(node))
+    buckets.find(|bucket| inner.limits.node(&inner.name(bucket)) == Some(node))
 }
 
-async fn looks(limiter: Weak<Inner>, bucket: Bucket) {
+async fn looks(limiter: Weak<Inner>, bucket: Bucket, node: usize) {
     loop {
         tokio::time::sleep(LOOK).await;
         // A limit that a reload has taken away has nobody to look for.
         let Some(inner) = limiter.upgrade() else { return };
         let name = inner.name(&bucket);
-        let Some(circuits) = inner.circuits(&name) else { return };
-        if !circuits.is_open() {
+        let is_open = || inner.circuits(&name).is_some_and(|circuits| circuits.is_open());
+        if !is_open() {
+            let circuit = inner.circuits.of(node);
+            circuit.looks_no_more();
+            // Another outage that began before found somebody looking.
+            if is_open() && circuit.begins_to_look() {
+                continue;
+            }
             return;
         }
-        if inner.limits.redis().reaches(name.as_bytes()) && circuits.way(inner.now()) == Way::Looks
+        let looks = |circuits: &Circuits<'_>| circuits.way(inner.now()) == Way::Looks;
+        if inner.limits.redis().reaches(name.as_bytes())
+            && inner.circuits(&name).is_some_and(|circuits| looks(&circuits))
         {
             inner.flying(&bucket, None, 0).fly(Wanted { cost: 1, want: 1 }, 1).await;
         }
