@@ -96,6 +96,13 @@ impl Failure {
     }
 }
 
+/// A URL as it may be told: scheme, host, port and path. In its query, or as a user's name,
+/// there may be something that nobody is to read.
+#[must_use]
+pub fn place(url: &Uri) -> String {
+    Whom(url.clone()).to_string()
+}
+
 impl fmt::Display for Whom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(scheme) = self.0.scheme_str() {

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
-pub use error::{FetchError, FetchSetupError};
+pub use error::{FetchError, FetchSetupError, place};
 
 use crate::respond::PRODUCT;
 use crate::roots;

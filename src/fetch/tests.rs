@@ -110,6 +110,17 @@ async fn who_cannot_be_reached_is_said_and_a_url_with_a_user_is_none() {
     }
 }
 
+#[test]
+fn of_a_place_is_told_what_anybody_may_know() {
+    for (url, told) in [
+        ("https://id.test:8443/keys?token=hunter2", "https://id.test:8443/keys"),
+        ("http://me:hunter2@127.0.0.1:1/keys", "http://127.0.0.1:1/keys"),
+        ("https://id.test", "https://id.test/"),
+    ] {
+        assert_eq!(place(&url.parse().unwrap()), told);
+    }
+}
+
 #[tokio::test]
 async fn certificates_are_checked_for_name_and_issuer() {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -112,16 +112,17 @@ mod tests {
     #[test]
     fn what_is_fetched_is_told_while_anybody_fetches_it() {
         let metrics = Metrics::default();
-        let (first, second) = (metrics.fetches("id.test/keys"), metrics.fetches("id.test/keys"));
+        let (first, second) =
+            (metrics.fetches("https://id.test/keys"), metrics.fetches("https://id.test/keys"));
         assert!(!metrics.render().contains("tollgate_auth_last_fetch_timestamp_seconds{"));
         first.fetched();
         second.failed();
         drop(first);
         let told = metrics.render();
         for line in [
-            "tollgate_auth_fetches_total{from=\"id.test/keys\",result=\"ok\"} 1\n",
-            "tollgate_auth_fetches_total{from=\"id.test/keys\",result=\"failed\"} 1\n",
-            "tollgate_auth_last_fetch_timestamp_seconds{from=\"id.test/keys\"} ",
+            "tollgate_auth_fetches_total{from=\"https://id.test/keys\",result=\"ok\"} 1\n",
+            "tollgate_auth_fetches_total{from=\"https://id.test/keys\",result=\"failed\"} 1\n",
+            "tollgate_auth_last_fetch_timestamp_seconds{from=\"https://id.test/keys\"} ",
         ] {
             assert!(told.contains(line), "{told}");
         }

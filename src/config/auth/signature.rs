@@ -12,7 +12,7 @@ use crate::config::signing::{
 use crate::config::units::{count, duration, duration_or_off, header_name, memory_size};
 use crate::layers::{SignatureKey, SignatureSettings};
 use crate::pem;
-use crate::signature::{Scheme, VerifyingKey};
+use crate::signature::{Component, Scheme, VerifyingKey};
 
 pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<SignatureSettings> {
     let mut keys: Vec<SignatureKey> = Vec::new();
@@ -27,6 +27,9 @@ pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<SignatureSetting
     }
     let mut settings = SignatureSettings::new(keys);
     if let Some(required) = table.list("required", component) {
+        if let Some(value) = table.value("required") {
+            ties_request(&value, &required);
+        }
         settings.required = required;
     }
     table.set("max_age", &mut settings.max_age, duration);
@@ -48,6 +51,22 @@ pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<SignatureSetting
         ("ttl", "max_age"),
     ]);
     Some(settings)
+}
+
+/// Complains of what has to be covered if one request's signature would do for another.
+fn ties_request(value: &Value<'_>, required: &[Component]) {
+    // Of what is none there is a complaint already.
+    if value.items_if_list().is_some_and(|items| items.len() != required.len()) {
+        return;
+    }
+    let is_covered = |part: &Component| required.iter().any(|one| one.covers(part));
+    if !is_covered(&Component::Method) || !is_covered(&Component::Path) {
+        value.complain(
+            "a signature has to cover the method and the path, or it is good for other requests \
+             as well",
+            Some("`\"@method\"`, and `\"@path\"` or `\"@target-uri\"`".to_owned()),
+        );
+    }
 }
 
 fn one_key(mut table: Table<'_>, base: &Path, ids: &[String]) -> Option<SignatureKey> {
@@ -160,5 +179,29 @@ mod tests {
         let one = "{ id = \"a\", algorithm = \"hmac-sha256\", secret = \"file:secret\" }";
         let twice = report(&format!("keys = [{one}, {one}]"));
         assert!(twice.contains("another key is called `a` already"), "{twice}");
+    }
+
+    #[test]
+    fn a_signature_has_to_be_of_one_request() {
+        let with = |required: &str| {
+            let key = "{ id = \"a\", algorithm = \"hmac-sha256\", secret = \"file:secret\" }";
+            report(&format!("keys = [{key}]\nrequired = {required}"))
+        };
+        for fine in [
+            "[\"@method\", \"@path\"]",
+            "[\"@target-uri\", \"@method\"]",
+            "[\"@request-target\", \"@method\", \"x-a\"]",
+        ] {
+            assert_eq!(with(fine), "", "{fine}");
+        }
+        for loose in
+            ["[]", "[\"@method\"]", "\"@path\"", "[\"@method\", \"@query\"]", "[\"@target-uri\"]"]
+        {
+            let report = with(loose);
+            assert!(report.contains("has to cover the method and the path"), "{loose}: {report}");
+        }
+        let unknown = with("[\"@nonsense\"]");
+        assert!(unknown.contains("is not a component"), "{unknown}");
+        assert!(!unknown.contains("has to cover"), "{unknown}");
     }
 }

@@ -62,7 +62,7 @@ impl Drop for Attempt {
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if matches!(judging.await, Verdict::Refused(_)) {
+                if judging.await.is_failure() {
                     failures.note(client);
                 }
             });

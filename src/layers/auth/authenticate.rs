@@ -154,6 +154,9 @@ pub enum Verdict {
     Outside(&'static str),
     /// It is answered like this, for a reason: by a redirect to where one logs in, say.
     Answered(Box<Response<Bytes>>, &'static str),
+    /// The credentials are wrong, as with [`Verdict::Refused`], and that is answered like
+    /// this.
+    RefusedWith(Box<Response<Bytes>>, &'static str),
     /// It cannot be told now.
     Unavailable(&'static str),
 }
@@ -210,6 +213,13 @@ impl<'a> Asked<'a> {
             Some(exchange) => exchange.client(),
             None => self.downstream?.peer_address(),
         }
+    }
+}
+
+impl Verdict {
+    /// Whether it counts as a failure of whoever asks.
+    pub(super) fn is_failure(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::RefusedWith(..))
     }
 }
 

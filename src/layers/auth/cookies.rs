@@ -20,12 +20,6 @@ pub(super) fn get<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a s
     Ok(found.and_then(|value| std::str::from_utf8(value).ok()))
 }
 
-/// The names of all cookies.
-#[cfg(feature = "jwt")]
-pub(super) fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    pairs(headers).map(|(name, _)| name)
-}
-
 /// What `Cookie` says without some cookies; `None` if it said of nothing else.
 pub(super) fn without(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let mut rest = Vec::new();
@@ -42,7 +36,7 @@ pub(super) fn without(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> Op
 }
 
 /// Names and values; over HTTP/2 in several fields (RFC 9113 §8.2.3).
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     pairs.filter_map(|pair| {

@@ -29,7 +29,10 @@ pub(in crate::layers::auth) trait Source:
     fn fetch(&self) -> impl Future<Output = Result<Fresh<Self::Value>, BoxError>> + Send;
 
     /// What it is, for the log.
-    fn what(&self) -> &str;
+    fn what(&self) -> &'static str;
+
+    /// Where it is, for the log.
+    fn place(&self) -> &str;
 }
 
 /// What came.
@@ -54,7 +57,8 @@ pub(in crate::layers::auth) struct Pace {
 /// Something that is fetched and kept fresh. Clones share it.
 ///
 /// One task asks, on the runtime of whoever needs it first, and ends with the last clone.
-/// While there is a value nobody waits for another, and when none comes the last one stays.
+/// While there is a value nobody waits for another but who is not served by it, and when none
+/// comes the last one stays.
 pub(in crate::layers::auth) struct Kept<S: Source> {
     inner: Arc<Inner<S>>,
     keeper: Arc<Mutex<Option<AbortOnDropHandle<()>>>>,
@@ -190,7 +194,8 @@ impl<S: Source> Inner<S> {
             Ok(Fresh { value, lifetime }) => {
                 self.counts.fetched();
                 if before.failures > 0 {
-                    tracing::info!(from = self.source.what(), "fetched again");
+                    let (what, from) = (self.source.what(), self.source.place());
+                    tracing::info!(from, "{what} could be fetched again");
                 }
                 let Pace { refresh, pause, .. } = self.pace;
                 let lifetime = lifetime.map_or(refresh, |said| said.max(pause).min(refresh));
@@ -199,12 +204,15 @@ impl<S: Source> Inner<S> {
             Err(error) => {
                 self.counts.failed();
                 if before.failures == 0 {
-                    let kept = before.value.is_some();
+                    let (what, from) = (self.source.what(), self.source.place());
+                    let meanwhile = match before.value {
+                        Some(_) => "those from before go on",
+                        None => "until then there are none",
+                    };
                     tracing::warn!(
-                        from = self.source.what(),
+                        from,
                         error,
-                        kept,
-                        "cannot be fetched; it is tried again, and what was fetched before stays"
+                        "{what} cannot be fetched; it is tried again, and {meanwhile}"
                     );
                 }
                 let (value, failures) = (before.value.clone(), before.failures.saturating_add(1));
@@ -286,8 +294,12 @@ mod tests {
             Ok(Fresh { value, lifetime: self.lifetime })
         }
 
-        fn what(&self) -> &str {
+        fn what(&self) -> &'static str {
             "a count"
+        }
+
+        fn place(&self) -> &str {
+            "nowhere"
         }
     }
 

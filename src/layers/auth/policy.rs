@@ -155,7 +155,7 @@ impl Policy {
     ) -> Result<Progress, Outcome> {
         let of_all = progress.next < self.all.len();
         let next = self.at(&progress);
-        if let (Verdict::Refused(_), Some((at, _))) = (&verdict, next) {
+        if let (true, Some((at, _))) = (verdict.is_failure(), next) {
             progress.wrong.push(at);
         }
         match (verdict, next) {
@@ -196,7 +196,7 @@ impl Policy {
 
     fn reject(&self, verdict: Verdict) -> Rejection {
         let (reason, answer) = match verdict {
-            Verdict::Answered(response, reason) => {
+            Verdict::Answered(response, reason) | Verdict::RefusedWith(response, reason) => {
                 return Rejection { reason, answer: Said::Theirs(response) };
             }
             Verdict::Refused(reason) | Verdict::Outdated(reason) => (reason, self.unauthorized()),
@@ -259,7 +259,7 @@ fn weight(verdict: &Verdict) -> u8 {
         Verdict::Forbidden(_) => 3,
         Verdict::Outdated(_) | Verdict::Refused(_) => 4,
         Verdict::Unavailable(_) => 5,
-        Verdict::Answered(..) => 6,
+        Verdict::Answered(..) | Verdict::RefusedWith(..) => 6,
     }
 }
 

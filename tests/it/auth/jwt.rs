@@ -284,6 +284,15 @@ async fn the_set_is_fetched_again_by_itself_and_the_last_good_one_stays_in_an_ou
         world.issuer.set_health(Health::Up);
         eventually("it is forgotten", async || world.bear(&old).await.status == 401).await;
         assert_eq!(world.bear(&world.issuer.token(&alice())).await.status, 200);
+        let mut admin = Raw::connect(world.proxy.admin).await;
+        admin.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        let told = admin.answer().await.text();
+        let from = world.issuer.jwks();
+        for result in ["ok", "failed"] {
+            let line =
+                format!("tollgate_auth_fetches_total{{from=\"{from}\",result=\"{result}\"}} ");
+            assert!(told.contains(&line), "{told}");
+        }
     })
     .await;
 }
@@ -382,4 +391,37 @@ async fn an_expired_token_is_no_failure_and_a_forged_one_is() {
         assert_eq!(world.issuer.fetches(), 1);
     })
     .await;
+}
+
+#[test]
+fn what_is_fetched_without_tls_needs_nobodys_certificates() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("secret"), "0123456789abcdef0123456789abcdef").unwrap();
+    let check = |auth: &str| {
+        let setup = guarded("http://127.0.0.1:1", &format!("[[auth]]\nname = \"a\"\n{auth}"), "");
+        let toml =
+            setup.toml().replace("upstream = \"origin\"", "upstream = \"origin\"\nauth = \"a\"");
+        std::fs::write(dir.path().join("config.toml"), toml).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["check", "--config", "config.toml"])
+            .current_dir(dir.path())
+            .env("SSL_CERT_FILE", dir.path().join("none"))
+            .env("SSL_CERT_DIR", dir.path().join("none"))
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (scheme, is_fine) in [("http", true), ("https", false)] {
+        for auth in [
+            format!("[auth.jwt]\njwks = \"{scheme}://127.0.0.1:1/keys\"\naudience = \"a\""),
+            format!(
+                "[auth.oidc]\nissuer = \"{scheme}://127.0.0.1:1\"\nclient_id = \"a\"\n\
+                 cookie_secret = \"file:secret\""
+            ),
+        ] {
+            let (succeeded, said) = check(&auth);
+            assert_eq!(succeeded, is_fine, "{auth}\n{said}");
+            assert!(is_fine || said.contains("no trusted certificates"), "{said}");
+        }
+    }
 }

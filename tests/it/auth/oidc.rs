@@ -209,7 +209,8 @@ async fn row_57_a_provider_that_lies_is_not_believed() {
             let mut browser = world.browser();
             let answer = browser.follow(&format!("{SITE}/")).await;
             assert_eq!(answer.status, status, "{lie:?}");
-            requests += 2;
+            // A login that is lost is begun once more.
+            requests += if lie == Lie::State { 3 } else { 2 };
             assert_eq!(world.reason(requests).await, reason, "{lie:?}");
             // Nobody has a session by that.
             assert!(browser.jar("a.test").keys().all(|name| name.contains('.')), "{lie:?}");
@@ -231,9 +232,13 @@ async fn row_57_a_callback_is_good_for_the_browser_that_began_and_once() {
         let callback = back.field("location").unwrap().to_owned();
         // In another browser, which has begun no login, or another one.
         let mut other = world.browser();
+        assert!(sends_to_log_in(&other.go(&callback).await));
         assert_eq!(other.go(&callback).await.status, 401);
+        other.jar("a.test").clear();
         assert!(sends_to_log_in(&other.go(&format!("{SITE}/")).await));
+        assert!(sends_to_log_in(&other.go(&callback).await));
         assert_eq!(other.go(&callback).await.status, 401);
+        assert!(other.jar("a.test").keys().all(|name| name.contains('.')));
         // With the state of that login, or none, or two.
         let (address, _) = callback.split_once("&state=").unwrap();
         for wrong in [
@@ -244,7 +249,8 @@ async fn row_57_a_callback_is_good_for_the_browser_that_began_and_once() {
             format!("{callback}&code=more"),
             callback.replace("code=", "kode="),
         ] {
-            assert_eq!(victim.go(&wrong).await.status, 401, "{wrong}");
+            let answer = victim.send("GET", &wrong, "").await;
+            assert_eq!(answer.status, 401, "{wrong}");
         }
         let before = victim.jar("a.test").clone();
         let answer = victim.go(&callback).await;
@@ -263,17 +269,71 @@ async fn several_logins_may_be_under_way_in_one_browser_and_not_too_many() {
     within(async {
         let world = World::with("").await;
         let mut browser = world.browser();
-        let first = browser.go(&format!("{SITE}/first")).await;
-        let second = browser.go(&format!("{SITE}/second")).await;
-        for (sent, target) in [(second, "/second"), (first, "/first")] {
+        let mut begun = Vec::new();
+        for number in 0..8 {
+            begun.push(browser.go(&format!("{SITE}/{number}")).await);
+        }
+        for (number, sent) in begun.iter().enumerate().rev() {
             let back = browser.go(sent.field("location").unwrap()).await;
             let answer = browser.go(back.field("location").unwrap()).await;
-            assert_eq!(answer.field("location"), Some(&*format!("{SITE}{target}")));
+            assert_eq!(answer.field("location"), Some(&*format!("{SITE}/{number}")));
         }
         browser.jar("a.test").clear();
-        for _ in 0..20 {
-            assert!(sends_to_log_in(&browser.go(&format!("{SITE}/")).await));
-            assert!(browser.jar("a.test").len() <= 4, "{:?}", browser.jar("a.test").len());
+        // The oldest is forgotten.
+        let mut begun = vec![browser.go(&format!("{SITE}/0")).await];
+        let oldest = browser.jar("a.test").first_key_value().unwrap().0.clone();
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        for number in 1..20 {
+            assert_eq!(browser.jar("a.test").contains_key(&oldest), number <= 8, "{number}");
+            begun.push(browser.go(&format!("{SITE}/{number}")).await);
+            assert_eq!(browser.jar("a.test").len(), (number + 1).min(8));
+        }
+        // Each of the others ends where it was begun for; who comes back from one that was
+        // forgotten, and has logged in meanwhile, is in.
+        let left = browser.jar("a.test").clone();
+        for (number, sent) in begun.iter().enumerate().rev() {
+            let location = sent.field("location").unwrap();
+            let (_, state) = location.split_once("&state=").unwrap();
+            let is_left = left.keys().any(|name| name.ends_with(&state[..8]));
+            let back = browser.go(location).await;
+            let answer = browser.go(back.field("location").unwrap()).await;
+            let target = if is_left { format!("/{number}") } else { "/".to_owned() };
+            if browser.jar("a.test").keys().any(|name| !name.contains('.')) {
+                assert_eq!(answer.field("location"), Some(&*format!("{SITE}{target}")));
+            } else {
+                assert!(sends_to_log_in(&answer));
+            }
+        }
+        assert_eq!(browser.go(&format!("{SITE}/")).await.status, 200);
+        // Long names of what is wanted take more room.
+        browser.jar("a.test").clear();
+        for number in 0..9 {
+            let wanted = format!("{SITE}/{}{number}", "x".repeat(1500));
+            assert!(sends_to_log_in(&browser.go(&wanted).await));
+            let length: usize = browser.jar("a.test").values().map(String::len).sum();
+            assert!((2_000..8_192).contains(&length), "{length}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_that_is_lost_is_begun_once_more_and_not_for_ever() {
+    within(async {
+        let world = World::with("").await;
+        let mut browser = world.browser();
+        let back = callback(&mut browser).await;
+        browser.jar("a.test").clear();
+        let answer = browser.follow(&back).await;
+        assert_eq!((answer.status, &*answer.text()), (200, "one"));
+        // In a browser that keeps no cookies.
+        browser.jar("a.test").clear();
+        let mut url = callback(&mut browser).await;
+        for status in [302, 302, 401] {
+            browser.jar("a.test").clear();
+            let answer = browser.go(&url).await;
+            assert_eq!(answer.status, status, "{url}");
+            url = answer.field("location").unwrap_or_default().to_owned();
         }
     })
     .await;
@@ -349,8 +409,9 @@ async fn a_session_ends_when_its_time_is_over_or_somebody_logs_out() {
         assert!(answer.status == 200 && answer.text().contains("logged out"), "{answer:?}");
         assert!(browser.jar("a.test").is_empty());
         assert!(sends_to_log_in(&browser.go(&format!("{SITE}/")).await));
-        world.reload("file:old", "provider_logout = true").await;
         let mut browser = world.logged_in().await;
+        // Nothing is known of the provider then.
+        world.reload("file:old", "provider_logout = true").await;
         let answer = browser.go(&logout).await;
         let expected = "/logout?from=here&client_id=tollgate\
                         &post_logout_redirect_uri=https%3A%2F%2Fa.test%2F";
@@ -510,11 +571,53 @@ async fn row_57_nobody_is_shut_out_by_what_other_sites_have_their_browser_do() {
             let answer = world.browser().send(method, &url, &cookie).await;
             assert_eq!(answer.status, 401, "{method} {url} {cookie}");
         }
-        for lie in [Lie::Code, Lie::Issuer, Lie::Nonce, Lie::Signature] {
+        for lie in [Lie::Issuer, Lie::Nonce, Lie::Signature] {
             world.provider.set_lie(lie);
             assert_eq!(world.browser().follow(&format!("{SITE}/")).await.status, 401, "{lie:?}");
         }
         world.provider.set_lie(Lie::Nothing);
+        // Nor by a provider that does not know the proxy.
+        std::fs::write(world.proxy.dir.path().join("client"), "a secret from before").unwrap();
+        world.count_failures().await;
+        for _ in 0..3 {
+            assert_eq!(world.browser().follow(&format!("{SITE}/")).await.status, 401);
+        }
+        std::fs::write(world.proxy.dir.path().join("client"), CLIENT.1).unwrap();
+        world.count_failures().await;
+        world.logged_in().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn row_57_whoever_makes_up_codes_is_not_listened_to() {
+    within(async {
+        let world = World::with("timeout = \"30s\"").await;
+        world.count_failures().await;
+        for waits in [true, false] {
+            let mut guessing = world.browser();
+            guessing.address = [127, 0, 0, 2 + u8::from(waits)].into();
+            let back = callback(&mut guessing).await;
+            let guess = back.replace("code=code-", "code=guess-");
+            assert_ne!(guess, back);
+            if waits {
+                assert_eq!(guessing.go(&guess).await.status, 401);
+                assert!(guessing.jar("a.test").is_empty());
+            } else {
+                let before = world.provider.exchanges();
+                world.provider.answer_codes(false);
+                tokio::select! {
+                    answer = guessing.go(&guess) => panic!("{}", answer.head),
+                    () = eventually("it comes", async || world.provider.exchanges() > before) => {}
+                }
+                world.provider.answer_codes(true);
+            }
+            let mut next = world.browser();
+            next.address = guessing.address;
+            let site = format!("{SITE}/");
+            eventually("nobody listens", async || next.send("POST", &site, "").await.status == 429)
+                .await;
+        }
         world.logged_in().await;
     })
     .await;
@@ -574,29 +677,37 @@ async fn who_does_not_wait_for_the_end_of_a_login_is_let_in_on_coming_again() {
 }
 
 #[tokio::test]
-async fn row_57_so_many_logins_end_at_once_and_no_more() {
+async fn row_57_one_address_leaves_room_for_the_logins_of_others() {
     within(async {
         let world = World::with("timeout = \"30s\"").await;
         let mut browsers = Vec::new();
-        for _ in 0..17 {
+        for _ in 0..9 {
             let mut browser = world.browser();
             let back = callback(&mut browser).await;
             browsers.push((browser, back));
         }
         let (mut late, back) = browsers.pop().unwrap();
+        let mut other = world.browser();
+        other.address = [127, 0, 0, 2].into();
+        let others = callback(&mut other).await;
         world.provider.answer_codes(false);
         let all = browsers.iter_mut().map(|(browser, back)| browser.go(back));
         let then = async {
-            eventually("all codes come", async || world.provider.exchanges() == 16).await;
+            eventually("all codes come", async || world.provider.exchanges() == 8).await;
             let answer = late.go(&back).await;
             assert_eq!(answer.status, 503, "{}", answer.head);
-            world.provider.answer_codes(true);
+            let answered = async {
+                eventually("the other's comes", async || world.provider.exchanges() == 9).await;
+                world.provider.answer_codes(true);
+            };
+            let (answer, ()) = tokio::join!(other.go(&others), answered);
+            assert_eq!(answer.status, 302, "{}", answer.head);
         };
         let (answers, ()) = tokio::join!(futures_util::future::join_all(all), then);
         assert!(answers.iter().all(|answer| answer.status == 302));
         // Whoever was turned away comes again.
         assert_eq!(late.go(&back).await.status, 302);
-        assert_eq!(world.provider.exchanges(), 17);
+        assert_eq!(world.provider.exchanges(), 10);
     })
     .await;
 }

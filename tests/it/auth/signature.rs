@@ -177,6 +177,51 @@ async fn a_signature_is_good_once_and_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_wrong_shuts_nobody_out_and_a_guess_does() {
+    within(async {
+        let world = World::new("").await;
+        let counting = "auth = { any = [\"signers\"], failures = { rate = 1, per = \"1h\" } }";
+        let toml = setup(&world.origin, "", "").toml().replace("auth = \"signers\"", counting);
+        assert!(toml.contains(counting));
+        std::fs::write(world.proxy.dir.path().join("config.toml"), toml).unwrap();
+        let reload = world.proxy.control.reload_now(ReloadTrigger::Api, Reload::default());
+        reload.await.unwrap();
+        let made_at = |created: u64, more: &str| {
+            let params = format!("created={created};keyid=\"b1\"{more}");
+            get(&signed(GET, NAMES, &params, hmac))
+        };
+        let expired = format!(";expires={}", now() - 60);
+        let once = get(&by_billing("1"));
+        assert_eq!(world.send(&once).await.status, 200);
+        for outdated in [
+            once,
+            made_at(now() - 400, ""),
+            made_at(now() + 400, ""),
+            made_at(now(), &expired),
+            made_at(now() - 200, ""),
+        ] {
+            assert_eq!(world.send(&outdated).await.status, 401, "{outdated}");
+        }
+        let reasons: Vec<String> = world.proxy.log_lines(6).await.split_off(1);
+        for (line, reason) in reasons.iter().zip([
+            "replayed",
+            "too_old",
+            "from_the_future",
+            "expired",
+            "before_start",
+        ]) {
+            assert!(line.contains(&format!("rejected=signature_{reason}")), "{line}");
+        }
+        assert_eq!(world.send(&get(&by_billing("2"))).await.status, 200);
+        // What is no signature at all is a guess whenever it is from.
+        let guess = made_at(now() - 400, "").replace("/invoices", "/orders");
+        assert_eq!(world.send(&guess).await.status, 401);
+        assert_eq!(world.send(&get(&by_billing("3"))).await.status, 429);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_seen_is_known_after_a_reload_and_what_may_have_been_is_refused() {
     within(async {
         let world = World::new("").await;

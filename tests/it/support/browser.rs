@@ -1,7 +1,7 @@
 //! A browser, as far as logins go: it keeps cookies, and goes where it is sent.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::certs::{self, Authority};
 use super::client::{Answer, Raw};
@@ -15,12 +15,15 @@ pub struct Browser<'a> {
     cookies: HashMap<String, BTreeMap<String, String>>,
     /// Every URL that was asked for.
     pub visited: Vec<String>,
+    /// Where it is.
+    pub address: Ipv4Addr,
 }
 
 impl<'a> Browser<'a> {
     pub fn new(authority: &'a Authority, hosts: &[(String, SocketAddr)]) -> Self {
         let hosts = hosts.iter().cloned().collect();
-        Self { authority, hosts, cookies: HashMap::new(), visited: Vec::new() }
+        let address = Ipv4Addr::LOCALHOST;
+        Self { authority, hosts, cookies: HashMap::new(), visited: Vec::new(), address }
     }
 
     /// Goes to a URL, as somebody does who clicks on it.
@@ -53,7 +56,8 @@ impl<'a> Browser<'a> {
         let cookies = cookies.filter(|line| line.len() > "Cookie: \r\n".len()).unwrap_or_default();
         let name = host.split(':').next().unwrap();
         let config = self.authority.client(&["http/1.1"]);
-        let mut client = Raw::over(certs::connect(address, config, name).await.unwrap());
+        let stream = certs::connect_from(self.address, address, config, name).await.unwrap();
+        let mut client = Raw::over(stream);
         let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{cookies}{fields}\r\n");
         client.send(head).await;
         let answer = client.answer_to(method).await;

@@ -186,7 +186,19 @@ pub async fn connect(
     config: ClientConfig,
     name: &str,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(address).await?;
+    connect_from([127, 0, 0, 1].into(), address, config, name).await
+}
+
+/// Shakes hands with a proxy, as a client at another address of this machine.
+pub async fn connect_from(
+    client: std::net::Ipv4Addr,
+    address: std::net::SocketAddr,
+    config: ClientConfig,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((client, 0).into())?;
+    let tcp = socket.connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }

@@ -328,17 +328,18 @@ impl Shared {
         }
         let encoded = shown.and_then(|shown| shown.strip_prefix("Basic ")).unwrap_or_default();
         let both = String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap();
-        let Some((id, secret)) = both.split_once(':') else { return status(401) };
+        let Some((id, secret)) = both.split_once(':') else { return denial("invalid_request") };
         if (&*decoded(id), &*decoded(secret)) != CLIENT {
-            return status(401);
+            return denial("invalid_client");
         }
-        let Some(code) = self.codes.lock().remove(&fields["code"]) else { return status(400) };
+        let code = self.codes.lock().remove(&fields["code"]);
+        let Some(code) = code else { return denial("invalid_grant") };
         let digest = Sha256::digest(&fields["code_verifier"]);
         let is_right = BASE64_URL_SAFE_NO_PAD.encode(digest) == code.challenge
             && fields["redirect_uri"] == code.redirect
             && fields["grant_type"] == "authorization_code";
         if !is_right {
-            return status(400);
+            return denial("invalid_grant");
         }
         let token = self.id_token(lie, &code);
         json_response(&json!({
@@ -402,6 +403,13 @@ fn decoded(text: &str) -> String {
 
 fn status(status: u16) -> Response<Full<Bytes>> {
     Response::builder().status(status).body(Full::default()).unwrap()
+}
+
+/// Why there is no token (RFC 6749 §5.2).
+fn denial(error: &str) -> Response<Full<Bytes>> {
+    let mut denial = json_response(&json!({ "error": error }));
+    *denial.status_mut() = http::StatusCode::BAD_REQUEST;
+    denial
 }
 
 fn json_response(value: &Value) -> Response<Full<Bytes>> {

@@ -14,7 +14,7 @@ use super::key::{Key, KeySet};
 use super::token::Token;
 use super::{JwksSettings, JwtAlgorithm, JwtKeys, JwtRules, JwtSetupError};
 use crate::error::BoxError;
-use crate::fetch::{Fetch, FetchSettings};
+use crate::fetch::{Fetch, FetchSettings, place};
 use crate::layers::auth::kept::{Fresh, Kept, Pace, Source};
 use crate::layers::list_members;
 use crate::observe::Metrics;
@@ -47,7 +47,8 @@ struct Jwks {
     settings: JwksSettings,
     fetch: Fetch,
     algorithms: Vec<JwtAlgorithm>,
-    what: String,
+    /// Its URL, as far as it may be told.
+    place: String,
 }
 
 /// Why a token is not taken.
@@ -216,6 +217,7 @@ impl Jwks {
     ) -> Result<Kept<Self>, JwtSetupError> {
         let fetch = Fetch::new(&FetchSettings {
             ca: settings.ca.clone(),
+            plain: settings.url.scheme_str() == Some("http"),
             timeout: settings.timeout,
             ..FetchSettings::default()
         })?;
@@ -224,10 +226,10 @@ impl Jwks {
             pause: settings.unknown_kid_pause.min(settings.refresh),
             patience: settings.timeout + Duration::from_secs(1),
         };
-        let what = format!("{}{}", settings.url.host().unwrap_or_default(), settings.url.path());
-        let counts = metrics.fetches(&what);
+        let place = place(&settings.url);
+        let counts = metrics.fetches(&place);
         let (settings, algorithms) = (settings.clone(), algorithms.to_vec());
-        Ok(Kept::new(Self { settings, fetch, algorithms, what }, pace, counts))
+        Ok(Kept::new(Self { settings, fetch, algorithms, place }, pace, counts))
     }
 }
 
@@ -240,8 +242,12 @@ impl Source for Jwks {
         Ok(Fresh { value: jwk::read(response.body(), &self.algorithms)?, lifetime })
     }
 
-    fn what(&self) -> &str {
-        &self.what
+    fn what(&self) -> &'static str {
+        "the keys of tokens"
+    }
+
+    fn place(&self) -> &str {
+        &self.place
     }
 }
 

@@ -1,29 +1,35 @@
 //! From a stranger to a session, and back.
 
-use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
-use percent_encoding::percent_decode_str;
 
+use super::answer::Answer;
 use super::exchanges::{End, Exchanges};
-use super::pending::{Pending, WITHIN};
+use super::pending::{Pending, WITHIN, is_second};
 use super::provider::{self, Discovery, ExchangeError, Provider};
 use super::seal::{LEAST_SECRET, Sealer};
 use super::session::{self, Session};
-use super::site::{Names, Site, over, send_to};
+use super::site::{Names, Site, over, send_to, told_over};
 use super::{OidcSettings, OidcSetupError};
 use crate::fetch::Fetch;
 use crate::layers::auth::jwt::{Checks, Claims, Fault};
 use crate::layers::auth::kept::Kept;
-use crate::layers::{Judging, JwtAlgorithm, JwtRules, Verdict};
+use crate::layers::{Asked, Judging, JwtAlgorithm, JwtRules, Verdict};
 use crate::observe::Metrics;
 use crate::respond::Format;
 
 /// The longest token that tells who somebody is: some tell all their groups.
 const LONGEST_TOKEN: usize = 64 * 1024;
+
+/// So many logins may be under way in one browser: all their cookies come with each request.
+const MOST_PENDING: usize = 8;
+
+/// No more than so many bytes of such cookies are left where another login begins.
+const PENDING_BYTES: usize = 4096;
 
 /// The page that tells that a session is over.
 const LOGGED_OUT: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -41,15 +47,6 @@ pub(super) struct Logins {
     fetch: Fetch,
     checks: Checks,
     exchanges: Exchanges,
-}
-
-/// What somebody comes back with (RFC 6749 §4.1.2).
-#[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) state: String,
-    code: Option<String>,
-    error: Option<String>,
-    issuer: Option<String>,
 }
 
 impl Logins {
@@ -96,15 +93,35 @@ impl Logins {
     }
 
     /// Sends somebody to log in who wants this.
-    pub(super) fn begin(
+    pub(super) fn begin(self: Arc<Self>, target: &str, site: Site, asked: &Asked<'_>) -> Judging {
+        self.send(Pending::new(target, &site.base), site, asked)
+    }
+
+    /// Sends somebody to log in once more who comes back with this state, of a login that is
+    /// not known any more: they have been at the provider for too long, say. Not a third time,
+    /// for it may be that their browser keeps no cookies, or that the provider sends them back
+    /// with another state than they came with.
+    pub(super) fn begin_again(
         self: Arc<Self>,
-        target: &str,
+        state: &str,
         site: Site,
-        forgotten: Vec<HeaderValue>,
+        asked: &Asked<'_>,
     ) -> Judging {
-        let Some(pending) = Pending::new(target, &site.base) else {
+        let begun = self.names.logins(&site, asked.headers);
+        let has_second = begun
+            .filter_map(|(_, sealed)| self.pendings.open::<Pending>(sealed))
+            .any(|pending| is_second(pending.state()));
+        if has_second || is_second(state) {
+            return Verdict::Outdated("oidc_no_login").into();
+        }
+        self.send(Pending::new("/", &site.base).map(Pending::second), site, asked)
+    }
+
+    fn send(self: Arc<Self>, pending: Option<Pending>, site: Site, asked: &Asked<'_>) -> Judging {
+        let Some(pending) = pending else {
             return Verdict::Unavailable("oidc_random").into();
         };
+        let forgotten = self.room(&site, asked);
         if let Some(provider) = self.provider.get() {
             return self.to_provider(&provider, &pending, &site, forgotten).into();
         }
@@ -117,6 +134,26 @@ impl Logins {
                 None => Verdict::Unavailable("oidc_no_provider"),
             }
         }))
+    }
+
+    /// Forgets the oldest logins that a browser has begun, so that there is room for one more.
+    fn room(&self, site: &Site, asked: &Asked<'_>) -> Vec<HeaderValue> {
+        let begun = self.names.logins(site, asked.headers).map(|(name, sealed)| {
+            let pending = self.pendings.open::<Pending>(sealed);
+            let made = pending.filter(|pending| !pending.is_over()).map(|pending| pending.made);
+            (made, name, name.len() + sealed.len())
+        });
+        let mut begun: Vec<_> = begun.collect();
+        // Browsers send the oldest first (RFC 6265 §5.4).
+        begun.reverse();
+        begun.sort_by_key(|(made, ..)| Reverse(*made));
+        let mut bytes = 0;
+        let kept = begun.iter().take(MOST_PENDING - 1).take_while(|(made, _, length)| {
+            bytes += length;
+            made.is_some() && bytes <= PENDING_BYTES
+        });
+        let kept = kept.count();
+        begun.into_iter().skip(kept).filter_map(|(_, name, _)| site.forget(name)).collect()
     }
 
     fn to_provider(
@@ -162,8 +199,9 @@ impl Logins {
         answer: Answer,
         name: &str,
         site: Site,
-        format: Format,
+        asked: &Asked<'_>,
     ) -> Judging {
+        let (client, format) = (asked.client(), Format::preferred(asked.headers));
         let forget = site.forget(name);
         let Some(pending) = self.pendings.open::<Pending>(sealed) else {
             return over(StatusCode::UNAUTHORIZED, "oidc_state", forget, format).into();
@@ -194,11 +232,15 @@ impl Logins {
         Judging::Later(Box::pin(async move {
             let logins = self.clone();
             let begin = move || async move { logins.session(&code, &pending, tells_issuer).await };
-            let status = match self.exchanges.once(&state, begin).await {
+            let status = match self.exchanges.once(&state, client, begin).await {
                 End::Session(session) => {
                     return self.admit(&session, &site, &location, forget, format);
                 }
                 End::Unavailable(why) => return Verdict::Unavailable(why),
+                End::Guessed(why) => {
+                    let told = told_over(StatusCode::UNAUTHORIZED, forget, format);
+                    return Verdict::RefusedWith(told, why);
+                }
                 End::Refused(why) => (StatusCode::UNAUTHORIZED, why),
                 End::Forbidden(why) => (StatusCode::FORBIDDEN, why),
                 End::Failed(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
@@ -260,6 +302,9 @@ impl Logins {
         let tokens = exchanged.await.map_err(|error| {
             tracing::info!(issuer = self.settings.issuer, %error, "a login failed");
             match error {
+                // With a state and a cookie that no other site knows: nobody's browser was
+                // made to bring this code.
+                ExchangeError::Unknown => End::Guessed("oidc_code"),
                 ExchangeError::Refused(_) => End::Refused("oidc_code"),
                 ExchangeError::Failed(_) => End::Failed("oidc_provider"),
             }
@@ -309,12 +354,26 @@ impl Logins {
     }
 
     /// Ends a session.
-    pub(super) fn log_out(&self, site: &Site) -> Verdict {
+    pub(super) fn log_out(self: Arc<Self>, site: Site) -> Judging {
+        if !self.settings.provider_logout {
+            return self.logged_out(&site, None).into();
+        }
+        if let Some(provider) = self.provider.get() {
+            return self.logged_out(&site, Some(&provider)).into();
+        }
+        let Some(renewed) = self.provider.renewed() else {
+            return self.logged_out(&site, None).into();
+        };
+        Judging::Later(Box::pin(async move {
+            let provider = renewed.await;
+            self.logged_out(&site, provider.as_deref())
+        }))
+    }
+
+    /// Here, and at this provider if it has a way to.
+    fn logged_out(&self, site: &Site, provider: Option<&Provider>) -> Verdict {
         let cookies: Vec<HeaderValue> = site.forget(self.names.session(site)).into_iter().collect();
-        if self.settings.provider_logout
-            && let Some(provider) = self.provider.get()
-            && let Some(url) = &provider.end_session
-        {
+        if let Some(url) = provider.and_then(|provider| provider.end_session.as_ref()) {
             let back = format!("{}/", site.base);
             let fields =
                 [("client_id", &*self.settings.client_id), ("post_logout_redirect_uri", &*back)];
@@ -328,55 +387,5 @@ impl Logins {
             headers.append(header::SET_COOKIE, cookie);
         }
         Verdict::Answered(Box::new(response), "oidc_logged_out")
-    }
-}
-
-impl Answer {
-    /// Reads a query; `None` where something stands twice, or there is no state.
-    pub(super) fn read(query: &str) -> Option<Self> {
-        let mut answer = Self::default();
-        let mut state = None;
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let slot = match &*decoded(name)? {
-                "state" => &mut state,
-                "code" => &mut answer.code,
-                "error" => &mut answer.error,
-                "iss" => &mut answer.issuer,
-                _ => continue,
-            };
-            if slot.replace(decoded(value)?.into_owned()).is_some() {
-                return None;
-            }
-        }
-        answer.state = state?;
-        Some(answer)
-    }
-}
-
-/// Text of a form.
-fn decoded(text: &str) -> Option<Cow<'_, str>> {
-    if text.contains('+') {
-        let spaced = text.replace('+', " ");
-        return percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned().into());
-    }
-    percent_decode_str(text).decode_utf8().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_somebody_comes_back_with_is_read_and_nothing_twice() {
-        let answer =
-            Answer::read("code=a%2Bb+c&state=s&iss=https%3A%2F%2Fid.test&x=1&x=2").unwrap();
-        assert_eq!(answer.code.as_deref(), Some("a+b c"));
-        assert_eq!(answer.state, "s");
-        assert_eq!(answer.issuer.as_deref(), Some("https://id.test"));
-        for query in ["", "code=a", "state=a&state=b", "state=a&code=b&c%6fde=c", "state=%ff"] {
-            assert!(Answer::read(query).is_none(), "{query}");
-        }
-        assert_eq!(Answer::read("state=a&error=access_denied").unwrap().code, None);
     }
 }

@@ -7,6 +7,8 @@
 //! a cookie ([`seal`], [`site`]).
 
 #[cfg(feature = "jwt")]
+mod answer;
+#[cfg(feature = "jwt")]
 mod exchanges;
 #[cfg(feature = "jwt")]
 mod login;

@@ -16,6 +16,9 @@ pub(super) const WITHIN: Duration = Duration::from_secs(600);
 /// The length of a state: 32 bytes in Base64.
 const STATE_LENGTH: usize = 43;
 
+/// What the state of a login ends with that was begun because another was lost.
+const SECOND: &str = ".2";
+
 /// Where people are sent who wanted something with a longer name.
 const LONGEST_TARGET: usize = 2048;
 
@@ -37,8 +40,9 @@ pub(super) struct Pending {
     /// Scheme and host that it was asked of.
     #[serde(rename = "b")]
     pub(super) base: String,
+    /// In seconds since 1970.
     #[serde(rename = "m")]
-    made: u64,
+    pub(super) made: u64,
 }
 
 impl Pending {
@@ -52,6 +56,12 @@ impl Pending {
             base: base.to_owned(),
             made: now(),
         })
+    }
+
+    /// As one that was begun because another was lost.
+    pub(super) fn second(mut self) -> Self {
+        self.state.push_str(SECOND);
+        self
     }
 
     pub(super) fn state(&self) -> &str {
@@ -86,7 +96,13 @@ impl Pending {
 /// ours.
 pub(super) fn tag(state: &str) -> Option<&str> {
     let ours = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (state.len() == STATE_LENGTH && state.bytes().all(ours)).then(|| &state[..8])
+    let random = state.strip_suffix(SECOND).unwrap_or(state);
+    (random.len() == STATE_LENGTH && random.bytes().all(ours)).then(|| &state[..8])
+}
+
+/// Whether the login of this state was begun because another was lost.
+pub(super) fn is_second(state: &str) -> bool {
+    state.ends_with(SECOND)
 }
 
 /// Whether a target stays here whoever reads it: a browser takes `//` and `/\` for the
@@ -131,6 +147,11 @@ mod tests {
         {
             assert_eq!(tag(state), None, "{state}");
         }
+        assert!(!is_second(&one.state));
+        let second = one.second();
+        assert!(is_second(&second.state) && second.is_of(&second.state));
+        assert_eq!(tag(&second.state), Some(&second.state[..8]));
+        assert_eq!(tag(&second.second().state), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::OidcSettings;
 use crate::error::BoxError;
@@ -16,6 +17,7 @@ use crate::layers::auth::jwt::{KeySet, jwks, max_age};
 use crate::layers::auth::kept::{Fresh, Kept, Pace, Source};
 use crate::layers::{JwtAlgorithm, SharedSecret};
 use crate::observe::Metrics;
+use crate::roots::RootsError;
 
 /// What is encoded in a form and in a query: all but what RFC 3986 §2.3 leaves as it is.
 const IN_FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -55,7 +57,29 @@ pub(super) struct Provider {
 #[derive(Debug, Deserialize)]
 pub(super) struct Tokens {
     pub(super) id_token: String,
+    /// What was granted, as words; `None` if that is all that was asked for.
+    #[serde(default, deserialize_with = "words")]
     pub(super) scope: Option<String>,
+}
+
+/// Words with spaces between (RFC 6749 §3.3), or a list of them, as some providers have it. In
+/// anything else there are none.
+fn words<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::Null => None,
+        Value::String(words) => Some(words),
+        Value::Array(words) => {
+            let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+            Some(words.join(" "))
+        }
+        _ => Some(String::new()),
+    })
+}
+
+/// Why there is nothing for a code, in the provider's words.
+#[derive(Deserialize)]
+struct Denial {
+    error: String,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +108,11 @@ enum ProviderError {
 /// Why there is nothing for a code.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExchangeError {
-    /// The provider would not have it (RFC 6749 §5.2).
+    /// The provider does not know the code, or not as one of this login (`invalid_grant`, RFC
+    /// 6749 §5.2).
+    #[error("it does not know a code")]
+    Unknown,
+    /// The provider would not have it, for a reason that need not be the code.
     #[error("it answered {0} to a code")]
     Refused(StatusCode),
     #[error("a code cannot be exchanged: {0}")]
@@ -107,7 +135,7 @@ impl Discovery {
             patience: 2 * settings.timeout + Duration::from_secs(1),
         };
         let discovery = Self { issuer, url, fetch, algorithms: algorithms.to_vec() };
-        let counts = metrics.fetches(discovery.what());
+        let counts = metrics.fetches(discovery.place());
         Ok(Kept::new(discovery, pace, counts))
     }
 
@@ -160,7 +188,11 @@ impl Source for Discovery {
         Ok(Fresh { value: self.provider(&metadata, keys)?, lifetime })
     }
 
-    fn what(&self) -> &str {
+    fn what(&self) -> &'static str {
+        "the keys of an identity provider"
+    }
+
+    fn place(&self) -> &str {
         &self.issuer
     }
 }
@@ -208,7 +240,15 @@ impl Provider {
             status if status.is_success() => {
                 serde_json::from_slice(response.body()).map_err(failed)
             }
-            status if status.is_client_error() => Err(ExchangeError::Refused(status)),
+            status if status.is_client_error() => {
+                let denial = serde_json::from_slice::<Denial>(response.body());
+                let is_unknown = denial.is_ok_and(|denial| denial.error == "invalid_grant");
+                Err(if is_unknown {
+                    ExchangeError::Unknown
+                } else {
+                    ExchangeError::Refused(status)
+                })
+            }
             status => Err(ExchangeError::Failed(format!("it answered {status}").into())),
         }
     }
@@ -220,11 +260,20 @@ fn failed(error: impl Into<BoxError>) -> ExchangeError {
 
 /// What goes to the provider goes by this.
 pub(super) fn fetch(settings: &OidcSettings) -> Result<Fetch, FetchSetupError> {
-    Fetch::new(&FetchSettings {
+    let by = FetchSettings {
         ca: settings.ca.clone(),
         timeout: settings.timeout,
         ..FetchSettings::default()
-    })
+    };
+    match Fetch::new(&by) {
+        // A provider that is reached without TLS need not have anything that is not.
+        Err(FetchSetupError::Roots(RootsError::NoneOnSystem))
+            if settings.issuer.starts_with("http:") =>
+        {
+            Fetch::new(&FetchSettings { plain: true, ..by })
+        }
+        made => made,
+    }
 }
 
 /// `a=1&b=2`, encoded.
@@ -279,6 +328,22 @@ mod tests {
         }
         let plain = discovery("http://127.0.0.1:1");
         assert!(plain.source().url_of("", "http://127.0.0.1:1/token").is_ok());
+    }
+
+    #[test]
+    fn what_was_granted_is_read_however_it_is_said() {
+        for (scope, granted) in [
+            ("", None),
+            (r#","scope":null"#, None),
+            (r#","scope":"openid email""#, Some("openid email")),
+            (r#","scope":["openid","email"]"#, Some("openid email")),
+            (r#","scope":[]"#, Some("")),
+            (r#","scope":7"#, Some("")),
+        ] {
+            let answer = format!(r#"{{"id_token":"a","token_type":"Bearer"{scope}}}"#);
+            let tokens: Tokens = serde_json::from_str(&answer).unwrap();
+            assert_eq!(tokens.scope.as_deref(), granted, "{answer}");
+        }
     }
 
     #[test]

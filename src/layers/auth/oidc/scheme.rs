@@ -6,6 +6,7 @@ use http::Method;
 use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 
+use super::answer::Answer;
 use super::login::Logins;
 use super::pending;
 use super::session::Session;
@@ -14,7 +15,6 @@ use super::{OidcSettings, OidcSetupError};
 use crate::layers::auth::changes::strip_cookies;
 use crate::layers::auth::{cookies, jwt};
 use crate::layers::{Asked, AuthMeans, Authenticate, Changes, Grant, Judging, Verdict};
-use crate::respond::Format;
 
 /// Knows who asks by a session that began with a login at an identity provider (OpenID
 /// Connect Core 1.0, authorization code with PKCE).
@@ -85,7 +85,7 @@ impl OpenIdConnect {
         if *asked.method != Method::GET {
             return Verdict::Outdated("oidc_callback").into();
         }
-        let Some(answer) = super::login::Answer::read(asked.uri.query().unwrap_or_default()) else {
+        let Some(answer) = Answer::read(asked.uri.query().unwrap_or_default()) else {
             return Verdict::Outdated("oidc_callback").into();
         };
         let Some(tag) = pending::tag(&answer.state) else {
@@ -93,28 +93,31 @@ impl OpenIdConnect {
         };
         let cookie = self.logins.names.login(&site, tag);
         let Ok(Some(value)) = cookies::get(asked.headers, &cookie) else {
-            // Somebody has gone back, or took too long.
+            // Somebody has gone back, or took too long, or has begun too many others.
             return match self.session(asked, &site) {
                 Ok(_) => send_to(&format!("{}/", site.base), Vec::new(), "oidc_logged_in").into(),
+                Err(_) if is_navigation(asked) => {
+                    self.logins.clone().begin_again(&answer.state, site, asked)
+                }
                 Err(_) => Verdict::Outdated("oidc_no_login").into(),
             };
         };
-        let format = Format::preferred(asked.headers);
-        self.logins.clone().finish(value, answer, &cookie, site, format)
+        self.logins.clone().finish(value, answer, &cookie, site, asked)
     }
 
-    fn logout(&self, asked: &Asked<'_>, site: &Site) -> Judging {
+    fn logout(&self, asked: &Asked<'_>, site: Site) -> Judging {
         let from = asked.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
         let is_strange = matches!(from, Some(b"cross-site" | b"same-site"));
         if is_strange || !matches!(*asked.method, Method::GET | Method::POST) {
             return Verdict::Forbidden("oidc_logout").into();
         }
-        self.logins.log_out(site).into()
+        self.logins.clone().log_out(site)
     }
 }
 
-/// Nothing that is wrong here counts as a guess: what is sealed cannot be guessed, and other
-/// sites can have people's browsers come to the callback with whatever they like.
+/// Nothing that is wrong here counts as a guess, but for a code that the provider does not
+/// know: what is sealed cannot be guessed, and other sites can have people's browsers come to
+/// the callback with whatever they like, but not with the state of their login.
 impl Authenticate for OpenIdConnect {
     fn scheme(&self) -> &'static str {
         "oidc"
@@ -140,7 +143,7 @@ impl Authenticate for OpenIdConnect {
         };
         match asked.uri.path() {
             path if path == self.settings().callback => return self.callback(asked, site),
-            path if path == self.settings().logout => return self.logout(asked, &site),
+            path if path == self.settings().logout => return self.logout(asked, site),
             _ => {}
         }
         match self.session(asked, &site) {
@@ -148,12 +151,16 @@ impl Authenticate for OpenIdConnect {
                 self.grant(session, asked).map_or_else(Verdict::Outdated, Verdict::Granted).into()
             }
             Err(_) if is_navigation(asked) => {
-                let forgotten = self.logins.names.forget_logins(&site, asked);
-                self.logins.clone().begin(target(asked.uri), site, forgotten)
+                self.logins.clone().begin(target(asked.uri), site, asked)
             }
             Err(false) => Verdict::Absent.into(),
             Err(true) => Verdict::Outdated("oidc_session").into(),
         }
+    }
+
+    fn is_dear(&self) -> bool {
+        // The provider is asked, whether somebody waits for its answer or not.
+        true
     }
 
     fn identity_fields(&self) -> Vec<HeaderName> {

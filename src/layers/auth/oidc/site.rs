@@ -18,10 +18,6 @@ use crate::respond::{Answer, Format};
 /// 4096 (RFC 6265 §6.1).
 const LONGEST: usize = 3800;
 
-/// So many logins may be under way in one browser. Those that were not finished are
-/// forgotten then, for all their cookies come with each request.
-const MOST_PENDING: usize = 4;
-
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Tollgate realm=\"tollgate\"");
 
 /// Scheme and host of a request.
@@ -104,23 +100,23 @@ impl Names {
         })
     }
 
-    /// Forgets the logins that a browser has begun, if there are too many.
-    pub(super) fn forget_logins(&self, site: &Site, asked: &Asked<'_>) -> Vec<HeaderValue> {
+    /// Those of the logins that a browser has begun, with their values.
+    pub(super) fn logins<'a>(
+        &self,
+        site: &Site,
+        headers: &'a HeaderMap,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
         let prefix = format!("{}.", self.session(site));
-        let begun: Vec<String> = cookies::names(asked.headers)
-            .filter_map(|name| std::str::from_utf8(name).ok())
-            .filter(|name| name.starts_with(&prefix))
-            .map(str::to_owned)
-            .collect();
-        if begun.len() < MOST_PENDING {
-            return Vec::new();
-        }
-        begun.iter().filter_map(|name| site.forget(name)).collect()
+        cookies::pairs(headers).filter_map(move |(name, value)| {
+            let name = std::str::from_utf8(name).ok().filter(|name| name.starts_with(&prefix))?;
+            Some((name, std::str::from_utf8(value).ok()?))
+        })
     }
 
     /// Those that a request has: the origin is not shown them.
     pub(super) fn of(&self, headers: &HeaderMap) -> Vec<Box<str>> {
-        cookies::names(headers)
+        cookies::pairs(headers)
+            .map(|(name, _)| name)
             .filter(|name| self.are(name))
             .filter_map(|name| std::str::from_utf8(name).ok().map(Into::into))
             .collect()
@@ -173,6 +169,15 @@ pub(super) fn over(
     forget: Option<HeaderValue>,
     format: Format,
 ) -> Verdict {
+    Verdict::Answered(told_over(status, forget, format), reason)
+}
+
+/// What that is answered.
+pub(super) fn told_over(
+    status: StatusCode,
+    forget: Option<HeaderValue>,
+    format: Format,
+) -> Box<Response<Bytes>> {
     let detail = "The login has failed. Open the page that you wanted once more to try again.";
     let mut answer = match status {
         StatusCode::FORBIDDEN => Answer::new(status, "forbidden", "This is not allowed."),
@@ -185,7 +190,7 @@ pub(super) fn over(
     if let Some(forget) = forget {
         answer = answer.header(header::SET_COOKIE, forget);
     }
-    Verdict::Answered(Box::new(answer.render(format)), reason)
+    Box::new(answer.render(format))
 }
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ struct Known {
 enum Fault {
     Absent,
     Refused(&'static str),
+    /// It is right, and not good now.
+    Outdated(&'static str),
     Unavailable(&'static str),
     /// It cannot be told without the body.
     Unseen,
@@ -112,7 +114,7 @@ impl Signatures {
         }
         let source = Source::of(asked);
         let message = source.message(asked, self.settings.scheme);
-        let mut fault = Fault::Refused("signature_unknown_key");
+        let mut fault = None;
         let known = received.iter().filter_map(|one| {
             let of_tag = self.settings.tag.is_none() || one.tag == self.settings.tag;
             Some((one, self.known.get(one.key_id.as_deref()?)?)).filter(|_| of_tag)
@@ -121,14 +123,16 @@ impl Signatures {
             match self.verify(one, known, &message, asked, now) {
                 Ok(()) => return Ok(&known.grant),
                 Err(Fault::Unseen) => return Err(Fault::Unseen),
-                Err(other) => fault = other,
+                // Beside a right one that was caught somewhere nobody guesses for nothing.
+                Err(Fault::Outdated(_)) if matches!(fault, Some(Fault::Refused(_))) => {}
+                Err(other) => fault = Some(other),
             }
         }
-        Err(fault)
+        Err(fault.unwrap_or(Fault::Refused("signature_unknown_key")))
     }
 
-    /// Whether this signature lets the request in. What costs the least is looked at
-    /// first.
+    /// Whether this signature lets the request in. When it was made is looked at once it is
+    /// known to be right: whose clock is wrong has guessed nothing.
     fn verify(
         &self,
         received: &Received,
@@ -141,7 +145,7 @@ impl Signatures {
         if claimed.is_some_and(|claimed| claimed != known.key.algorithm().as_str()) {
             return Err(Fault::Refused("signature_algorithm"));
         }
-        let created = self.check_time(received, now).map_err(Fault::Refused)?;
+        let created = received.created.ok_or(Fault::Refused("signature_without_created"))?;
         if self.settings.nonce && received.nonce.is_none() {
             return Err(Fault::Refused("signature_without_nonce"));
         }
@@ -161,6 +165,7 @@ impl Signatures {
         if !known.key.verifies(base.as_bytes(), received.signature()) {
             return Err(Fault::Refused("signature_wrong"));
         }
+        self.check_time(created, received.expires, now).map_err(Fault::Outdated)?;
         // What it says of the body is looked at once it is known who says it.
         if self.digests {
             let seen = asked.body.filter(|body| body.len() <= self.settings.max_body);
@@ -173,9 +178,13 @@ impl Signatures {
         known.remember(received, created, &base)
     }
 
-    /// When it was made, if that was at a time at which it is good.
-    fn check_time(&self, received: &Received, now: SystemTime) -> Result<i64, &'static str> {
-        let created = received.created.ok_or("signature_without_created")?;
+    /// Whether what was made then is good now.
+    fn check_time(
+        &self,
+        created: i64,
+        expires: Option<i64>,
+        now: SystemTime,
+    ) -> Result<(), &'static str> {
         let seconds = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
@@ -190,13 +199,13 @@ impl Signatures {
         if now.saturating_sub(created) > longest {
             return Err("signature_too_old");
         }
-        if received.expires.is_some_and(|expires| now > expires.saturating_add(skew)) {
+        if expires.is_some_and(|expires| now > expires.saturating_add(skew)) {
             return Err("signature_expired");
         }
         if self.settings.replay && created.saturating_add(skew) < seconds(self.begun) {
             return Err("signature_before_start");
         }
-        Ok(created)
+        Ok(())
     }
 }
 
@@ -223,8 +232,8 @@ impl Known {
         let now = Instant::now();
         match remembered.note(digest.as_ref(), created, now) {
             Seen::Never => Ok(()),
-            Seen::Before => Err(Fault::Refused("signature_replayed")),
-            Seen::Forgotten => Err(Fault::Refused("signature_forgotten")),
+            Seen::Before => Err(Fault::Outdated("signature_replayed")),
+            Seen::Forgotten => Err(Fault::Outdated("signature_forgotten")),
             Seen::TooMany => {
                 self.say_full(received, now);
                 Err(Fault::Unavailable("signature_memory_full"))
@@ -315,6 +324,7 @@ impl Authenticate for Signatures {
             Ok(grant) => Verdict::Granted(grant.clone()),
             Err(Fault::Absent) => Verdict::Absent,
             Err(Fault::Refused(reason)) => Verdict::Refused(reason),
+            Err(Fault::Outdated(reason)) => Verdict::Outdated(reason),
             Err(Fault::Unavailable(reason)) => Verdict::Unavailable(reason),
             Err(Fault::Unseen) => return Judging::Body(self.settings.max_body),
         };

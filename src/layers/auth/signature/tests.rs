@@ -69,6 +69,10 @@ fn refused(reason: &'static str) -> Result<String, Fault> {
     Err(Fault::Refused(reason))
 }
 
+fn outdated(reason: &'static str) -> Result<String, Fault> {
+    Err(Fault::Outdated(reason))
+}
+
 fn let_in() -> Result<String, Fault> {
     Ok("billing".to_owned())
 }
@@ -216,7 +220,7 @@ async fn a_body_is_asked_for_once_it_is_known_who_sends_it_and_the_signature_is_
         assert_eq!(judge_at(&by, &parts, b"{}", NOW), refused("signature_digest"));
     }
     assert_eq!(judge_at(&by, &parts, BODY, NOW), let_in());
-    assert_eq!(judge_at(&by, &parts, BODY, NOW), refused("signature_replayed"));
+    assert_eq!(judge_at(&by, &parts, BODY, NOW), outdated("signature_replayed"));
     let asks = by.judge(&Asked::of(&signed(COVERED, &by_clock()), None));
     assert!(matches!(asks, Judging::Body(65_536)), "{asks:?}");
 }
@@ -231,11 +235,11 @@ fn by_clock() -> String {
 async fn a_signature_has_its_time() {
     let parts = signed(COVERED, PARAMS);
     for (now, judged) in [
-        (NOW - 31, refused("signature_from_the_future")),
+        (NOW - 31, outdated("signature_from_the_future")),
         (NOW - 30, let_in()),
         (NOW + 330, let_in()),
-        (NOW + 331, refused("signature_too_old")),
-        (NOW + 1_000_000, refused("signature_too_old")),
+        (NOW + 331, outdated("signature_too_old")),
+        (NOW + 1_000_000, outdated("signature_too_old")),
     ] {
         assert_eq!(judge_at(&signatures(|_| {}), &parts, b"", now), judged, "{now}");
     }
@@ -243,7 +247,14 @@ async fn a_signature_has_its_time() {
     let parts = signed(COVERED, &expiring);
     assert_eq!(judge_at(&signatures(|_| {}), &parts, b"", NOW + 90), let_in());
     let late = judge_at(&signatures(|_| {}), &parts, b"", NOW + 91);
-    assert_eq!(late, refused("signature_expired"));
+    assert_eq!(late, outdated("signature_expired"));
+    // Only of one that is right: another is wrong at any time.
+    let mut changed = parts;
+    changed.method = Method::DELETE;
+    for now in [NOW - 31, NOW + 331] {
+        let judged = judge_at(&signatures(|_| {}), &changed, b"", now);
+        assert_eq!(judged, refused("signature_wrong"));
+    }
     let timeless = PARAMS.replace(";created=1700000000", "");
     let judged = judge(&signatures(|_| {}), &signed(COVERED, &timeless));
     assert_eq!(judged, refused("signature_without_created"));
@@ -258,7 +269,7 @@ async fn a_signature_is_good_once() {
     let by = signatures(|_| {});
     let mut parts = signed(COVERED, PARAMS);
     assert_eq!(judge(&by, &parts), let_in());
-    assert_eq!(judge(&by, &parts), refused("signature_replayed"));
+    assert_eq!(judge(&by, &parts), outdated("signature_replayed"));
     // Neither another label nor what is not covered makes it another.
     let rename = |value: &HeaderValue| {
         HeaderValue::try_from(value.to_str().unwrap().replace("sig=", "other=")).unwrap()
@@ -268,12 +279,12 @@ async fn a_signature_is_good_once() {
         parts.headers.insert(name, renamed);
     }
     parts.headers.insert("x-new", HeaderValue::from_static("1"));
-    assert_eq!(judge(&by, &parts), refused("signature_replayed"));
+    assert_eq!(judge(&by, &parts), outdated("signature_replayed"));
 
     let once = signed(COVERED, &format!("{PARAMS};nonce=\"a\""));
     let again = PARAMS.replace("1700000000", "1700000001") + ";nonce=\"a\"";
     assert_eq!(judge(&by, &once), let_in());
-    assert_eq!(judge(&by, &signed(COVERED, &again)), refused("signature_replayed"));
+    assert_eq!(judge(&by, &signed(COVERED, &again)), outdated("signature_replayed"));
     assert_eq!(judge(&by, &signed(COVERED, &format!("{PARAMS};nonce=\"b\""))), let_in());
 
     let forgetful = signatures(|of| of.replay = false);
@@ -292,7 +303,7 @@ async fn what_may_have_been_seen_before_the_start_is_not_let_in() {
     let parts = signed(COVERED, PARAMS);
     let begun = |settings: &SignatureSettings, at: SystemTime| Signatures::begun(settings, at);
     let restarted = begun(&settings, at(NOW + 31));
-    assert_eq!(judge_at(&restarted, &parts, b"", NOW + 40), refused("signature_before_start"));
+    assert_eq!(judge_at(&restarted, &parts, b"", NOW + 40), outdated("signature_before_start"));
     assert_eq!(judge_at(&begun(&settings, at(NOW + 30)), &parts, b"", NOW + 40), let_in());
     settings.replay = false;
     let restarted = begun(&settings, at(NOW + 31));
@@ -331,7 +342,7 @@ async fn a_signature_is_remembered_to_the_end_of_its_last_second() {
     tokio::time::advance(Duration::from_millis(359_900)).await;
     assert_eq!(judge_at(&by, &parts, b"", NOW - 30), let_in());
     tokio::time::advance(Duration::from_millis(360_300)).await;
-    assert_eq!(judge_at(&by, &parts, b"", NOW + 330), refused("signature_replayed"));
+    assert_eq!(judge_at(&by, &parts, b"", NOW + 330), outdated("signature_replayed"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,7 +351,7 @@ async fn a_clock_that_is_set_back_makes_nothing_good_again() {
     let parts = signed(COVERED, PARAMS);
     assert_eq!(judge(&by, &parts), let_in());
     tokio::time::advance(Duration::from_secs(800)).await;
-    assert_eq!(judge_at(&by, &parts, b"", NOW + 10), refused("signature_forgotten"));
+    assert_eq!(judge_at(&by, &parts, b"", NOW + 10), outdated("signature_forgotten"));
     let newer = signed(COVERED, &PARAMS.replace("1700000000", "1700000005"));
     assert_eq!(judge_at(&by, &newer, b"", NOW + 10), let_in());
 }
@@ -401,6 +412,12 @@ async fn of_several_signatures_one_that_is_right_is_enough() {
     assert_eq!(judge(&signatures(|_| {}), &parts), refused("signature_unknown_key"));
     let parts = with(&[(&*wrong, &*right); 5]);
     assert_eq!(judge(&signatures(|_| {}), &parts), refused("signature_wrong"));
+    // One that was good once makes no guess beside it a mistake.
+    let old = PARAMS.replace("1700000000", "1600000000");
+    let of_old = hmac(&format!("{COVERED}\"@signature-params\": {old}"));
+    for both in [[(&*old, &*of_old), (&wrong, &right)], [(&wrong, &right), (&old, &of_old)]] {
+        assert_eq!(judge(&signatures(|_| {}), &with(&both)), refused("signature_wrong"));
+    }
     // Nobody has five tried.
     let mut five = vec![(&*wrong, &*right); 4];
     five.push((PARAMS, &right));
