@@ -393,6 +393,7 @@ impl Control {
         let server = &new.settings.server;
         self.0.listeners.permits().set_limits(server.connections);
         self.0.common.log_in_as(&new.settings);
+        new.settings.log_warnings();
         self.0.token.set(new.settings.admin.as_ref().and_then(|admin| admin.token));
         // Listeners last: what comes in by a new one finds the routes it is for.
         self.0.live.swap(new.gateway.clone());

@@ -98,11 +98,12 @@ impl Generation {
         let (access_log, reopened) = build.access_log(&mut problems);
         let routes = build.routes(&upstreams, &mut problems);
         let layers = routes.values().filter_map(|built| built.auth.as_ref());
-        problems.extend(overlapping(layers.clone()));
+        problems.extend(overlapping(layers.clone(), &authenticators, &settings));
         let told = identity_fields(layers);
         for route in &settings.routes {
             let auth = routes.get(&route.name).and_then(|built| built.auth.as_ref());
-            problems.extend(limits::blind(route, &told, &identity_fields(auth.into_iter())));
+            let own = identity_fields(auth.into_iter());
+            problems.extend(limits::blind(route, &settings, &told, &own));
         }
         let tables = tables(&settings, &routes, &mut problems);
         match tables {
@@ -340,7 +341,10 @@ impl Build<'_> {
             };
             match built {
                 Ok(acceptor) => acceptors.push(Some(acceptor)),
-                Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+                Err(error) => {
+                    let named = self.settings.places.named("listener", &listener.name);
+                    problems.push(format!("{named}: {error}"));
+                }
             }
         }
         acceptors
@@ -381,7 +385,12 @@ impl Build<'_> {
                         problems.push(format!("there are two routes named `{}`", route.name));
                     }
                 }
-                Err(problem) => problems.push(format!("route `{}`: {problem}", route.name)),
+                // Why not is told of what it asks for.
+                Err(_) if self.authenticators.are_unfit_for(route, self.settings) => {}
+                Err(problem) => {
+                    let named = self.settings.places.named("route", &route.name);
+                    problems.push(format!("{named}: {problem}"));
+                }
             }
         }
         routes

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 
 use super::Common;
-use crate::config::RouteSettings;
+use crate::config::{RouteSettings, Settings};
 use crate::layers::{
     ConcurrencyLayer, Limit, LimitKey, LimitKeyPart, RateLimitLayer, RateLimitSettings, are_twins,
 };
@@ -102,6 +102,7 @@ fn is_asked_behind(route: &RouteSettings, limit: &RateLimitSettings) -> bool {
 /// out of what comes in, and the route's own authentication sets `own`.
 pub(super) fn blind(
     route: &RouteSettings,
+    settings: &Settings,
     all: &HashSet<HeaderName>,
     own: &HashSet<HeaderName>,
 ) -> Vec<String> {
@@ -122,10 +123,11 @@ pub(super) fn blind(
         .map(|settings| ("`concurrency`".to_owned(), is_blind(&settings.key, identifies(route))));
     let problem = |(what, field): (String, Option<HeaderName>)| {
         Some(format!(
-            "route `{}`: {what} goes by `{}`, which authentication sets and takes out of what \
+            "{}: {what} goes by `{}`, which authentication sets and takes out of what \
              clients send: it would always be missing. \"identity\" and \"claim:NAME\" go by \
              who asks",
-            route.name, field?
+            settings.places.named("route", &route.name),
+            field?
         ))
     };
     rates.chain(concurrency).filter_map(problem).collect()

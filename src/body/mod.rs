@@ -186,6 +186,13 @@ impl Body {
         self
     }
 
+    /// The same body without its bytes: what is tied to it sees it complete.
+    #[must_use]
+    pub fn emptied(mut self) -> Self {
+        self.frames = Frames::Empty;
+        self
+    }
+
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.frames {
             Frames::Empty => Poll::Ready(None),
@@ -401,6 +408,15 @@ mod tests {
         let seen = Seen::default();
         drop(Body::empty().with_guard(seen.clone()));
         assert_eq!(seen.0.lock().1, [End::Complete]);
+    }
+
+    #[test]
+    fn a_body_that_is_emptied_is_complete_without_its_bytes() {
+        let seen = Seen::default();
+        let body = chunks(&["ab", "cde"]).with_guard(seen.clone()).emptied();
+        assert!(http_body::Body::is_end_stream(&body));
+        drop(body);
+        assert_eq!(*seen.0.lock(), (0, vec![End::Complete]));
     }
 
     #[tokio::test]

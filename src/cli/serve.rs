@@ -20,6 +20,9 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
     settings.access_log.output = LogOutput::Off;
     // And the cache's folder may be in use, by the proxy whose configuration it is.
     settings.cache.disk = None;
+    for warning in &settings.warnings {
+        eprintln!("tollgate: warning: {warning}");
+    }
     let proxy = Proxy::build(settings).map_err(SetupError::from)?;
     println!("{}: ok: {}", path.display(), summary(proxy.settings()));
     Ok(())
@@ -139,6 +142,7 @@ fn announce(bound: &Bound) {
         Some(max) => tracing::info!(bytes = max, "memory budget"),
         None => tracing::warn!("no memory budget: load may have the system end the process"),
     }
+    settings.log_warnings();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving {}", summary(settings));
 }
 

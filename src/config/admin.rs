@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::problem::Problems;
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{Secret, secret, socket_address};
+use super::units::{Secret, secret_or_digest, socket_address};
 use super::{AdminSettings, LoadError, says_where};
 
 /// How to reach the admin listener of the proxy that a file configures.
@@ -86,7 +86,7 @@ fn token(value: &Value<'_>, base: &Path) -> Fits<Secret> {
     if !value.string("").is_ok_and(says_where) {
         value.conceal();
     }
-    let token = secret(value, base, "token")?;
+    let token = secret_or_digest(value, base, "token")?;
     if let Secret::Read(text) = &token {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if !text.bytes().all(fits) {

@@ -12,6 +12,7 @@ mod compression;
 mod dns;
 mod limits;
 mod listeners;
+mod places;
 mod plan;
 mod problem;
 mod rate_limits;
@@ -31,14 +32,16 @@ use toml::de::DeTable;
 pub use admin::{AdminAccess, admin_access};
 #[cfg(feature = "cli")]
 pub(crate) use auth::{FileKey, parse_keys};
+pub use places::Places;
 pub use plan::{CertificateInUse, Difference, Item, KeyChange, Part, Plan};
 pub use problem::{LoadError, Problem};
+#[cfg(feature = "redis")]
+pub(crate) use redis::redis_of;
 pub use settings::{
     AdminSettings, CacheStoreSettings, LogSettings, MemoryBudget, RouteSettings, ServerSettings,
     Settings,
 };
 
-use crate::layers::SchemeSettings;
 use problem::Problems;
 use reader::Table;
 use routes::Known;
@@ -79,6 +82,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, LoadError> {
         return Err(problems.into_error(path));
     }
     settings.sources = problems.take_sources();
+    settings.places = Places::of(Table::root(&document, &problems), path);
+    settings.warnings = problems.take_warnings(path);
     Ok(settings)
 }
 
@@ -93,24 +98,17 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
     let listeners = listeners::read(&mut root, base);
     let upstreams = upstreams::read(&mut root, base);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let authenticators = auth::read(&mut root, base);
+    let (authenticators, named) = auth::read(&mut root, base);
     let known = Known {
         upstreams: &names,
         listeners: &listeners,
         authenticators: &authenticators,
-        redis: redis.is_some(),
+        authenticator_names: &named,
+        redis: root.has("redis"),
     };
     let routes = routes::read(&mut root, base, &known);
-    auth::check_routes(&root, &authenticators, &routes, &listeners);
-    let keys = authenticators.iter().filter_map(|one| match &one.scheme {
-        SchemeSettings::ApiKey(keys) => Some(keys),
-        _ => None,
-    });
-    let mut keys = keys.chain(routes.iter().filter_map(|route| route.api_key.as_ref()));
-    if keys.any(|keys| keys.redis.is_some()) && !root.has("redis") {
-        let hint = "add a table [redis] with its `url`".to_owned();
-        root.complain("API keys stand in Redis, and there is none", Some(hint));
-    }
+    auth::check_routes(&mut root, &authenticators, &routes, &listeners);
+    auth::warn_of_unused(&mut root, &routes);
     root.finish(&[
         ("listeners", "[[listener]]"),
         ("upstreams", "[[upstream]]"),
@@ -120,7 +118,6 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         ("resolver", "[dns]"),
         ("valkey", "[redis]"),
     ]);
-    let sources = Vec::new();
     Settings {
         listeners,
         upstreams,
@@ -134,7 +131,9 @@ fn read(mut root: Table<'_>, base: &Path) -> Settings {
         access_log,
         log,
         admin,
-        sources,
+        sources: Vec::new(),
+        places: Places::default(),
+        warnings: Vec::new(),
     }
 }
 

@@ -45,12 +45,13 @@ pub(super) struct Problems<'a> {
     secrets: RefCell<Vec<Range<usize>>>,
     sources: RefCell<Vec<PathBuf>>,
     others: RefCell<Vec<LoadError>>,
+    warnings: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Problems<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        let (found, secrets, sources, others) = Default::default();
-        Self { text, found, secrets, sources, others }
+        let (found, secrets, sources, others, warnings) = Default::default();
+        Self { text, found, secrets, sources, others, warnings }
     }
 
     /// Keeps what stands at `span` out of every report.
@@ -84,16 +85,37 @@ impl<'a> Problems<'a> {
         message: impl Into<String>,
         hint: Option<String>,
     ) {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
+        self.found.borrow_mut().push(self.problem(key, span, message.into(), hint));
+    }
+
+    /// Notes that `key`, at `span`, can be used and is hardly meant, or not safe.
+    pub(super) fn warn(&self, key: &str, span: Range<usize>, message: impl Into<String>) {
+        self.warnings.borrow_mut().push(self.problem(key, span, message.into(), None));
+    }
+
+    /// What was warned of in the file at `path`, a line each, in its order.
+    pub(super) fn take_warnings(&self, path: &Path) -> Vec<String> {
+        let mut warnings = self.warnings.take();
+        warnings.sort_by_key(|warning| warning.span.start);
+        warnings.iter().map(|warning| warning.title(path)).collect()
+    }
+
+    /// The line and the column of a byte, both from 1.
+    pub(super) fn place(&self, at: usize) -> (usize, usize) {
+        let before = self.text.get(..at).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        self.found.borrow_mut().push(Problem {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            key: key.to_owned(),
-            message: message.into(),
-            hint,
-            span,
-        });
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    fn problem(
+        &self,
+        key: &str,
+        span: Range<usize>,
+        message: String,
+        hint: Option<String>,
+    ) -> Problem {
+        let (line, column) = self.place(span.start);
+        Problem { line, column, key: key.to_owned(), message, hint, span }
     }
 
     /// Whether nothing is wrong.
@@ -108,6 +130,15 @@ impl<'a> Problems<'a> {
         let text = concealed(self.text, &self.secrets.into_inner());
         let (sources, others) = (self.sources.into_inner(), self.others.into_inner());
         LoadError { path: path.to_owned(), text, problems, sources, others }
+    }
+}
+
+impl Problem {
+    /// It in one line, of the file at `path`.
+    fn title(&self, path: &Path) -> String {
+        let place = format!("{}:{}:{}", path.display(), self.line, self.column);
+        let key = if self.key.is_empty() { String::new() } else { format!("`{}`: ", self.key) };
+        format!("{place}: {key}{}", self.message)
     }
 }
 
@@ -183,14 +214,7 @@ impl LoadError {
     /// Each problem in one line: place, key and what is wrong.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
         let files = std::iter::once(self).chain(&self.others);
-        files.flat_map(|file| file.problems.iter().map(|problem| file.title(problem)))
-    }
-
-    fn title(&self, problem: &Problem) -> String {
-        let place = format!("{}:{}:{}", self.path.display(), problem.line, problem.column);
-        let key =
-            if problem.key.is_empty() { String::new() } else { format!("`{}`: ", problem.key) };
-        format!("{place}: {key}{}", problem.message)
+        files.flat_map(|file| file.problems.iter().map(|problem| problem.title(&file.path)))
     }
 
     fn report(&self, renderer: &Renderer) -> String {
@@ -213,7 +237,7 @@ impl LoadError {
 
     fn render(&self, problem: &Problem, renderer: &Renderer) -> String {
         let path = self.path.display().to_string();
-        let mut group = Group::with_title(Level::ERROR.primary_title(self.title(problem)));
+        let mut group = Group::with_title(Level::ERROR.primary_title(problem.title(&self.path)));
         if !self.text.is_empty() {
             let end = problem.span.end.clamp(problem.span.start, self.text.len());
             // A whole table is marked by its first line.

@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 
 use super::RouteSettings;
 use super::reader::{Fits, Misfit, Table, Value};
-use super::units::{duration, field_name, header_name, network, positive};
+use super::units::{duration, field_name, header_name, network, positive, rate};
 use crate::context::Prefixes;
 use crate::layers::{
     CostSettings, HeaderChanges, LimitKey, LimitKeyPart, OnFailure, RateLimitSettings,
@@ -30,7 +30,7 @@ fn rate_limit(
     redis: bool,
     others: &[RateLimitSettings],
 ) -> Option<RateLimitSettings> {
-    let rate = table.require("rate", "how many requests are let through", positive);
+    let rate = table.require("rate", "how many requests are let through", rate);
     let per = table.read("per", duration).unwrap_or(Duration::from_secs(1));
     let burst = table.read("burst", positive);
     let key = limit_key(&mut table, identified);

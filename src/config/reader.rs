@@ -87,9 +87,16 @@ impl<'a> Table<'a> {
         self.problems.add(&self.path, self.span.clone(), message, hint);
     }
 
+    /// Notes that this table can be used and is hardly meant, or not safe.
+    pub(super) fn warn(&self, message: impl Into<String>) {
+        self.problems.warn(&self.path, self.span.clone(), message);
+    }
+
     /// The value of a key, if it is there.
     pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let value = self.entries.get(key)?;
         Some(Value {
             path: self.key_path(key),
@@ -223,6 +230,11 @@ impl<'a> Value<'a> {
         self.problems.add(&self.path, self.span.clone(), message, hint);
     }
 
+    /// Notes that this value can be used and is hardly meant, or not safe.
+    pub(super) fn warn(&self, message: impl Into<String>) {
+        self.problems.warn(&self.path, self.span.clone(), message);
+    }
+
     /// Keeps this value out of every report.
     pub(super) fn conceal(&self) {
         self.problems.conceal(self.span.clone());
@@ -265,6 +277,10 @@ impl<'a> Value<'a> {
 
     pub(super) fn is_list(&self) -> bool {
         self.value.as_array().is_some()
+    }
+
+    pub(super) fn is_fraction(&self) -> bool {
+        self.value.is_float()
     }
 
     pub(super) fn is_string(&self) -> bool {

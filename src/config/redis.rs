@@ -2,12 +2,43 @@
 
 use std::path::Path;
 
+#[cfg(feature = "redis")]
+use toml::de::DeTable;
+
+#[cfg(feature = "redis")]
+use super::LoadError;
+#[cfg(feature = "redis")]
+use super::problem::Problems;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::says_where;
 use super::units::{Secret, duration, file, secret};
 use crate::redis::{
     RedisAt, RedisPassword, RedisSettings, RedisUrl, RedisUrlError, SentinelSettings,
 };
+
+/// Reads nothing but `[redis]` of a file: who adds a key there need not have the secrets of
+/// all the rest. `None` if there is none.
+///
+/// # Errors
+///
+/// The file cannot be read, is no TOML, or what is wrong with that table.
+#[cfg(feature = "redis")]
+pub(crate) fn redis_of(path: &Path) -> Result<Option<RedisSettings>, LoadError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| LoadError::unreadable(path, &error))?;
+    let problems = Problems::new(&text);
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    for error in errors {
+        problems.add("", error.span().unwrap_or(0..0), error.message(), None);
+    }
+    if !problems.is_empty() {
+        super::conceal_secrets(&text, &problems);
+        return Err(problems.into_error(path));
+    }
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    let redis = read(&mut Table::root(&document, &problems), base, false);
+    if problems.is_empty() { Ok(redis) } else { Err(problems.into_error(path)) }
+}
 
 /// `needed`: whether something else goes by way of it.
 pub(super) fn read(root: &mut Table<'_>, base: &Path, needed: bool) -> Option<RedisSettings> {

@@ -43,7 +43,10 @@ const ELSEWHERE: [(&str, &str); 18] = [
 pub(super) struct Known<'a> {
     pub(super) upstreams: &'a [String],
     pub(super) listeners: &'a [ListenerSettings],
+    /// Those that are sound.
     pub(super) authenticators: &'a [AuthenticatorSettings],
+    /// The names of all of them.
+    pub(super) authenticator_names: &'a [String],
     /// Whether there is a Redis.
     pub(super) redis: bool,
 }
@@ -125,8 +128,8 @@ fn route(
     route.rate_limits = super::rate_limits::read(&mut table, known.redis);
     table.set("rate_limit_headers", &mut route.rate_limit_headers, Value::boolean);
     super::limits::read(&mut table, &mut route);
-    route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base));
-    route.auth = auth::of_route(&mut table, known.authenticators);
+    route.api_key = table.table("api_key").and_then(|keys| auth::api_keys(keys, base, known.redis));
+    route.auth = auth::of_route(&mut table, known.authenticator_names);
     if let Some(asked) = &route.auth {
         let (all, its) = (known.listeners, &route.listeners);
         auth::needs_client_auth(&table, asked, known.authenticators, all, its);

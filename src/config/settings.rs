@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Places;
 use crate::accept::{ConnectionLimits, ListenerSettings};
 use crate::budget::{Budget, memory_limit};
 use crate::layers::{
@@ -49,6 +50,11 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     /// The file that all this was read from, and those of its secrets.
     pub sources: Vec<PathBuf>,
+    /// Where in the file its parts stand.
+    pub places: Places,
+    /// What in the file can be used and is hardly meant, or not safe: a line each, with its
+    /// place.
+    pub warnings: Vec<String>,
 }
 
 /// Limits that hold for the whole proxy.
@@ -205,11 +211,20 @@ impl Default for Settings {
             log: LogSettings::default(),
             admin: Some(AdminSettings::default()),
             sources: Vec::new(),
+            places: Places::default(),
+            warnings: Vec::new(),
         }
     }
 }
 
 impl Settings {
+    /// Says in the log what was warned of.
+    pub(crate) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
     /// Every file that a proxy of these settings is made from: the configuration,
     /// secrets, certificates with their keys, and whom clients and origins are trusted by.
     #[must_use]

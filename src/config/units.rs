@@ -151,6 +151,15 @@ pub(super) fn positive(value: &Value<'_>) -> Fits<NonZeroU32> {
     Ok(u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
 }
 
+/// How many requests are let through in a time.
+pub(super) fn rate(value: &Value<'_>) -> Fits<NonZeroU32> {
+    let misfit = |misfit: Misfit| match value.is_fraction() {
+        true => misfit.hint("`per` is how long: rate = 1 with per = \"2s\" is one in two seconds"),
+        false => misfit,
+    };
+    positive(value).map_err(misfit)
+}
+
 /// A positive number, as a count of things in memory.
 pub(super) fn count(value: &Value<'_>) -> Fits<usize> {
     let number = value.integer("a number", 1, u64::from(u32::MAX))?;
@@ -290,6 +299,15 @@ pub(super) fn web_url(value: &Value<'_>) -> Fits<Uri> {
     Ok(url)
 }
 
+/// Whether what comes from there can be read and changed on its way: it is plain HTTP, from
+/// another machine.
+pub(super) fn is_plain_from_elsewhere(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    url.scheme_str() == Some("http") && !is_here
+}
+
 /// A status from `least` to `most`.
 pub(super) fn status(value: &Value<'_>, least: u16, most: u16) -> Fits<StatusCode> {
     let number = value.integer("a status", u64::from(least), u64::from(most))?;
@@ -347,10 +365,19 @@ impl Secret {
 }
 
 /// Where a secret can be read. What is read is never shown, not even when it is
-/// wrong. `what` is what it is called, such as `key`.
+/// wrong. `what` is what it is called, such as `key`. Of a digest whoever asks complains.
 pub(super) fn secret(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret> {
+    read_secret(value, base, what, "write \"env:NAME\" or \"file:PATH\"")
+}
+
+/// A secret of which the digest is enough, and where it can be read.
+pub(super) fn secret_or_digest(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret> {
     let ways = "write \"env:NAME\", \"file:PATH\" or \"sha256:…\"; \
                 `tollgate hash-key` makes the last from a key";
+    read_secret(value, base, what, ways)
+}
+
+fn read_secret(value: &Value<'_>, base: &Path, what: &str, ways: &str) -> Fits<Secret> {
     let text = value.string(&format!("a {what}"))?;
     let read = if let Some(hex) = text.strip_prefix("sha256:") {
         return digest(hex).map(KeyDigest::from_bytes).map(Secret::Digest).ok_or_else(|| {
@@ -379,7 +406,7 @@ pub(super) fn secret(value: &Value<'_>, base: &Path, what: &str) -> Fits<Secret>
 
 /// An API key.
 pub(super) fn api_key(value: &Value<'_>, base: &Path) -> Fits<KeyDigest> {
-    secret(value, base, "key").map(|key| key.digest())
+    secret_or_digest(value, base, "key").map(|key| key.digest())
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {

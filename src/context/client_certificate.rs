@@ -13,8 +13,12 @@ pub struct ClientCertificate {
     /// The last common name of the subject, which is its most specific; `None` where
     /// there is none, or where it has characters that no name should have.
     pub common_name: Option<Box<str>>,
-    /// The issuer's name (RFC 4514).
+    /// The issuer's name (RFC 4514), as the certificate has it: an authority may have others
+    /// issue under any name.
     pub issuer: Box<str>,
+    /// The name (RFC 4514) of the authority that vouches for it: the one of the listener's by
+    /// whose key it was verified, whatever certificates stand between.
+    pub authority: Box<str>,
     /// The serial number in hexadecimal, without leading zeros.
     pub serial: Box<str>,
     /// The subject's alternative names (RFC 5280 §4.2.1.6), in their order. Those of

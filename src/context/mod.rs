@@ -7,6 +7,7 @@
 
 mod client_certificate;
 mod derived;
+mod held;
 mod identity;
 mod query;
 
@@ -14,8 +15,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Extensions, HeaderValue, Method, Response, StatusCode, Uri, Version};
@@ -24,11 +24,13 @@ use tokio::time::Instant;
 
 pub use client_certificate::{ClientCertificate, SubjectName};
 pub use derived::Derived;
+pub use held::{AtEnd, Guard, Permit};
 pub use identity::Identity;
 pub use query::parameter_name;
 
-use crate::budget::{Budget, Charge};
+use crate::budget::Budget;
 use crate::error::Kind;
+use held::Held;
 
 /// The connection a request came in on. Known before its first byte is parsed.
 #[derive(Clone, Debug, Default)]
@@ -162,49 +164,7 @@ pub struct Facts {
     started: Instant,
     request: RequestLine,
     record: Mutex<Record>,
-    permit: OnceLock<Permit>,
-    kept: OnceLock<Guard>,
-    at_end: Option<Arc<dyn AtEnd>>,
-}
-
-/// Something that matters by its drop.
-pub type Guard = Box<dyn Any + Send + Sync>;
-
-/// Whoever is told of the end of each exchange.
-pub trait AtEnd: fmt::Debug + Send + Sync {
-    /// The exchange is over. Called once, when nobody changes it any more.
-    fn ended(&self, facts: &Facts);
-}
-
-/// Counts as one until it is dropped.
-#[derive(Debug)]
-pub struct Permit {
-    count: Arc<AtomicUsize>,
-    #[allow(dead_code, reason = "held for its drop")]
-    charge: Charge,
-}
-
-impl Permit {
-    /// Adds one to `count`, unless there are `max` already.
-    #[must_use]
-    pub fn acquire(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
-        let one_more = |open: usize| (open < max).then_some(open + 1);
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Self { count: count.clone(), charge: Charge::default() })
-    }
-
-    /// Has it stand for memory as well.
-    #[must_use]
-    pub fn charged(mut self, charge: Charge) -> Self {
-        self.charge = charge;
-        self
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
+    held: Mutex<Held>,
 }
 
 /// The route of an exchange.
@@ -390,9 +350,7 @@ impl Exchange {
             started: Instant::now(),
             request,
             record: Mutex::new(Record { client, ..Record::default() }),
-            permit: OnceLock::new(),
-            kept: OnceLock::new(),
-            at_end,
+            held: Mutex::new(Held { at_end, ..Held::default() }),
         }))
     }
 }
@@ -453,7 +411,7 @@ impl Facts {
     ///
     /// The exchange has a permit already.
     pub fn hold(&self, permit: Permit) -> Result<(), Permit> {
-        self.permit.set(permit)
+        held::set(&mut self.held.lock().permit, permit)
     }
 
     /// Keeps whatever else is dropped when the exchange is over. There is one at the most: a
@@ -463,14 +421,22 @@ impl Facts {
     ///
     /// The exchange keeps something already.
     pub fn keep(&self, guard: Guard) -> Result<(), Guard> {
-        self.kept.set(guard)
+        held::set(&mut self.held.lock().kept, guard)
+    }
+
+    /// The exchange is over, also where somebody keeps its record for longer: what it has
+    /// begun others may still wait for. It is by itself when the last clone is dropped.
+    pub fn end(&self) {
+        let Held { at_end, permit, kept } = std::mem::take(&mut *self.held.lock());
+        if let Some(at_end) = at_end {
+            at_end.ended(self);
+        }
+        drop((permit, kept));
     }
 }
 
 impl Drop for Facts {
     fn drop(&mut self) {
-        if let Some(at_end) = self.at_end.take() {
-            at_end.ended(self);
-        }
+        self.end();
     }
 }

@@ -99,7 +99,8 @@ where
             let received = Received(exchange.clone());
             request = request.map(|body| body.with_guard(received));
         }
-        ExchangesFuture { inner: self.inner.call(request), exchange: Some(exchange) }
+        let waited = Waited(Some(exchange));
+        ExchangesFuture { inner: self.inner.call(request), waited }
     }
 }
 
@@ -109,7 +110,21 @@ pin_project! {
     pub struct ExchangesFuture<F> {
         #[pin]
         inner: F,
-        exchange: Option<Exchange>,
+        // Behind `inner`, so that what that notes when it is dropped is seen.
+        waited: Waited,
+    }
+}
+
+/// An exchange whose client waits for the response. If it goes away before there is one,
+/// that is the end of the exchange: others may still wait for what it has begun.
+#[derive(Debug)]
+struct Waited(Option<Exchange>);
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.end();
+        }
     }
 }
 
@@ -122,7 +137,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
-        let Some(exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
+        let Some(exchange) = this.waited.0.take() else { return Poll::Ready(Ok(response)) };
         exchange.update(|record| record.status = Some(response.status()));
         if exchange.request().version == Version::HTTP_2 {
             // Its connection may hold the end of the body for longer than that

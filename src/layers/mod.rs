@@ -66,8 +66,8 @@ pub use auth::{
     MtlsSettings, NamePattern, OidcSettings, PasswordError, PasswordHash, PasswordHashError,
     PasswordScheme, PatternError, RedisKeySettings, SchemeSettings, SharedSecret, SignatureKey,
     SignatureSettings, Signatures, StripIdentity, StripIdentityLayer, SubjectNamePattern,
-    TokenPlace, ToldFields, UnknownAlgorithm, Verdict, check_key_name, check_scope, check_user,
-    parse_htpasswd,
+    TokenPlace, ToldFields, UnknownAlgorithm, Verdict, check_key_name, check_key_prefix,
+    check_scope, check_user, parse_htpasswd,
 };
 #[cfg(feature = "jwt")]
 pub use auth::{JsonWebTokens, JwtKeyError, JwtSetupError, OidcSetupError, OpenIdConnect};

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
@@ -120,6 +120,12 @@ where
             http1::serve(io, service, downstream, &settings, (pulse, watch), &drain).await;
         }
     })
+}
+
+/// Whether a response goes out without a body, whatever it was made with
+/// (RFC 9110 §6.4.1): `head` says that it answers HEAD.
+fn has_no_body(status: StatusCode, head: bool) -> bool {
+    head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// A connection that is served when it is polled.

@@ -75,6 +75,18 @@ pub enum KeyRejected {
     Invalid(Algorithm, String),
 }
 
+impl KeyRejected {
+    fn invalid(algorithm: Algorithm, error: &aws_lc_rs::error::KeyRejected) -> Self {
+        let why = match error.to_string() {
+            kind if kind == "WrongAlgorithm" => "it is of another kind".to_owned(),
+            text if text == "InvalidEncoding" => "it cannot be read".to_owned(),
+            short if short == "TooSmall" => "it is too short".to_owned(),
+            other => other,
+        };
+        Self::Invalid(algorithm, why)
+    }
+}
+
 /// The least bytes of a secret.
 const MIN_SECRET: usize = 16;
 
@@ -170,7 +182,7 @@ impl VerifyingKey {
     pub fn public(algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyRejected> {
         let verification = algorithm.public().ok_or(KeyRejected::Kind(algorithm))?;
         let key = ParsedPublicKey::new(verification, der)
-            .map_err(|error| KeyRejected::Invalid(algorithm, error.to_string()))?;
+            .map_err(|error| KeyRejected::invalid(algorithm, &error))?;
         let key = Verifier::Public(key);
         let fingerprint = Fingerprint::of(algorithm, der);
         Ok(Self(Arc::new(Verifying { algorithm, key, fingerprint })))
@@ -218,9 +230,8 @@ impl SigningKey {
     ///
     /// It is no key of that algorithm.
     pub fn private(algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyRejected> {
-        let invalid = |error: aws_lc_rs::error::KeyRejected| {
-            KeyRejected::Invalid(algorithm, error.to_string())
-        };
+        let invalid =
+            |error: aws_lc_rs::error::KeyRejected| KeyRejected::invalid(algorithm, &error);
         let rsa = || {
             let key = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der));
             key.map_err(invalid)

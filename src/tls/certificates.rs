@@ -10,7 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::base::Base;
-use super::client_auth::{ClientAuth, ClientAuthFile};
+use super::client_auth::{ClientAuth, ClientAuthFile, Session};
 use super::facts::CertificateFacts;
 use super::tickets::{Scope, Tickets};
 use super::{CertificateSettings, TlsError, TlsSettings};
@@ -103,13 +103,21 @@ impl Certificates {
     }
 
     /// How to shake hands with a client that asks for this server name.
-    pub(super) fn config(&self, name: Option<&str>, base: &Base) -> Arc<ServerConfig> {
+    /// Where clients are judged, with what is known of its session.
+    pub(super) fn config(
+        &self,
+        name: Option<&str>,
+        base: &Base,
+    ) -> (Arc<ServerConfig>, Option<Session>) {
         let found = name.and_then(|name| self.names.find(name));
         let config =
             found.and_then(|at| self.shown.get(at)).map_or(&self.default, |shown| &shown.config);
         match &self.clients {
-            None => config.clone(),
-            Some(clients) => Arc::new(clients.of_one(config, base)),
+            None => (config.clone(), None),
+            Some(clients) => {
+                let (config, session) = clients.of_one(config, base);
+                (Arc::new(config), Some(session))
+            }
         }
     }
 

@@ -42,7 +42,7 @@ use crate::error::cause_of;
 use crate::pem;
 use base::Base;
 use certificates::Certificates;
-use client_auth::client_certificate;
+use client_auth::{Session, client_certificate};
 
 /// How long a client that is turned away may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -252,12 +252,12 @@ impl TlsAcceptor {
         tcp: IO,
     ) -> Result<(Box<TlsStream<IO>>, TlsFacts, Alpn), HandshakeError> {
         let timeout = self.0.settings.handshake_timeout;
-        let (stream, hosts) = tokio::time::timeout(timeout, self.handshake(tcp))
+        let (stream, hosts, session) = tokio::time::timeout(timeout, self.handshake(tcp))
             .await
             .map_err(|_| HandshakeError::Timeout(timeout))?
             .map_err(HandshakeError::Failed)?;
         let connection = stream.get_ref().1;
-        let client = self.client(connection.peer_certificates())?.map(Arc::new);
+        let client = self.client(connection.peer_certificates(), session.as_ref())?.map(Arc::new);
         let alpn = match connection.alpn_protocol() {
             Some(b"h2") => Alpn::Http2,
             Some(_) => Alpn::Http1,
@@ -279,10 +279,16 @@ impl TlsAcceptor {
     fn client(
         &self,
         chain: Option<&[CertificateDer<'static>]>,
+        session: Option<&Session>,
     ) -> Result<Option<ClientCertificate>, HandshakeError> {
         let Some(auth) = &self.0.settings.client_auth else { return Ok(None) };
         match chain {
-            Some(chain) => client_certificate(chain).map(Some).map_err(HandshakeError::Client),
+            Some(chain) => {
+                // No handshake ends without one.
+                let authority = session.and_then(Session::authority);
+                let authority = authority.ok_or(HandshakeError::Client("nobody vouches for it"))?;
+                client_certificate(chain, authority).map(Some).map_err(HandshakeError::Client)
+            }
             None if auth.mode == ClientAuthMode::Request => Ok(None),
             // No handshake ends like that; who is let in does not hang on it.
             None => Err(HandshakeError::Client("there is none")),
@@ -294,9 +300,9 @@ impl TlsAcceptor {
     async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         &self,
         tcp: IO,
-    ) -> io::Result<(TlsStream<IO>, Option<Arc<dyn Hosts>>)> {
+    ) -> io::Result<(TlsStream<IO>, Option<Arc<dyn Hosts>>, Option<Session>)> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-        let (config, hosts) = {
+        let ((config, session), hosts) = {
             let certificates = self.0.certificates.load();
             // Where there is one certificate for all, all hosts are alike.
             let several = self.0.settings.certificates.len() > 1;
@@ -304,7 +310,7 @@ impl TlsAcceptor {
             (certificates.config(hello.client_hello().server_name(), &self.0.base), hosts)
         };
         match hello.into_stream(config).into_fallible().await {
-            Ok(stream) => Ok((stream, hosts)),
+            Ok(stream) => Ok((stream, hosts, session)),
             Err((error, tcp)) => {
                 if is_about_clients(&error) {
                     let _took_longer = tokio::time::timeout(LINGER, let_go(tcp)).await;

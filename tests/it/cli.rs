@@ -94,6 +94,97 @@ fn a_sound_configuration_is_ok_and_help_and_version_answer() {
 }
 
 #[test]
+fn what_cannot_be_built_is_told_with_its_place_and_nothing_that_follows() {
+    let dir = with_config(
+        "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n\
+         [listener.tls]\ncertificates = [{ certificate = \"a.pem\", key = \"b.key\" }]\n\
+         [listener.tls.client_auth]\nca = \"b.key\"\n\
+         [[auth]]\nname = \"tokens\"\n[auth.jwt]\npublic_key = \"a.pub\"\nalgorithms = [\"RS256\"]\n\
+         [[auth]]\nname = \"keys\"\n[auth.api_key]\nidentity_header = \"Cookie\"\n\
+         keys = [{ name = \"a\", key = \"file:secret\" }]\n\
+         [[auth]]\nname = \"users\"\n[auth.basic]\nidentity_header = \"X-User\"\nfile = \"users\"\n\
+         [[route]]\nname = \"one\"\nrespond = {}\nauth = \"tokens\"\n\
+         [[route]]\nname = \"two\"\npath = \"/two\"\nrespond = {}\nauth = \"keys\"\n\
+         [[route]]\nname = \"three\"\npath = \"/three\"\nrespond = {}\nauth = \"users\"\n\
+         rate_limit = { rate = 1, key = \"header:X-User\" }\n",
+    );
+    let (one, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let certificate = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    let write = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
+    write("a.pem", &certificate.self_signed(&one).unwrap().pem());
+    write("a.pub", &one.public_key_pem());
+    write("b.key", &other.serialize_pem());
+    write("secret", "hunter2");
+    write(
+        "users",
+        &format!("ann:{}\n", "$2y$10$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy"),
+    );
+    let output = tollgate(dir.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(78));
+    let report = text(&output.stderr);
+    for part in [
+        "config.toml:1:1: listener `public`: ",
+        "does not belong",
+        "b.key holds no certificate",
+        "config.toml:8:1: auth `tokens`: the key cannot be used with RS256",
+        "config.toml:13:1: auth `keys`: the origin cannot be told who asks by `cookie`",
+        "config.toml:32:1: route `three`: the rate limit",
+    ] {
+        assert!(report.contains(part), "no {part:?} in\n{report}");
+    }
+    assert!(!report.contains("there is no authenticator"), "{report}");
+    assert_eq!(report.matches("config.toml:").count(), 4, "{report}");
+}
+
+#[test]
+fn what_is_hardly_meant_is_warned_of_and_taken() {
+    let dir = with_config(
+        "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n\
+         [[auth]]\nname = \"tokens\"\n[auth.jwt]\njwks = \"http://id.example/keys\"\n\
+         [[auth]]\nname = \"here\"\n[auth.jwt]\njwks = \"http://127.0.0.1:1/keys\"\n\
+         [[auth]]\nname = \"users\"\n[auth.basic]\nfile = \"users\"\n\
+         [[route]]\nname = \"all\"\nrespond = {}\nauth = { any = [\"here\", \"users\"] }\n",
+    );
+    std::fs::write(
+        dir.path().join("users"),
+        "ann:$2y$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy\n\
+         ben:$2y$10$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy\n\
+         eve:$2y$09$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy\n",
+    )
+    .unwrap();
+    let output = tollgate(dir.path(), &["check"]);
+    let warnings = text(&output.stderr);
+    assert!(output.status.success(), "{warnings}");
+    let told: Vec<&str> = warnings.lines().collect();
+    for (told, part) in told.iter().zip([
+        "warning: config.toml:4:1: `auth[0]`: no route asks for `tokens`",
+        "warning: config.toml:7:8: `auth[0].jwt.jwks`: the keys come by plain HTTP",
+        "warning: config.toml:14:1: `auth[2].basic`: the passwords are hashed in different ways",
+        "warning: config.toml:14:1: `auth[2].basic`: the password of `ann` and of 1 more",
+    ]) {
+        assert!(told.contains(part), "no {part:?} in\n{warnings}");
+    }
+    assert_eq!(told.len(), 4, "{warnings}");
+}
+
+#[test]
+fn a_file_whose_last_key_is_revoked_is_taken_without_any() {
+    let dir = with_config(
+        "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\nname = \"all\"\nrespond = {}\napi_key = { file = \"keys.toml\" }\n",
+    );
+    let digest = "00".repeat(32);
+    let key = format!("[[key]]\nname = \"ci\"\nkey = \"sha256:{digest}\"\n");
+    std::fs::write(dir.path().join("keys.toml"), key).unwrap();
+    let revoke = ["keys", "revoke", "--file", "keys.toml", "--name", "ci"];
+    let revoked = tollgate(dir.path(), &revoke);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    let check = tollgate(dir.path(), &["check"]);
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    assert!(text(&check.stderr).contains("keys.toml lets nobody in"), "{}", text(&check.stderr));
+}
+
+#[test]
 fn an_address_that_is_taken_is_69_and_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -418,10 +509,14 @@ fn a_key_without_a_file_is_printed_with_its_line() {
         &["keys", "new", "--name", "a", "--scope", "a b"],
         &["keys", "new", "--name", "a", "--burst", "5"],
         &["keys", "new", "--name", "a", "--expires", "2001-01-01"],
+        &["keys", "new", "--name", "a", "--redis", "tollgate:"],
         &["keys", "revoke", "--file", "keys.toml"],
+        &["keys", "revoke", "--file", "keys.toml", "--id", "a", "--name", "a"],
     ] {
         assert_eq!(tollgate(dir.path(), wrong).status.code(), Some(2), "{wrong:?}");
     }
+    let output = tollgate(dir.path(), &["keys", "revoke", "--file", "keys.toml"]);
+    assert!(text(&output.stderr).contains("--id <ID>|--name <NAME>"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -433,6 +528,11 @@ fn a_key_is_put_into_redis() {
          [[route]]\nname = \"all\"\nrespond = {{}}\n",
         redis.url()
     ));
+    // Nothing of the file is read but where Redis is.
+    let config = dir.path().join("config.toml");
+    let whole = std::fs::read_to_string(&config).unwrap();
+    let more = "[route.api_key]\nkeys = [{ name = \"a\", key = \"env:NOBODY_HAS_THIS\" }]\n";
+    std::fs::write(&config, format!("{whole}{more}")).unwrap();
     let arguments = ["keys", "new", "--name", "ci", "--rate", "5/m", "--redis", "t:keys"];
     let output = tollgate(dir.path(), &arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -443,6 +543,12 @@ fn a_key_is_put_into_redis() {
         .collect();
     let record = redis.ask(["GET", &format!("t:keys:{digest}")]);
     assert!(record.contains(r#""name":"ci""#) && record.contains(r#""per":"1m""#), "{record}");
+    // What would let nobody in is not handed out.
+    let never = ["--name", "ci", "--rate", "1/1y", "--burst", "11", "--redis", "t:keys"];
+    let output = tollgate(dir.path(), &[&["keys", "new"], &never[..]].concat());
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""));
+    assert!(text(&output.stderr).contains("ten years"), "{}", text(&output.stderr));
+    assert!(redis.ask(["DBSIZE"]).contains(":1\r\n"));
     drop(redis);
     let output = tollgate(dir.path(), &arguments);
     assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));

@@ -53,6 +53,104 @@ fn a_file_that_is_no_toml_says_where_it_breaks() {
 }
 
 #[test]
+fn what_follows_from_a_mistake_is_not_said_beside_it() {
+    let with = |auth: &str, route: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n{auth}\n\
+             [[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"one\"\n{route}\n"
+        );
+        parse(Path::new("x.toml"), &text).unwrap_err()
+    };
+    // The scheme is wrong, and the route that asks for it is not.
+    for (auth, said) in [
+        (
+            "[[auth]]\nname = \"one\"\n[auth.jwt]\nsecret = \"env:NO_SUCH_VARIABLE_HERE\"",
+            "no variable",
+        ),
+        ("[[auth]]\nname = \"one\"\n[auth.apikey]\nkeys = []", "did you mean `api_key`?"),
+        ("[[auth]]\nname = \"one\"\n[auth.hmac]", "here it is `signature`"),
+        ("[[auth]]\nname = \"one\"", "it has no scheme"),
+    ] {
+        let error = with(auth, "");
+        assert_eq!(error.problems().len(), 1, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    // Where it is not there at all, that is said.
+    let error = with("[[auth]]\nname = \"ones\"\n[auth.address]\nallow = [\"::1\"]", "");
+    assert!(error.to_string().contains("did you mean `ones`?"), "{error}");
+    // The route that takes the path of a login is wrong.
+    let dir = TempDir::new().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    let login = format!(
+        "[[auth]]\nname = \"one\"\n[auth.oidc]\nissuer = \"https://id.test\"\nclient_id = \"a\"\n\
+         cookie_secret = \"file:{}\"\n[[route]]\nname = \"b\"\npath = \"/.tollgate\"\n\
+         respond = {{}}\nauth = \"one\"\nnonsense = 1\n[[route]]\nname = \"c\"\n\
+         path = \"/.tollgate/callback\"\nupstream = \"none\"\nauth = \"one\"",
+        secret.display()
+    );
+    let error = with(&login, "path = \"/a\"");
+    assert_eq!(error.problems().len(), 2, "{error}");
+}
+
+#[test]
+fn what_lets_nobody_in_is_told() {
+    let dir = TempDir::new().unwrap();
+    let with = |auth: &str, file: &str| {
+        std::fs::write(dir.path().join("file"), file).unwrap();
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[auth]]\nname = \"one\"\n\
+             {auth}\n[[route]]\nname = \"a\"\nrespond = {{}}\nauth = \"one\"\n"
+        );
+        parse(&dir.path().join("x.toml"), &text)
+    };
+    for scheme in ["api_key", "basic"] {
+        let by_file = format!("[auth.{scheme}]\nfile = \"file\"");
+        for empty in ["", "\n \n", "\u{feff}"] {
+            let report = with(&by_file, empty).unwrap_err().to_string();
+            assert!(report.contains("is empty: nobody would be let in"), "{report}");
+        }
+        let meant = with(&by_file, "# nobody at present\n").unwrap();
+        assert!(meant.warnings[0].contains("lets nobody in"), "{:?}", meant.warnings);
+    }
+    for (auth, said) in [
+        ("[auth.api_key]\nkeys = []", "there is no key"),
+        ("[auth.signature]\nkeys = []", "there is no key"),
+        ("[auth.basic]\nusers = []", "there is no user"),
+        ("[auth.api_key]\nredis = \"keys\"", "x.toml:7:9: `auth[0].api_key.redis`"),
+        ("[auth.jwt]\nsecret = \"plain\"", "help: write \"env:NAME\" or \"file:PATH\"\n"),
+    ] {
+        let error = with(auth, "").unwrap_err();
+        assert_eq!(error.problems().len(), 1, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn what_a_route_asks_is_told_how_it_is_written() {
+    let with = |auth: &str, more: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[auth]]\nname = \"one\"\n\
+             [auth.address]\nallow = [\"::1\"]\n\
+             [[route]]\nname = \"a\"\nrespond = {{}}\nauth = {{ {auth} }}\n{more}\n"
+        );
+        parse(Path::new("x.toml"), &text).map_err(|error| error.to_string())
+    };
+    assert!(with("any = [\"one\"]", "").unwrap().warnings.is_empty());
+    for (auth, more, said) in [
+        ("any = [\"one\", \"one\"]", "", "is named twice"),
+        ("any = \"one\", failures = \"none\"", "", "write \"unlimited\""),
+        ("any = \"one\", failures = \"5\"", "", "expected { rate = 20, per = \"1m\" } or"),
+        ("any = \"one\", failures = { rate = 0.5 }", "", "rate = 1 with per = \"2s\""),
+        ("any = \"one\"", "rate_limit = { rate = 0.5 }", "rate = 1 with per = \"2s\""),
+    ] {
+        let report = with(auth, more).unwrap_err();
+        assert!(report.contains(said), "{report}");
+        assert!(report.ends_with("1 problem in x.toml"), "{report}");
+    }
+}
+
+#[test]
 fn a_key_is_not_shown_even_where_its_line_breaks() {
     for line in [
         "keys = [{ name = \"x\", key = \"hunter2\" ]",

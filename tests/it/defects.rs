@@ -103,7 +103,10 @@ async fn d05_a_429_says_when_and_a_401_says_how() {
     within(async {
         let origin = Origin::answering(OK).await;
         let proxy = limited(&origin, "{ rate = 1, per = \"1h\", burst = 1 }")
-            .and("[route.api_key]\nkeys = []\n")
+            .and(&format!(
+                "[route.api_key]\nkeys = [{{ name = \"a\", key = \"sha256:{}\" }}]\n",
+                "00".repeat(32)
+            ))
             .start();
         assert!(get(proxy.address, "/", "").await.field("www-authenticate").is_some());
         let wait = get(proxy.address, "/", "").await;

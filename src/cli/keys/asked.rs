@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{file, made, no_randomness};
 use crate::cli::Failure;
-use crate::layers::{ApiKey, KeyDigest, check_key_name, check_scope};
+use crate::layers::{ApiKey, KeyDigest, check_key_name, check_key_prefix, check_scope};
 use crate::pace::Quota;
 
 /// So much of a digest tells one key from another, in hexadecimal digits.
@@ -38,7 +38,7 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "FILE", conflicts_with = "redis")]
     file: Option<PathBuf>,
     /// Add it to the Redis of the configuration, under this prefix, such as `tollgate:keys`.
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     redis: Option<String>,
     /// The configuration file that says where Redis is; default `config.toml`, else
     /// `/etc/tollgate/config.toml`.
@@ -54,8 +54,15 @@ fn scope(text: &str) -> Result<String, &'static str> {
     check_scope(text).map(|()| text.to_owned())
 }
 
+fn prefix(text: &str) -> Result<String, &'static str> {
+    check_key_prefix(text).map(|()| text.to_owned())
+}
+
 fn expiry(text: &str) -> Result<SystemTime, &'static str> {
     if let Ok(left) = humantime::parse_duration(text) {
+        if left < Duration::from_secs(1) {
+            return Err("it has to let in for a second at least");
+        }
         let end = Timestamp::now().as_second().checked_add_unsigned(left.as_secs());
         let end = end.and_then(|end| Timestamp::from_second(end).ok()?.try_into().ok());
         return end.ok_or("that is too far away");
@@ -84,6 +91,9 @@ fn rate(text: &str) -> Result<Quota, &'static str> {
 pub(super) fn new(wanted: &Wanted) -> Result<(), Failure> {
     let secret = made::key().ok_or_else(no_randomness)?;
     let key = wanted.key(&secret);
+    // Whoever looks it up reads it like this, and what cannot be read lets nobody in.
+    ApiKey::from_record(key.digest, key.to_record().as_bytes())
+        .map_err(|why| Failure::Refused(format!("such a key would let nobody in: {why}")))?;
     let id = key.id.as_deref().unwrap_or_default();
     match (&wanted.file, &wanted.redis) {
         (Some(file), _) => {
@@ -134,8 +144,8 @@ fn store(wanted: &Wanted, prefix: &str, key: &ApiKey) -> Result<(), Failure> {
     use crate::redis::{Redis, Value, cmd};
 
     let path = crate::cli::config_path(wanted.config.clone());
-    let settings = crate::config::load(&path).map_err(SetupError::Config)?;
-    let Some(settings) = settings.redis else {
+    let settings = crate::config::redis_of(&path).map_err(SetupError::Config)?;
+    let Some(settings) = settings else {
         let why = format!("{} has no table [redis]", path.display());
         return Err(Failure::Refused(why));
     };
@@ -180,7 +190,16 @@ mod tests {
         let in_an_hour = Timestamp::now().as_second() + 3600;
         assert!((in_an_hour..in_an_hour + 60).contains(&seconds("1h")));
         assert_eq!(seconds("2999-01-31"), seconds("2999-01-31T01:00:00+01:00"));
-        for text in ["", "soon", "2001-01-31", "2999-13-01", "2001-01-31T00:00:00Z", "99999999y"] {
+        for text in [
+            "",
+            "soon",
+            "2001-01-31",
+            "2999-13-01",
+            "2001-01-31T00:00:00Z",
+            "99999999y",
+            "0s",
+            "999ms",
+        ] {
             assert!(expiry(text).is_err(), "{text}");
         }
     }

@@ -82,25 +82,70 @@ pub(super) fn revoke(path: &Path, id: Option<&str>, name: Option<&str>) -> Resul
             Some(id) => key.id.as_deref() == Some(id),
             None => name == Some(&*key.name),
         };
-        let mut new = text.to_owned();
-        let mut gone = Vec::new();
-        // From the end, so that what comes before stays where it is.
-        for FileKey { key, span } in keys.iter().rev().filter(|one| is_it(&one.key)) {
-            let next =
-                keys.iter().map(|other| other.span.start).filter(|at| *at > span.start).min();
-            new.replace_range(span.start..next.unwrap_or(new.len()), "");
-            gone.push(key);
-        }
+        let gone: Vec<_> = keys.iter().filter(|one| is_it(&one.key)).collect();
         if gone.is_empty() {
             let sought = id.or(name).unwrap_or_default();
             return Err(Failure::Refused(format!("{} has no key {sought}", path.display())));
         }
-        for key in gone.iter().rev() {
+        let starts: Vec<usize> = keys.iter().map(|one| one.span.start).collect();
+        let which: Vec<usize> = gone.iter().map(|one| one.span.start).collect();
+        let new = without(text, &starts, &which);
+        let left = || keys.iter().filter(|one| !is_it(&one.key)).map(|one| one.key.digest);
+        let is_right = |new: &String| {
+            parse_keys(path, new).is_ok_and(|read| read.iter().map(|one| one.key.digest).eq(left()))
+        };
+        let new = new.filter(is_right).ok_or_else(|| {
+            let why = "what is to be taken out does not stand in tables `[[key]]` of their own";
+            Failure::Refused(format!("{} was not changed: {why}", path.display()))
+        })?;
+        for FileKey { key, .. } in gone {
             let id = key.id.as_deref().unwrap_or("-");
             eprintln!("revoked {} (id {id})", key.name);
         }
-        Ok(format!("{}\n", new.trim_end()))
+        Ok(new)
     })
+}
+
+/// The text without the tables that start at `gone`, which are some of those at `starts`.
+/// Remarks right above a table or in it go with it; what an empty line parts from it stays.
+/// `None` if there is something else than the head of a table at one of these places.
+fn without(text: &str, starts: &[usize], gone: &[usize]) -> Option<String> {
+    let mut bounds = Vec::new();
+    for start in starts {
+        let (before, table) = text.split_at_checked(*start)?;
+        let (above, indent) = before.rsplit_once('\n').unwrap_or(("", before));
+        if !table.starts_with("[[") || !indent.trim_ascii().is_empty() {
+            return None;
+        }
+        let is_remark = |line: &&str| line.trim_ascii_start().starts_with('#');
+        let remarks = above.rsplit('\n').take_while(is_remark);
+        let long: usize = remarks.map(|line| line.len() + 1).sum();
+        bounds.push((*start, (before.len() - indent.len()).saturating_sub(long)));
+    }
+    bounds.sort_unstable();
+    let mut new = text.to_owned();
+    // From the end, so that what comes before stays where it is.
+    for (at, (start, begin)) in bounds.iter().enumerate().rev() {
+        if gone.contains(start) {
+            let next = bounds.get(at + 1).map_or(text.len(), |(_, begin)| *begin);
+            let end = start + end_of(&text[*start..next]);
+            new.replace_range(*begin..end, "");
+        }
+    }
+    Some(format!("{}\n", new.trim_end()))
+}
+
+/// Where a table ends, with the remarks right behind it and the empty lines behind these.
+/// What comes then, up to the next table, is about neither.
+fn end_of(table: &str) -> usize {
+    let lines: Vec<&str> = table.split_inclusive('\n').collect();
+    let is_remark = |line: &&&str| line.trim_ascii_start().starts_with('#');
+    let is_empty = |line: &&&str| line.trim_ascii().is_empty();
+    let last = lines.iter().rposition(|line| !is_remark(&line) && !is_empty(&line));
+    let last = last.map_or(0, |at| at + 1);
+    let remarks = lines[last..].iter().take_while(is_remark).count();
+    let empty = lines[last + remarks..].iter().take_while(is_empty).count();
+    lines[..last + remarks + empty].iter().map(|line| line.len()).sum()
 }
 
 fn read(path: &Path) -> Result<(String, Vec<FileKey>), Failure> {
@@ -138,6 +183,8 @@ fn change(
     };
     let (text, keys) = if before.is_some() { read(&path)? } else { Default::default() };
     let new = make(&text, &keys)?;
+    // One that is empty would be taken for one that was cut off.
+    let new = if new.trim().is_empty() { HEAD.to_owned() } else { new };
     // What is written is what is read, or it is not written.
     parse_keys(&path, &new).map_err(SetupError::Config)?;
     let (beside, mut file) = beside(&path).map_err(wrong)?;
@@ -176,4 +223,33 @@ fn beside(path: &Path) -> std::io::Result<(PathBuf, File)> {
         opened => opened?,
     };
     Ok((beside, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# Keys of all.\n\n# Of the shop.\n# Ask Ann.\n[[key]]\nname = \"a\"\n\
+                        # until May\nscopes = [\n  \"x\", # one\n]\n# and June\n\n# Robots.\n\n\
+                        # Of the crawler.\n[[key]]\nname = \"b\"\n# Of nobody.\n [[key]]\n\
+                        name = \"c\"\n\n# The end.\n";
+
+    fn left(gone: &[usize]) -> String {
+        let starts: Vec<usize> = FILE.match_indices("[[key]]").map(|(at, _)| at).collect();
+        let gone: Vec<usize> = gone.iter().map(|at| starts[*at]).collect();
+        without(FILE, &starts, &gone).unwrap()
+    }
+
+    #[test]
+    fn a_remark_goes_with_its_key_and_with_no_other() {
+        let head = "# Keys of all.\n\n";
+        let robots = "# Robots.\n\n# Of the crawler.\n[[key]]\nname = \"b\"\n";
+        let c = "# Of nobody.\n [[key]]\nname = \"c\"\n\n";
+        assert_eq!(left(&[]), FILE);
+        assert_eq!(left(&[0]), format!("{head}{robots}{c}# The end.\n"));
+        assert_eq!(left(&[0, 1]), format!("{head}# Robots.\n\n{c}# The end.\n"));
+        assert_eq!(left(&[0, 2]), format!("{head}{robots}# The end.\n"));
+        assert_eq!(left(&[2, 1, 0]), format!("{head}# Robots.\n\n# The end.\n"));
+        assert_eq!(without("key = [{ name = 1 }]", &[7], &[7]), None);
+    }
 }

@@ -7,7 +7,7 @@ mod made;
 use std::io::BufRead;
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use rustls::crypto::aws_lc_rs;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -31,20 +31,28 @@ pub(super) enum KeysCommand {
         /// The file.
         #[arg(long, value_name = "FILE")]
         file: PathBuf,
-        /// The key of this id.
-        #[arg(long, required_unless_present = "name")]
-        id: Option<String>,
-        /// Every key of this name.
-        #[arg(long, conflicts_with = "id")]
-        name: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
+}
+
+/// Keys that are there.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Which {
+    /// The key of this id.
+    #[arg(long)]
+    id: Option<String>,
+    /// Every key of this name.
+    #[arg(long)]
+    name: Option<String>,
 }
 
 pub(super) fn run(command: KeysCommand) -> Result<(), Failure> {
     match command {
         KeysCommand::New(wanted) => asked::new(&wanted),
         KeysCommand::List { file } => file::list(&file),
-        KeysCommand::Revoke { file, id, name } => {
+        KeysCommand::Revoke { file, which: Which { id, name } } => {
             file::revoke(&file, id.as_deref(), name.as_deref())
         }
     }

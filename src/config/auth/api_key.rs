@@ -13,8 +13,10 @@ use crate::config::problem::{LoadError, Problems};
 use crate::config::rate_limits::refills;
 use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::says_where;
-use crate::config::units::{api_key, duration, file_text, header_name, positive};
-use crate::layers::{ApiKey, ApiKeySettings, KeyDigest, RedisKeySettings, check_key_name};
+use crate::config::units::{api_key, duration, file_text, header_name, positive, rate};
+use crate::layers::{
+    ApiKey, ApiKeySettings, KeyDigest, RedisKeySettings, check_key_name, check_key_prefix,
+};
 use crate::pace::Quota;
 
 /// A key of a file, and where it stands there, in bytes: its table's beginning at least.
@@ -33,7 +35,12 @@ struct Keys {
     ids: HashSet<Arc<str>>,
 }
 
-pub(in crate::config) fn api_keys(mut table: Table<'_>, base: &Path) -> Option<ApiKeySettings> {
+/// `has_redis`: whether there is a Redis that they may stand in.
+pub(in crate::config) fn api_keys(
+    mut table: Table<'_>,
+    base: &Path,
+    has_redis: bool,
+) -> Option<ApiKeySettings> {
     let header = table.read("header", header_name);
     let bearer = table.read("bearer", Value::boolean);
     let query = table.read("query", parameter);
@@ -43,12 +50,16 @@ pub(in crate::config) fn api_keys(mut table: Table<'_>, base: &Path) -> Option<A
         let hint = "or a `file` of keys, or a prefix of keys in `redis`".to_owned();
         table.complain("the key `keys` is missing: who is let in", Some(hint));
     }
+    let elsewhere = table.has("file") || table.has("redis");
+    if let Some(none) = table.value("keys").filter(|keys| keys.is_empty_list() && !elsewhere) {
+        none.complain("there is no key: nobody would be let in", None);
+    }
     let mut keys = Keys::default();
     for key in table.tables("keys") {
         keys.add(key, base, false);
     }
     let file = table.value("file").and_then(|value| file_of_keys(&value, base, &mut keys));
-    let redis = in_redis(&mut table);
+    let redis = in_redis(&mut table, has_redis);
     table.finish(&[
         ("key", "keys"),
         ("header_name", "header"),
@@ -81,13 +92,14 @@ fn parameter(value: &Value<'_>) -> Fits<Arc<str>> {
     })
 }
 
-fn in_redis(table: &mut Table<'_>) -> Option<RedisKeySettings> {
+fn in_redis(table: &mut Table<'_>, has_redis: bool) -> Option<RedisKeySettings> {
     let prefix = table.read("redis", |value| {
+        if !has_redis {
+            return Err(Misfit::new("API keys stand in Redis, and there is none")
+                .hint("add a table [redis] with its `url`"));
+        }
         let text = value.string("what keys in Redis begin with, such as \"tollgate:keys\"")?;
-        let fits = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
-        fits.then(|| text.to_owned()).ok_or_else(|| {
-            Misfit::new("what keys in Redis begin with has no spaces and is not empty")
-        })
+        check_key_prefix(text).map(|()| text.to_owned()).map_err(Misfit::new)
     });
     let (cache, stale) = (table.value("cache"), table.value("stale"));
     if !table.has("redis") {
@@ -116,6 +128,7 @@ fn file_of_keys(value: &Value<'_>, base: &Path, keys: &mut Keys) -> Option<PathB
     let (path, text) = value.fit(|value| file_text(value, base))?;
     match parse_keys(&path, &text) {
         Ok(read) => {
+            super::nobody(value, &path, &text, read.is_empty());
             for FileKey { key, .. } in read {
                 if let Err(why) = keys.note(&key) {
                     let message = format!("{}: the key of {}: {why}", path.display(), key.name);
@@ -241,7 +254,7 @@ fn one_key(mut table: Table<'_>, base: &Path, hashed: bool) -> Option<ApiKey> {
 
 /// How often whoever has a key may ask: the keys `rate`, `per` and `burst`.
 fn quota(table: &mut Table<'_>) -> Option<Quota> {
-    let rate = table.read("rate", positive);
+    let rate = table.read("rate", rate);
     let (per, burst) = (table.value("per"), table.value("burst"));
     if !table.has("rate") {
         for value in [&per, &burst].into_iter().flatten() {

@@ -24,7 +24,11 @@ pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<BasicSettings> {
         table.complain("the key `users` is missing: who is let in", Some(hint));
     }
     let (mut users, mut names) = (Vec::new(), HashSet::new());
+    let elsewhere = table.has("file");
     match table.value("users") {
+        Some(value) if value.is_empty_list() && !elsewhere => {
+            value.complain("there is no user: nobody would be let in", None);
+        }
         Some(value) if value.is_string() => {
             let hint = "a file of users is named by `file`".to_owned();
             value.complain("expected a list of users, found a string", Some(hint));
@@ -37,6 +41,7 @@ pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<BasicSettings> {
     }
     let file = table.value("file");
     let file = file.and_then(|value| in_file(&value, base, &mut users, &mut names));
+    warn_of_hashes(&table, &users);
     let mut settings = BasicSettings::new([]);
     table.set("cache", &mut settings.cache, duration_or_off);
     settings.identity_header = table.read("identity_header", header_name);
@@ -65,6 +70,7 @@ fn in_file(
     let (path, text) = value.fit(|value| file_text(value, base))?;
     match parse_htpasswd(&text) {
         Ok(read) => {
+            super::nobody(value, &path, &text, read.is_empty());
             for user in read {
                 if !names.insert(user.name.to_string()) {
                     let message = format!("{} has `{}` as well", path.display(), user.name);
@@ -76,6 +82,30 @@ fn in_file(
         Err(faults) => value.add_report(report(&path, &text, faults)),
     }
     Some(path)
+}
+
+/// Warns of hashes that tell more, or keep less, than they should.
+fn warn_of_hashes(table: &Table<'_>, users: &[BasicUser]) {
+    let first = users.first().map(|user| &user.password);
+    if first.is_some_and(|first| !users.iter().all(|user| user.password.is_as_dear_as(first))) {
+        table.warn(
+            "the passwords are hashed in different ways: how long an answer takes tells which \
+             names there are. `tollgate hash-password` makes hashes that are all alike",
+        );
+    }
+    let cheap = |user: &&BasicUser| user.password.bcrypt_cost().is_some_and(|cost| cost < 10);
+    let mut cheap = users.iter().filter(cheap);
+    if let Some(user) = cheap.next() {
+        let more = match cheap.count() {
+            0 => String::new(),
+            more => format!(" and of {more} more"),
+        };
+        table.warn(format!(
+            "the password of `{}`{more} is hashed by bcrypt with a cost below 10, and quickly \
+             guessed by whoever has the hash",
+            user.name
+        ));
+    }
 }
 
 /// What is wrong with a file of users. What may be a password, or lead to one, is not shown.

@@ -9,7 +9,8 @@ use serde_json::Value as Json;
 use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::says_where;
 use crate::config::units::{
-    Secret, duration, file, header_name, memory_size, pause, secret, token, web_url,
+    Secret, duration, file, header_name, is_plain_from_elsewhere, memory_size, pause, secret,
+    token, web_url,
 };
 use crate::layers::{
     JwksSettings, JwtAlgorithm, JwtKeys, JwtPublicKey, JwtRules, JwtSettings, SharedSecret,
@@ -104,7 +105,14 @@ fn keys(table: &mut Table<'_>, base: &Path, algorithms: &[JwtAlgorithm]) -> Opti
 
 fn jwks(table: &mut Table<'_>, base: &Path) -> Option<JwksSettings> {
     let fetched = table.has("jwks");
-    let url = table.read("jwks", web_url);
+    let place = table.value("jwks");
+    let url = place.as_ref().and_then(|value| value.fit(web_url));
+    if let (Some(place), true) = (&place, url.as_ref().is_some_and(is_plain_from_elsewhere)) {
+        place.warn(
+            "the keys come by plain HTTP from another machine: whoever is on the way can put \
+             others in their place, and be let in by them",
+        );
+    }
     let mut jwks = JwksSettings::new(url.clone().unwrap_or_default());
     let times = [
         ("timeout", &mut jwks.timeout),

@@ -18,7 +18,7 @@ struct Here<'a> {
 /// Complains of routes that ask for a login which nobody can come back from: what comes to
 /// the paths of the scheme has to take a route that asks for it, at the same hosts.
 pub(in crate::config) fn check_routes(
-    root: &Table<'_>,
+    root: &mut Table<'_>,
     authenticators: &[AuthenticatorSettings],
     routes: &[RouteSettings],
     listeners: &[ListenerSettings],
@@ -28,7 +28,9 @@ pub(in crate::config) fn check_routes(
         _ => None,
     });
     let logins: Vec<_> = logins.collect();
-    if logins.is_empty() {
+    // One that is wrong itself may be the one that takes such a path.
+    let written = root.value("route").and_then(|routes| routes.items_if_list());
+    if logins.is_empty() || written.is_some_and(|written| written.len() != routes.len()) {
         return;
     }
     let all: Vec<Here<'_>> =

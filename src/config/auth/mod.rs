@@ -10,6 +10,7 @@ mod mtls;
 mod oidc;
 mod signature;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
@@ -20,52 +21,78 @@ pub(crate) use api_key::{FileKey, parse_keys};
 pub(super) use login_routes::check_routes;
 pub(super) use mtls::needs_client_auth;
 
+use super::RouteSettings;
 use super::listeners::unique;
 use super::rate_limits::refills;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::routes::one_of;
-use super::units::{duration, positive};
+use super::units::{duration, positive, rate};
 use crate::layers::{AuthSettings, AuthenticatorSettings, SchemeSettings, check_scope};
 use crate::pace::Quota;
 
 /// Reads what stands below the name of a scheme.
-type Read = fn(Table<'_>, &Path) -> Option<SchemeSettings>;
+type Read = fn(Table<'_>, &Around<'_>) -> Option<SchemeSettings>;
+
+/// What schemes are read amid.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    /// Where relative paths begin.
+    base: &'a Path,
+    /// Whether there is a Redis.
+    redis: bool,
+}
 
 const SCHEMES: &[(&str, Read)] = &[
     ("address", |table, _| Some(SchemeSettings::Address(address::read(table)))),
-    ("api_key", |table, base| api_keys(table, base).map(SchemeSettings::ApiKey)),
-    ("basic", |table, base| basic::read(table, base).map(SchemeSettings::Basic)),
-    ("forward", |table, base| {
-        forward::read(table, base).map(Box::new).map(SchemeSettings::Forward)
+    ("api_key", |table, around| {
+        api_keys(table, around.base, around.redis).map(SchemeSettings::ApiKey)
     }),
-    ("jwt", |table, base| jwt::read(table, base).map(Box::new).map(SchemeSettings::Jwt)),
-    ("oidc", |table, base| oidc::read(table, base).map(Box::new).map(SchemeSettings::Oidc)),
+    ("basic", |table, around| basic::read(table, around.base).map(SchemeSettings::Basic)),
+    ("forward", |table, around| {
+        forward::read(table, around.base).map(Box::new).map(SchemeSettings::Forward)
+    }),
+    ("jwt", |table, around| jwt::read(table, around.base).map(Box::new).map(SchemeSettings::Jwt)),
+    ("oidc", |table, around| {
+        oidc::read(table, around.base).map(Box::new).map(SchemeSettings::Oidc)
+    }),
     ("mtls", |table, _| Some(SchemeSettings::Mtls(mtls::read(table)))),
-    ("signature", |table, base| signature::read(table, base).map(SchemeSettings::Signature)),
+    ("signature", |table, around| {
+        signature::read(table, around.base).map(SchemeSettings::Signature)
+    }),
 ];
 
-pub(super) fn read(root: &mut Table<'_>, base: &Path) -> Vec<AuthenticatorSettings> {
-    let mut all: Vec<AuthenticatorSettings> = Vec::new();
+/// Those that are sound, and the names of all: a route that names one that is not is not
+/// wrong itself.
+pub(super) fn read(root: &mut Table<'_>, base: &Path) -> (Vec<AuthenticatorSettings>, Vec<String>) {
+    let around = Around { base, redis: root.has("redis") };
+    let (mut sound, mut names) = (Vec::new(), Vec::new());
     for table in root.tables("auth") {
-        let names: Vec<String> = all.iter().map(|one| one.name.clone()).collect();
-        all.extend(authenticator(table, base, &names));
+        sound.extend(authenticator(table, &around, &mut names));
     }
-    all
+    (sound, names)
 }
 
 fn authenticator(
     mut table: Table<'_>,
-    base: &Path,
-    names: &[String],
+    around: &Around<'_>,
+    names: &mut Vec<String>,
 ) -> Option<AuthenticatorSettings> {
     let name = table.require("name", "a word by which routes ask for it", |v| unique(v, names));
+    names.extend(name.clone());
     let given: Vec<(&str, Read)> =
         SCHEMES.iter().filter(|(scheme, _)| table.has(scheme)).copied().collect();
     let mut scheme = None;
     for (key, read) in &given {
-        scheme = table.table(key).and_then(|table| read(table, base));
+        scheme = table.table(key).and_then(|table| read(table, around));
     }
-    if given.len() != 1 {
+    if given.is_empty() {
+        // One that is misspelt is told by the names of all.
+        for (key, _) in SCHEMES {
+            let _absent = table.value(key);
+        }
+    }
+    let is_misspelt = given.is_empty() && table.entries().any(|(_, _, value)| value.is_table());
+    if given.len() != 1 && !is_misspelt {
         let known: Vec<String> =
             SCHEMES.iter().map(|(scheme, _)| format!("[auth.{scheme}]")).collect();
         let message = if given.is_empty() {
@@ -105,11 +132,35 @@ fn authenticator(
     Some(AuthenticatorSettings { name: name?, scheme: scheme? })
 }
 
+/// Complains of a file that nobody is let in by: one that holds nothing at all was cut off
+/// while it was written, rather than meant.
+fn nobody(file: &Value<'_>, path: &Path, text: &str, is_nobody: bool) {
+    let path = path.display();
+    if is_nobody && text.trim_start_matches('\u{feff}').trim().is_empty() {
+        let hint = "a line that begins with `#` says that nobody is meant".to_owned();
+        file.complain(format!("{path} is empty: nobody would be let in"), Some(hint));
+    } else if is_nobody {
+        file.warn(format!("{path} lets nobody in"));
+    }
+}
+
+/// Warns of those that no route asks.
+pub(super) fn warn_of_unused(root: &mut Table<'_>, routes: &[RouteSettings]) {
+    let asked: BTreeSet<&String> = routes
+        .iter()
+        .filter_map(|route| route.auth.as_ref())
+        .flat_map(AuthSettings::names)
+        .collect();
+    for one in root.value("auth").and_then(|all| all.items_if_list()).into_iter().flatten() {
+        let name = one.table().and_then(|mut one| one.value("name")?.string("").ok());
+        if let Some(name) = name.filter(|name| !asked.contains(&(*name).to_owned())) {
+            one.warn(format!("no route asks for `{name}`"));
+        }
+    }
+}
+
 /// The key `auth` of a route: a name, or a table.
-pub(super) fn of_route(
-    route: &mut Table<'_>,
-    known: &[AuthenticatorSettings],
-) -> Option<AuthSettings> {
+pub(super) fn of_route(route: &mut Table<'_>, known: &[String]) -> Option<AuthSettings> {
     if route.has("auth") && route.has("api_key") {
         let hint = "give the keys an `[[auth]]` of their own, and name it in `auth`";
         route.complain("`auth` and `api_key` exclude each other", Some(hint.to_owned()));
@@ -122,10 +173,9 @@ pub(super) fn of_route(
     // What is listed and wrong is said where it stands.
     let lists = ["all", "any"].into_iter().filter_map(|key| table.value(key));
     let given = lists.fold(false, |given, list| given | !list.is_empty_list());
-    let names = |value: &Value<'_>| name(value, known);
     let auth = AuthSettings {
-        all: table.list("all", names).unwrap_or_default(),
-        any: table.list("any", names).unwrap_or_default(),
+        all: names(&mut table, "all", known),
+        any: names(&mut table, "any", known),
         scopes: table.list("scopes", scope).unwrap_or_default(),
         failures: failures(&mut table),
     };
@@ -143,8 +193,19 @@ pub(super) fn of_route(
     Some(auth)
 }
 
-fn name(value: &Value<'_>, known: &[AuthenticatorSettings]) -> Fits<String> {
-    let names: Vec<&str> = known.iter().map(|one| one.name.as_str()).collect();
+/// Those of a list, each once.
+fn names(table: &mut Table<'_>, key: &'static str, known: &[String]) -> Vec<String> {
+    let mut named = BTreeSet::new();
+    let names = table.list(key, |value| {
+        let name = name(value, known)?;
+        let twice = || Misfit::new(format!("the `[[auth]]` `{name}` is named twice"));
+        if named.insert(name.clone()) { Ok(name) } else { Err(twice()) }
+    });
+    names.unwrap_or_default()
+}
+
+fn name(value: &Value<'_>, known: &[String]) -> Fits<String> {
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
     let name = value.string("the name of an `[[auth]]`")?;
     if names.is_empty() {
         return Err(Misfit::new(format!("there is no `[[auth]]` named `{name}`"))
@@ -163,15 +224,25 @@ fn failures(table: &mut Table<'_>) -> Option<Quota> {
     let default = Some(AuthSettings::FAILURES);
     let Some(value) = table.value("failures") else { return default };
     if value.is_string() {
-        return value.fit(|v| v.word(&[("unlimited", None)])).unwrap_or(default);
+        return value.fit(unlimited).unwrap_or(default);
     }
     let Some(table) = value.table() else { return default };
     quota(table, Duration::from_secs(60)).map_or(default, Some)
 }
 
+fn unlimited(value: &Value<'_>) -> Fits<Option<Quota>> {
+    const WHAT: &str = "{ rate = 20, per = \"1m\" } or \"unlimited\"";
+    match value.string(WHAT)? {
+        "unlimited" => Ok(None),
+        "none" | "off" => Err(Misfit::new(format!("expected {WHAT}"))
+            .hint("where failures are not to be counted at all, write \"unlimited\"")),
+        other => Err(Misfit::new(format!("expected {WHAT}, found `{other}`"))),
+    }
+}
+
 /// `rate`, `per` and `burst`.
 fn quota(mut table: Table<'_>, per: Duration) -> Option<Quota> {
-    let rate: Option<NonZeroU32> = table.require("rate", "how many are let through", positive);
+    let rate: Option<NonZeroU32> = table.require("rate", "how many are let through", rate);
     let per = table.read("per", duration).unwrap_or(per);
     let burst = table.read("burst", positive);
     let quota = rate.map(|rate| Quota { requests: rate, per, burst: burst.unwrap_or(rate) });

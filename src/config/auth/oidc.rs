@@ -8,7 +8,7 @@ use http::Uri;
 use super::jwt::{algorithm, claim, claims_to_headers, leeway, required_claims};
 use crate::config::reader::{Fits, Misfit, Table, Value};
 use crate::config::says_where;
-use crate::config::units::{Secret, duration, file, secret, web_url};
+use crate::config::units::{Secret, duration, file, is_plain_from_elsewhere, secret, web_url};
 use crate::layers::{OidcSettings, SharedSecret};
 
 /// How long a secret for cookies has to be, in bytes.
@@ -131,6 +131,12 @@ fn issuer(value: &Value<'_>) -> Fits<String> {
     let url = web_url(value)?;
     if url.query().is_some() {
         return Err(Misfit::new("the URL of a provider has no query"));
+    }
+    if is_plain_from_elsewhere(&url) {
+        value.warn(
+            "the provider is asked by plain HTTP on another machine: whoever is on the way can \
+             log in as anybody",
+        );
     }
     // To the letter: with a slash at its end it is another.
     Ok(value.string("a URL")?.to_owned())

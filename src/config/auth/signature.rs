@@ -17,6 +17,9 @@ use crate::signature::{Component, Scheme, VerifyingKey};
 pub(super) fn read(mut table: Table<'_>, base: &Path) -> Option<SignatureSettings> {
     let mut keys: Vec<SignatureKey> = Vec::new();
     if table.has("keys") {
+        if let Some(none) = table.value("keys").filter(Value::is_empty_list) {
+            none.complain("there is no key: nobody would be let in", None);
+        }
         for key in table.tables("keys") {
             let ids: Vec<String> = keys.iter().map(|key| key.id.clone()).collect();
             keys.extend(one_key(key, base, &ids));
@@ -157,7 +160,10 @@ mod tests {
         for (rest, complaint) in [
             ("secret = \"file:secret\"", "the key `algorithm` is missing"),
             ("public_key = \"public.pem\"", "the key `algorithm` is missing"),
-            ("algorithm = \"ed25519\", public_key = \"public.pem\"", "no key for `ed25519`"),
+            (
+                "algorithm = \"ed25519\", public_key = \"public.pem\"",
+                "no key for `ed25519`: it is of another kind",
+            ),
             (
                 "algorithm = \"hmac-sha256\", public_key = \"public.pem\"",
                 "is not for a key of this kind",

@@ -47,6 +47,8 @@ pub(super) fn tables(settings: &Settings) -> [(&'static str, Keys); 7] {
         authenticators: _,
         routes: _,
         sources: _,
+        places: _,
+        warnings: _,
         server,
         dns,
         cache,

@@ -1,5 +1,6 @@
 //! What every scheme has in common: it is asked about a request, and judges it.
 
+use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -47,7 +48,7 @@ use crate::context::{Downstream, Exchange, Identity};
 ///     }));
 /// # let _ = service;
 /// ```
-pub trait Authenticate: fmt::Debug + Send + Sync {
+pub trait Authenticate: Any + fmt::Debug + Send + Sync {
     /// The scheme, as one word for logs.
     fn scheme(&self) -> &'static str;
 

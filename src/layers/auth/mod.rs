@@ -29,7 +29,10 @@ mod shares;
 mod signature;
 
 pub use address::Addresses;
-pub use api_key::{ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_scope};
+pub use api_key::{
+    ApiKey, ApiKeySettings, ApiKeys, RedisKeySettings, check_key_name, check_key_prefix,
+    check_scope,
+};
 pub use authenticate::{Asked, Authenticate, Changes, Grant, Judging, Verdict};
 pub use basic::{
     Basic, BasicSettings, BasicUser, HtpasswdFault, MAX_PASSWORD, PasswordError, PasswordHash,

@@ -1,5 +1,6 @@
 //! What authentication is told.
 
+use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -122,10 +123,31 @@ impl SchemeSettings {
     ///
     /// What it needs and is not there, in a sentence.
     pub fn build(&self, means: &AuthMeans) -> Result<Arc<dyn Authenticate>, String> {
+        self.build_after(None, means)
+    }
+
+    /// Makes the scheme in the place of `before`, which was told something else. What that
+    /// has asked or worked out goes on, as far as it still holds: who was let in a moment ago
+    /// does not wait behind all others for it to be done again.
+    ///
+    /// # Errors
+    ///
+    /// What it needs and is not there, in a sentence.
+    pub fn build_after(
+        &self,
+        before: Option<&dyn Authenticate>,
+        means: &AuthMeans,
+    ) -> Result<Arc<dyn Authenticate>, String> {
+        let before = before.map(|before| before as &dyn Any);
         Ok(match self {
             Self::Address(settings) => Arc::new(Addresses::new(settings)),
-            Self::ApiKey(settings) => Arc::new(ApiKeys::with(settings, means)?),
-            Self::Basic(settings) => Arc::new(Basic::new(settings)),
+            Self::ApiKey(settings) => {
+                let before = before.and_then(<dyn Any>::downcast_ref);
+                Arc::new(ApiKeys::after(before, settings, means)?)
+            }
+            Self::Basic(settings) => {
+                Arc::new(Basic::after(before.and_then(<dyn Any>::downcast_ref), settings))
+            }
             Self::Forward(settings) => {
                 Arc::new(ForwardAuth::new(settings).map_err(|error| error.to_string())?)
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
-use super::write::{target, url, with_time};
+use super::write::{host, target, url, with_time};
 use super::{Moment, secrets, version};
 use crate::context::{Facts, Record, RequestLine};
 
@@ -86,7 +86,7 @@ fn line<'a>(
         method: request.method.as_str(),
         target: Target(request, secrets(record)),
         version: version(request.version),
-        host: text_of(request.host.as_ref()),
+        host: request.host.as_ref().map(|value| String::from_utf8_lossy(host(value))),
         status: record.status.map(|status| status.as_u16()),
         request_bytes: record.request_bytes,
         response_bytes: record.response_bytes,

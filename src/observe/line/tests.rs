@@ -86,6 +86,7 @@ fn a_client_that_has_shown_a_certificate_is_told_by_it() {
         subject: "CN=web\\,1,O=A \\\"B\\\"".into(),
         common_name: None,
         issuer: "CN=Clients".into(),
+        authority: "CN=Clients".into(),
         serial: "1".into(),
         names: Box::default(),
         sha256: "ab12".into(),
@@ -131,6 +132,54 @@ fn nor_are_those_that_only_this_proxy_knows_however_they_are_written() {
     assert!(json.contains("https://a.test/y?a=1&ticke%74=***&k%65y=***"), "{json}");
 }
 
+#[test]
+fn nor_are_those_behind_what_only_some_take_for_a_separator() {
+    let target = "/x?a;api_key=abc&b=1;c;token=abc;d&e;f=1";
+    let mut request = exchange(target).request().clone();
+    request.referer = Some(HeaderValue::try_from(format!("https://a.test{target}")).unwrap());
+    let exchange = Exchange::open(Arc::default(), request, None);
+    let shown = "/x?a;api_key=***&b=1;c;token=***&e;f=1";
+    assert!(text(&exchange).contains(&format!("GET {shown} HTTP")), "{}", text(&exchange));
+    assert!(json(&exchange).contains(&format!("\"https://a.test{shown}\"")), "{}", json(&exchange));
+}
+
+#[test]
+fn names_and_passwords_before_a_host_are_not_logged() {
+    for (host, shown) in [
+        ("bob:abc@a.test:80", "a.test:80"),
+        ("http://bob:abc@a.test", "a.test"),
+        ("a@b:abc@a.test", "a.test"),
+        ("abc@", ""),
+        ("a.test", "a.test"),
+    ] {
+        let mut request = exchange("/x").request().clone();
+        request.host = Some(HeaderValue::from_static(host));
+        let exchange = Exchange::open(Arc::default(), request, None);
+        let read: serde_json::Value = serde_json::from_str(&json(&exchange)).unwrap();
+        assert_eq!(read["host"], shown);
+        assert!(!text(&exchange).contains("abc"), "{}", text(&exchange));
+    }
+    for (referer, shown) in [
+        ("https://bob:abc@a.test/@x?y=@z", "https://a.test/@x?y=@z"),
+        ("https://abc@a.test", "https://a.test"),
+        ("https://a@b:abc@a.test?x#@y", "https://a.test?x#@y"),
+        ("https://bob:abc@a.test?token=abc&x", "https://a.test?token=***&x"),
+        ("https:////bob:abc@a.test/", "https:////a.test/"),
+        ("//bob:abc@a.test/", "//a.test/"),
+        ("https://a.test/@x", "https://a.test/@x"),
+        ("https://a.test#@x", "https://a.test#@x"),
+        ("https://a.test?x=//a@b", "https://a.test?x=//a@b"),
+        ("a@b.test", "a@b.test"),
+        ("//", "//"),
+    ] {
+        let mut request = exchange("/x").request().clone();
+        request.referer = Some(HeaderValue::from_static(referer));
+        let exchange = Exchange::open(Arc::default(), request, None);
+        let read: serde_json::Value = serde_json::from_str(&json(&exchange)).unwrap();
+        assert_eq!(read["referer"], shown);
+    }
+}
+
 /// The text line, put together in the plainest way.
 fn plain_text(exchange: &Facts, at: Moment) -> String {
     let (request, record) = (exchange.request(), exchange.read(Clone::clone));
@@ -149,7 +198,7 @@ fn plain_text(exchange: &Facts, at: Moment) -> String {
         ms(at.elapsed),
     );
     let pairs = [
-        ("host", request.host.as_ref().map(text)),
+        ("host", request.host.as_ref().map(text).map(plain_host)),
         ("route", record.route.map(|route| route.name.to_string())),
         ("identity", record.identity.map(|identity| identity.name.to_string())),
         ("origin", record.origin.map(|origin| origin.to_string())),
@@ -186,11 +235,23 @@ fn plain_escaped(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
+fn plain_host(host: String) -> String {
+    host.rsplit_once('@').map(|(_, host)| host.to_owned()).unwrap_or(host)
+}
+
 fn plain_target(uri: &Uri) -> String {
     let secret = ["password", "token", "key"];
-    let hidden = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if secret.contains(&name.to_lowercase().as_str()) => format!("{name}=***"),
-        _ => pair.to_owned(),
+    let is_secret = |part: &&str| {
+        let name = part.split_once('=').map(|(name, _)| name.to_lowercase());
+        name.is_some_and(|name| secret.contains(&&*name))
+    };
+    let hidden = |pair: &str| {
+        let parts: Vec<&str> = pair.split(';').collect();
+        let Some(first) = parts.iter().position(is_secret) else {
+            return pair.to_owned();
+        };
+        let name = parts[first].split_once('=').unwrap().0;
+        [&parts[..first], &[&*format!("{name}=***")]].concat().join(";")
     };
     let query = |query: &str| query.split('&').map(hidden).collect::<Vec<_>>().join("&");
     uri.query().map_or_else(|| uri.path().to_owned(), |q| format!("{}?{}", uri.path(), query(q)))
@@ -218,7 +279,7 @@ fn took() -> impl Strategy<Value = Option<Duration>> {
 }
 
 fn request_lines() -> impl Strategy<Value = RequestLine> {
-    let targets = "/[!$-;=@-Z_a-z~]{0,12}(\\?((key|x|Token|PASSWORD|)(=[a-z/?]{0,3})?&?){0,4})?";
+    let targets = "/[!$-;=@-Z_a-z~]{0,12}(\\?((key|x|Token|PASSWORD|)(=[a-z/?]{0,3})?[&;]?){0,4})?";
     let method = prop_oneof!["GET", "[A-Z!#$%]{1,9}"];
     (method, targets, value(), value(), value()).prop_map(|(method, uri, host, agent, referer)| {
         RequestLine {

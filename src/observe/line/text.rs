@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::write::{address, escaped, milliseconds, number, pair, target, with_time};
+use super::write::{address, escaped, host, milliseconds, number, pair, target, with_time};
 use super::{Moment, secrets, version};
 use crate::context::{Facts, Record};
 
@@ -60,7 +60,7 @@ fn client(exchange: &Facts, record: &Record, into: &mut Vec<u8>) {
 
 fn pairs(exchange: &Facts, record: &Record, into: &mut Vec<u8>) {
     let request = exchange.request();
-    pair(into, " host=", request.host.as_ref());
+    pair(into, " host=", request.host.as_ref().map(host));
     pair(into, " route=", record.route.as_ref().map(|route| &*route.name));
     pair(into, " identity=", record.identity.as_ref().map(|identity| &*identity.name));
     let tls = exchange.downstream().tls.as_ref();

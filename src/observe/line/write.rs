@@ -7,9 +7,11 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use jiff::Timestamp;
 
 use crate::context::{RequestLine, parameter_name};
@@ -125,34 +127,71 @@ pub(super) fn target<'a, E>(
     let Some(query) = request.uri.query() else { return Ok(()) };
     for (index, pair) in query.split('&').enumerate() {
         piece(if index == 0 { "?" } else { "&" })?;
-        match pair.split_once('=') {
-            Some((name, _)) if is_secret(name, secrets) => {
-                piece(name)?;
+        match up_to_secret(pair, secrets) {
+            Some(shown) => {
+                piece(shown)?;
                 piece("=***")?;
             }
-            _ => piece(pair)?,
+            None => piece(pair)?,
         }
     }
     Ok(())
 }
 
-/// A URL without the values of secret parameters.
+/// A host without a name and a password before it.
+pub(super) fn host(host: &HeaderValue) -> &[u8] {
+    host.as_bytes().rsplit(|byte| *byte == b'@').next().unwrap_or_default()
+}
+
+/// A URL without the values of secret parameters, and without a name and a password before
+/// its host.
 pub(super) fn url<'a>(url: Cow<'a, str>, secrets: &[Arc<str>]) -> Cow<'a, str> {
-    let Some((before, query)) = url.split_once('?') else { return url };
-    let hides =
-        |pair: &str| matches!(pair.split_once('='), Some((name, _)) if is_secret(name, secrets));
-    if !query.split('&').any(hides) {
+    let (before, query) = match url.split_once('?') {
+        Some((before, query)) => (before, Some(query)),
+        None => (&*url, None),
+    };
+    let credentials = credentials(before);
+    let mut pairs = query.into_iter().flat_map(|query| query.split('&'));
+    if credentials.is_none() && pairs.all(|pair| up_to_secret(pair, secrets).is_none()) {
         return url;
     }
-    let mut shown = format!("{before}?");
-    for (index, pair) in query.split('&').enumerate() {
-        shown.push_str(if index == 0 { "" } else { "&" });
-        match pair.split_once('=') {
-            Some((name, _)) if hides(pair) => shown.extend([name, "=***"]),
-            _ => shown.push_str(pair),
+    let mut shown = String::with_capacity(url.len());
+    match credentials {
+        Some(Range { start, end }) => shown.extend([&before[..start], &before[end..]]),
+        None => shown.push_str(before),
+    }
+    for (index, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if index == 0 { '?' } else { '&' });
+        match up_to_secret(pair, secrets) {
+            Some(name) => shown.extend([name, "=***"]),
+            None => shown.push_str(pair),
         }
     }
     shown.into()
+}
+
+/// Where a URL up to its query has a name and a password (RFC 3986 §3.2.1).
+fn credentials(url: &str) -> Option<Range<usize>> {
+    let slashes = url.find("//")?;
+    // Lenient readers skip any more of them.
+    let start = url.len() - url[slashes..].trim_start_matches('/').len();
+    let authority = url[start..].split(['/', '#']).next()?;
+    Some(start..start + authority.rfind('@')? + 1)
+}
+
+/// What is shown of a pair of a query that has a secret: all up to its value. Some readers
+/// take `;` for `&`, so it may stand in the midst.
+fn up_to_secret<'a>(pair: &'a str, secrets: &[Arc<str>]) -> Option<&'a str> {
+    let mut start = 0;
+    for part in pair.split(';') {
+        if let Some((name, _)) = part.split_once('=')
+            && is_secret(name, secrets)
+        {
+            return Some(&pair[..start + name.len()]);
+        }
+        start += part.len() + 1;
+    }
+    None
 }
 
 fn is_secret(name: &str, secrets: &[Arc<str>]) -> bool {

@@ -23,7 +23,7 @@ use crate::context::{Downstream, Interim};
 use crate::http1::{Framing, Incoming, Outgoing, Stopped};
 use crate::layers::Ask;
 use crate::serve::pulse::{Beat, Pulse};
-use crate::serve::{Answers, Served};
+use crate::serve::{Answers, Served, has_no_body};
 use crate::switch;
 
 /// How much of interim responses waits for a client to take it, in bytes.
@@ -308,7 +308,9 @@ where
         exchange.last |= unread || response::asks_to_close(response.headers());
         let (facts, last) = (exchange.facts, exchange.last);
         outgoing.begin(|out| response::write(&response, facts, last, out));
+        let bodiless = has_no_body(response.status(), facts.head);
         let body = response.into_body();
+        let body = if bodiless { body.emptied() } else { body };
         Next::Go(State::Respond(exchange, body))
     }
 

@@ -12,6 +12,7 @@ use hyper::ext::ReasonPhrase;
 use super::head::Facts;
 use crate::body::Body;
 use crate::http1::{Framing, announced, field, has_token};
+use crate::serve::has_no_body;
 
 /// Tells a client to send the body that it holds back.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -38,14 +39,18 @@ pub(super) fn write(
     if !dated {
         date(out);
     }
+    let status = response.status();
     match &framing {
-        // What a body would have been like may be said without one.
-        Framing::None if facts.head || response.status() == StatusCode::NOT_MODIFIED => {
+        // What a body would have been like may be said without one, but not where
+        // there never is any (RFC 9110 §8.6).
+        Framing::None if status != StatusCode::NO_CONTENT => {
             let length = headers.get(header::CONTENT_LENGTH).map(http::HeaderValue::as_bytes);
             let size = || response.body().size_hint().exact().filter(|size| *size > 0);
             match (length, size()) {
                 (Some(length), _) => field(out, "content-length", length),
-                (None, Some(size)) if facts.head => Framing::Length(size).announce(out),
+                (None, Some(size)) if status != StatusCode::NOT_MODIFIED => {
+                    Framing::Length(size).announce(out);
+                }
                 (None, _) => {}
             }
         }
@@ -89,8 +94,7 @@ fn status_line<B>(response: &Response<B>, out: &mut Vec<u8>) {
 }
 
 fn framing(response: &Response<Body>, facts: Facts) -> Framing {
-    let status = response.status();
-    if facts.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if has_no_body(response.status(), facts.head) {
         return Framing::None;
     }
     let body = response.body();
@@ -206,6 +210,7 @@ mod tests {
             (204, false, "HTTP/1.1 204 No Content|"),
             (304, false, "HTTP/1.1 304 Not Modified|content-length: 9|"),
             (200, true, "HTTP/1.1 200 OK|content-length: 9|"),
+            (204, true, "HTTP/1.1 204 No Content|"),
         ] {
             *none.status_mut() = StatusCode::from_u16(status).unwrap();
             none.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));

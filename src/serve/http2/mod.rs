@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::header;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2::{Builder, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::io::Noted;
 use super::pulse::{Beat, Lying, Pulse, Watch};
-use super::{Answers, ServeSettings, Served, run};
+use super::{Answers, ServeSettings, Served, has_no_body, run};
 use crate::body::Body;
 use crate::context::{Downstream, Exchange};
 use crate::drain;
@@ -101,6 +103,7 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let beat = self.pulse.begin();
+        let head = *request.method() == Method::HEAD;
         let mut request = request.map(Body::of_stream);
         if *request.method() == Method::CONNECT
             && let Some(on_switch) = OnSwitch::take(request.extensions_mut())
@@ -113,7 +116,7 @@ impl<S: Answers> hyper::service::Service<Request<Incoming>> for PerConnection<S>
         }
         request.extensions_mut().insert(self.downstream.clone());
         let answer = Ask::new(&mut *self.service.lock(), request);
-        Answering { answer, beat: Some(beat) }
+        Answering { answer, head, beat: Some(beat) }
     }
 }
 
@@ -123,6 +126,8 @@ pin_project! {
     struct Answering<F> {
         #[pin]
         answer: F,
+        // Whether HEAD is what it answers.
+        head: bool,
         beat: Option<Beat>,
     }
 }
@@ -139,6 +144,26 @@ where
         let Some(beat) = this.beat.take() else { return Poll::Ready(Ok(response)) };
         let exchange = response.extensions_mut().remove::<Exchange>();
         let lying = Lying::new(beat, exchange);
+        if has_no_body(response.status(), *this.head) {
+            response = bodiless(response);
+        }
         Poll::Ready(Ok(response.map(|body| body.with_guard(lying))))
     }
+}
+
+/// Takes the body from a response that must not have one: hyper would send it. What its
+/// length would have been may be said, but not where there never is any (RFC 9110 §8.6).
+fn bodiless(mut response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    let size = response.body().size_hint().exact().filter(|size| *size > 0);
+    let headers = response.headers_mut();
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    } else if let Some(size) = size
+        && status != StatusCode::NOT_MODIFIED
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    }
+    response.map(Body::emptied)
 }

@@ -19,13 +19,14 @@ use crate::hex::hex;
 /// subjectAltName (RFC 5280 §4.2.1.6).
 const ALTERNATIVE_NAMES: &str = "2.5.29.17";
 
-/// Reads the first of these, which is the client's own.
+/// Reads the first of these, which is the client's own. `authority` vouches for it.
 ///
 /// # Errors
 ///
 /// There is none, or it is not a certificate.
 pub(in crate::tls) fn client_certificate(
     chain: &[CertificateDer<'_>],
+    authority: &str,
 ) -> Result<ClientCertificate, &'static str> {
     let leaf = chain.first().ok_or("there is no certificate")?;
     let read = CertificateInner::<Raw>::from_der(leaf).map_err(|_| "it is not well-formed")?;
@@ -42,6 +43,7 @@ pub(in crate::tls) fn client_certificate(
         subject: name::text(tbs.subject()).into(),
         common_name: name::common_name(tbs.subject()),
         issuer: name::text(tbs.issuer()).into(),
+        authority: authority.into(),
         serial: serial(tbs.serial_number().as_bytes()).into(),
         names: names.into(),
         sha256: hex(&Sha256::digest(leaf)).into(),
@@ -120,7 +122,7 @@ mod tests {
     }
 
     fn read(der: Vec<u8>) -> Result<ClientCertificate, &'static str> {
-        client_certificate(&[CertificateDer::from(der)])
+        client_certificate(&[CertificateDer::from(der)], "CN=Clients")
     }
 
     #[test]
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(&*read(made()).unwrap().serial, "a");
         assert_eq!(serial(&[0, 0]), "0");
         assert_eq!(serial(&[0x80, 0]), "8000");
-        assert!(client_certificate(&[]).is_err());
+        assert!(client_certificate(&[], "").is_err());
         assert_eq!(valid_until(&[CertificateDer::from(vec![0x30, 0])]), None);
     }
 

@@ -1,5 +1,6 @@
 //! Certificates of clients: who vouches for them, and which of them are revoked.
 
+mod authorities;
 mod certificate;
 mod name;
 mod session;
@@ -13,11 +14,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
+use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::{self, AnyRef, Decode, Reader, SliceReader, Tag};
 use x509_cert::time::Time;
 
-use self::session::{Bounded, Noting, Session};
+use self::authorities::Authorities;
+use self::session::{Bounded, Noting};
 use super::base::Base;
 use super::certificates::chained;
 use super::facts::rfc3339;
@@ -26,11 +29,13 @@ use crate::hex::hex;
 use crate::pem;
 
 pub(super) use certificate::client_certificate;
+pub(super) use session::Session;
 
 /// How the clients of a listener are judged.
 #[derive(Debug)]
 pub(super) struct ClientAuth {
     verifier: Arc<dyn ClientCertVerifier>,
+    authorities: Arc<Authorities>,
     /// Of all that the judgement depends on: settings, authorities, revocations.
     digest: [u8; 32],
     files: Vec<ClientAuthFile>,
@@ -66,6 +71,7 @@ struct Revocations {
     this_update: i64,
     next_update: Option<i64>,
     der: CertificateRevocationListDer<'static>,
+    read: CertRevocationList<'static>,
 }
 
 impl ClientAuth {
@@ -92,7 +98,7 @@ impl ClientAuth {
                 Err(problem) => problems.push(problem),
             }
         }
-        let Ok((roots, file)) = roots else { return Err(problems) };
+        let Ok((roots, names, file)) = roots else { return Err(problems) };
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -103,9 +109,13 @@ impl ClientAuth {
         }
         // Of two lists of one issuer the first is looked at.
         lists.sort_by_key(|list| std::cmp::Reverse(list.this_update));
+        let roots = Arc::new(roots);
+        let (lists, read): (Vec<_>, _) =
+            lists.into_iter().map(|list| (list.der, list.read)).unzip();
+        let authorities =
+            Authorities::new(roots.clone(), names, read, *unknown_revocation, provider);
         let builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .with_crls(lists.into_iter().map(|list| list.der));
+            WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).with_crls(lists);
         let builder = match mode {
             ClientAuthMode::Require => builder,
             ClientAuthMode::Request => builder.allow_unauthenticated(),
@@ -117,7 +127,8 @@ impl ClientAuth {
         let verifier = builder.build().map_err(|error| {
             vec![format!("clients cannot be judged by {}: {error}", ca.display())]
         })?;
-        Ok(Self { verifier, digest: digest.finalize().into(), files })
+        let (authorities, digest) = (Arc::new(authorities), digest.finalize().into());
+        Ok(Self { verifier, authorities, digest, files })
     }
 
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
@@ -133,12 +144,13 @@ impl ClientAuth {
     }
 
     /// The same way to shake hands, for one connection: its tickets know how long its
-    /// client's certificate is good for.
-    pub(super) fn of_one(&self, config: &ServerConfig, base: &Base) -> ServerConfig {
-        let session = Session::default();
+    /// client's certificate is good for, and who vouches for it.
+    pub(super) fn of_one(&self, config: &ServerConfig, base: &Base) -> (ServerConfig, Session) {
+        let session = Session::with(self.authorities.clone());
         let verifier = Noting { inner: self.verifier.clone(), session: session.clone() };
-        let tickets = Bounded { inner: config.ticketer.clone(), session };
-        base.config(Arc::new(verifier), config.cert_resolver.clone(), Arc::new(tickets))
+        let tickets = Bounded { inner: config.ticketer.clone(), session: session.clone() };
+        let (verifier, tickets) = (Arc::new(verifier), Arc::new(tickets));
+        (base.config(verifier, config.cert_resolver.clone(), tickets), session)
     }
 
     /// Why this must not take the place of `running`: it would refuse everybody whose
@@ -175,7 +187,8 @@ impl ClientAuthFile {
     }
 }
 
-fn authorities(path: &Path) -> Result<(RootCertStore, ClientAuthFile), String> {
+/// Those in the file, with their names, in one order.
+fn authorities(path: &Path) -> Result<(RootCertStore, Vec<Box<str>>, ClientAuthFile), String> {
     let certificates = pem::read_certificates(path).map_err(|error| chained(&error))?;
     let mut file = ClientAuthFile {
         file: path.to_owned(),
@@ -184,7 +197,7 @@ fn authorities(path: &Path) -> Result<(RootCertStore, ClientAuthFile), String> {
         not_before_seconds: i64::MIN,
         not_after_seconds: i64::MAX,
     };
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut names) = (RootCertStore::empty(), Vec::new());
     for (at, one) in certificates.into_iter().enumerate() {
         let unfit = |error: &dyn std::fmt::Display| {
             format!("certificate {} in {} cannot be trusted: {error}", at + 1, path.display())
@@ -193,9 +206,10 @@ fn authorities(path: &Path) -> Result<(RootCertStore, ClientAuthFile), String> {
         let validity = read.tbs_certificate().validity();
         file.not_before_seconds = file.not_before_seconds.max(seconds(validity.not_before));
         file.not_after_seconds = file.not_after_seconds.min(seconds(validity.not_after));
+        names.push(name::text(read.tbs_certificate().subject()).into());
         roots.add(one).map_err(|error| unfit(&error))?;
     }
-    Ok((roots, file))
+    Ok((roots, names, file))
 }
 
 fn revocations(path: &Path) -> Result<Vec<Revocations>, String> {
@@ -204,9 +218,9 @@ fn revocations(path: &Path) -> Result<Vec<Revocations>, String> {
         let unfit = |error: &dyn std::fmt::Display| {
             format!("revocation list {} in {} cannot be used: {error}", at + 1, path.display())
         };
-        webpki::OwnedCertRevocationList::from_der(&der).map_err(|error| unfit(&error))?;
+        let read = OwnedCertRevocationList::from_der(&der).map_err(|error| unfit(&error))?;
         let (this_update, next_update) = updates(&der).map_err(|error| unfit(&error))?;
-        Ok(Revocations { this_update, next_update, der })
+        Ok(Revocations { this_update, next_update, der, read: read.into() })
     });
     read.collect()
 }

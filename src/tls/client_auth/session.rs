@@ -12,18 +12,32 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ProducesTickets;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::authorities::Authorities;
 use super::certificate::valid_until;
 
 /// The longest that sessions follow one another without a look at the certificate, in
 /// seconds: as long as a ticket may be taken.
 const LONGEST: i64 = 12 * 60 * 60;
 
-/// What is known of the session of one connection while hands are shaken: until when it
-/// may be resumed, in seconds of the epoch. `None` if no certificate was shown.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Session(Arc<Mutex<Option<i64>>>);
+/// What is known of the session of one connection while hands are shaken.
+#[derive(Clone, Debug)]
+pub(in crate::tls) struct Session {
+    authorities: Arc<Authorities>,
+    /// `None` if no certificate was shown.
+    judged: Arc<Mutex<Option<Judged>>>,
+}
+
+/// What has come of a look at a client's certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Judged {
+    /// Until when the session may be resumed, in seconds of the epoch.
+    until: i64,
+    /// Which authority vouches for the client. A session is resumed only where there are the
+    /// same, in the same order.
+    authority: u32,
+}
 
 /// Judges the client of one connection, and notes until when that holds.
 #[derive(Debug)]
@@ -37,6 +51,37 @@ pub(super) struct Noting {
 pub(super) struct Bounded {
     pub(super) inner: Arc<dyn ProducesTickets>,
     pub(super) session: Session,
+}
+
+impl Session {
+    pub(super) fn with(authorities: Arc<Authorities>) -> Self {
+        Self { authorities, judged: Arc::default() }
+    }
+
+    /// The name of the authority that vouches for the client (RFC 4514).
+    pub(in crate::tls) fn authority(&self) -> Option<&str> {
+        let judged = *self.judged.lock();
+        self.authorities.name(judged?.authority)
+    }
+}
+
+impl Judged {
+    /// Of a client that has shown nothing: there is nothing that could expire.
+    const NOTHING: Self = Self { until: i64::MAX, authority: u32::MAX };
+
+    fn to_bytes(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&self.until.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.authority.to_be_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (until, rest) = bytes.split_first_chunk()?;
+        let (authority, rest) = rest.split_first_chunk()?;
+        let (until, authority) = (i64::from_be_bytes(*until), u32::from_be_bytes(*authority));
+        Some((Self { until, authority }, rest))
+    }
 }
 
 impl ClientCertVerifier for Noting {
@@ -56,14 +101,19 @@ impl ClientCertVerifier for Noting {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        unix: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, unix)?;
+        let now = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
+        let Session { authorities, judged } = &self.session;
+        let authority = authorities.vouching(end_entity, intermediates, unix);
+        // That it was verified a moment ago says that there is one.
+        let authority =
+            authority.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let chain = std::iter::once(end_entity).chain(intermediates);
         // One that cannot be read is looked at each time.
         let until = valid_until(chain).unwrap_or(0).min(now.saturating_add(LONGEST));
-        *self.session.0.lock() = Some(until);
+        *judged.lock() = Some(Judged { until, authority });
         Ok(verified)
     }
 
@@ -97,12 +147,11 @@ impl ClientCertVerifier for Noting {
 impl Bounded {
     fn open(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
         let message = self.inner.decrypt(ticket)?;
-        let (until, message) = message.split_first_chunk::<8>()?;
-        let until = i64::from_be_bytes(*until);
-        if now >= until {
+        let (judged, message) = Judged::from_bytes(&message)?;
+        if now >= judged.until {
             return None;
         }
-        *self.session.0.lock() = Some(until);
+        *self.session.judged.lock() = Some(judged);
         Some(message.to_vec())
     }
 }
@@ -117,9 +166,8 @@ impl ProducesTickets for Bounded {
     }
 
     fn encrypt(&self, message: &[u8]) -> Option<Vec<u8>> {
-        // There is nothing to expire in a session without a certificate.
-        let until = self.session.0.lock().unwrap_or(i64::MAX);
-        self.inner.encrypt(&[&until.to_be_bytes(), message].concat())
+        let judged = self.session.judged.lock().unwrap_or(Judged::NOTHING);
+        self.inner.encrypt(&[&judged.to_bytes(), message].concat())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
@@ -129,7 +177,10 @@ impl ProducesTickets for Bounded {
 
 #[cfg(test)]
 mod tests {
+    use rustls::crypto::aws_lc_rs;
+
     use super::*;
+    use crate::tls::UnknownRevocation;
 
     #[derive(Debug)]
     struct Plain;
@@ -152,8 +203,17 @@ mod tests {
         }
     }
 
+    fn session(roots: rustls::RootCertStore) -> Session {
+        let names = (0..roots.len()).map(|at| format!("CN={at}").into()).collect();
+        let (provider, accept) = (aws_lc_rs::default_provider(), UnknownRevocation::Accept);
+        let (roots, none) = (Arc::new(roots), Vec::new());
+        Session::with(Arc::new(Authorities::new(roots, names, none, accept, &provider)))
+    }
+
     fn bounded(until: Option<i64>) -> Bounded {
-        Bounded { inner: Arc::new(Plain), session: Session(Arc::new(Mutex::new(until))) }
+        let session = session(rustls::RootCertStore::empty());
+        *session.judged.lock() = until.map(|until| Judged { until, authority: 7 });
+        Bounded { inner: Arc::new(Plain), session }
     }
 
     #[test]
@@ -161,12 +221,13 @@ mod tests {
         let ticket = bounded(Some(1_000)).encrypt(b"session").unwrap();
         let next = bounded(None);
         assert_eq!(next.open(&ticket, 1_000), None);
-        assert_eq!(*next.session.0.lock(), None, "what is not taken is not handed on");
+        assert_eq!(*next.session.judged.lock(), None, "what is not taken is not handed on");
         assert_eq!(next.open(&ticket, 999).unwrap(), b"session");
+        assert_eq!(next.session.judged.lock().unwrap().authority, 7);
         let ticket = next.encrypt(b"again").unwrap();
         assert_eq!(bounded(None).open(&ticket, 1_000), None);
         assert_eq!(bounded(None).open(&ticket, 999).unwrap(), b"again");
-        assert_eq!(bounded(None).open(b"short", 0), None);
+        assert_eq!(bounded(None).open(b"too short", 0), None);
         let nobody = bounded(None).encrypt(b"x").unwrap();
         assert!(bounded(None).open(&nobody, i64::MAX - 1).is_some());
     }
@@ -189,18 +250,20 @@ mod tests {
             let leaf = valid_for(leaf);
             let mut roots = rustls::RootCertStore::empty();
             roots.add(leaf.clone()).unwrap();
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let provider = Arc::new(aws_lc_rs::default_provider());
             let inner = rustls::server::WebPkiClientVerifier::builder_with_provider(
-                Arc::new(roots),
+                Arc::new(roots.clone()),
                 provider,
             );
-            let session = Session::default();
+            let session = session(roots);
             let noting = Noting { inner: inner.build().unwrap(), session: session.clone() };
             let intermediates: Vec<_> = intermediate.map(valid_for).into_iter().collect();
             let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(START));
             noting.verify_client_cert(&leaf, &intermediates, now).unwrap();
             let start = i64::try_from(START).unwrap();
-            assert_eq!(*session.0.lock(), Some(start + good_for));
+            let judged = Judged { until: start + good_for, authority: 0 };
+            assert_eq!(*session.judged.lock(), Some(judged));
+            assert_eq!(session.authority(), Some("CN=0"));
             let ticket = Bounded { inner: Arc::new(Plain), session }.encrypt(b"x").unwrap();
             assert!(bounded(None).open(&ticket, start + good_for - 1).is_some());
             assert_eq!(bounded(None).open(&ticket, start + good_for), None);

@@ -47,7 +47,7 @@ async fn one_that_shakes_hands_meanwhile_ends_as_it_began() {
     let mut accept = Box::pin(server.accept(there));
     let name = ServerName::try_from("a.test").unwrap();
     let mut connect = Box::pin(tokio_rustls::TlsConnector::from(client).connect(name, here));
-    while Arc::strong_count(&server.0.certificates.load().config(Some("a.test"), &server.0.base))
+    while Arc::strong_count(&server.0.certificates.load().config(Some("a.test"), &server.0.base).0)
         < 3
     {
         assert!(futures_util::poll!(&mut connect).is_pending());

@@ -218,6 +218,58 @@ async fn without_redis_known_keys_go_on_and_of_others_nothing_is_told() {
     .await;
 }
 
+#[tokio::test]
+async fn another_file_of_keys_makes_nothing_forgotten_that_redis_has_said() {
+    within(Box::pin(async {
+        let mut redis = Redis::start();
+        let origin = Origin::named("one").await;
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("keys.toml"), file_with(&["first"])).unwrap();
+        let settings = in_redis(&redis, "cache = \"50ms\"\nfile = \"keys.toml\"");
+        let own = "[[route]]\nname = \"own\"\npath = \"/own\"\nupstream = \"origin\"\n\
+             [route.api_key]\nredis = \"t:keys\"\ncache = \"50ms\"\nfile = \"keys.toml\"\n";
+        let https = Https::start_in(guarded(&origin, &settings).and(own), dir);
+        let status = async |path: &str, secret: &str| {
+            https.get(VERSIONS[0], path, &[("x-api-key", secret)]).await.status.as_u16()
+        };
+        record(&redis, "known", r#"{"name":"ci"}"#);
+        for path in ["/", "/own"] {
+            eventually("it is let in", async || status(path, "known").await == 200).await;
+        }
+        redis.stop();
+        replace(https.proxy.dir.path(), "keys.toml", &file_with(&["second"]));
+        for path in ["/", "/own"] {
+            eventually("another file is read", async || status(path, "second").await == 200).await;
+            assert_eq!(status(path, "known").await, 200, "{path}");
+        }
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_in_redis_goes_no_further_where_it_was_not_needed() {
+    within(async {
+        let redis = Redis::start();
+        let origin = Origin::named("one").await;
+        let here = "[[auth]]\nname = \"here\"\n[auth.address]\nallow = [\"127.0.0.0/8\"]\n\
+                    [[route]]\nname = \"here\"\npath = \"/here\"\nupstream = \"origin\"\n\
+                    auth = { any = [\"here\", \"keys\"] }\n";
+        let setup = guarded(&origin, &in_redis(&redis, "bearer = true")).and(here);
+        let https = Https::start(setup);
+        record(&redis, "secret", r#"{"name":"ci"}"#);
+        for version in VERSIONS {
+            let field = ("authorization", "Bearer secret");
+            assert_eq!(https.get(version, "/here", &[field]).await.status, 200);
+            let seen = origin.requests().pop().unwrap();
+            assert!(!seen.contains("secret"), "{seen}");
+            let field = ("authorization", "Basic YTpi");
+            assert_eq!(https.get(version, "/here", &[field]).await.status, 200);
+            assert!(origin.requests().pop().unwrap().contains("Basic YTpi"));
+        }
+    })
+    .await;
+}
+
 /// How many GETs Redis has had.
 fn gets(redis: &Redis) -> u64 {
     let told = redis.ask(["INFO", "commandstats"]);

@@ -131,6 +131,35 @@ async fn a_file_of_users_is_followed_and_who_is_gone_is_out_at_once() {
 }
 
 #[tokio::test]
+async fn another_user_in_the_file_shuts_nobody_out_who_was_in() {
+    within(async {
+        let origin = Origin::named("one").await;
+        // More than one address may have verified at once.
+        let names: Vec<String> = (0..16).map(|number| format!("user-{number}")).collect();
+        let users: String =
+            names.iter().map(|name| line(name, "right", PasswordScheme::Argon2id)).collect();
+        let https = Https::start_in(guarded(&origin, "file = \"htpasswd\""), with_users(&users));
+        let status = async |name: &str| {
+            let authorization = basic(&format!("{name}:right"));
+            let got = https.get(VERSIONS[1], "/", &[("authorization", &authorization)]).await;
+            got.status.as_u16()
+        };
+        for name in &names {
+            assert_eq!(status(name).await, 200);
+        }
+        let dir = https.proxy.dir.path();
+        let more = format!("{users}{}", line("bob", "right", PasswordScheme::Bcrypt));
+        std::fs::write(dir.join("new"), more).unwrap();
+        std::fs::rename(dir.join("new"), dir.join("htpasswd")).unwrap();
+        eventually("bob is let in", async || status("bob").await == 200).await;
+        let at_once = names.iter().map(|name| status(name));
+        let told = futures_util::future::join_all(at_once).await;
+        assert_eq!(told, [200; 16]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn whoever_goes_before_the_answer_has_failed_too() {
     within(async {
         let origin = Origin::named("one").await;

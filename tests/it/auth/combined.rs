@@ -223,7 +223,20 @@ async fn the_origin_is_told_under_any_name_that_is_not_the_clients() {
 
 #[test]
 fn a_field_that_clients_send_cannot_tell_the_origin_who_asks() {
-    for field in ["Authorization", "Cookie", "X-Other", "X_Other", "Signature-Input"] {
+    for field in [
+        "Authorization",
+        "Cookie",
+        "X-Other",
+        "X_Other",
+        "Signature-Input",
+        "X-Real-IP",
+        "X-Forwarded-Proto",
+        "If-None-Match",
+        "Sec-WebSocket-Key",
+        "Access_Control_Request_Method",
+        "X-HTTP-Method-Override",
+        "Traceparent",
+    ] {
         let auth = schemes().replace("X-Client", field);
         let setup =
             guarded("http://127.0.0.1:1", &auth, "auth = { any = [\"partners\", \"others\"] }");

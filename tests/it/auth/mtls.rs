@@ -14,7 +14,7 @@ use tollgate::config::parse;
 use crate::support::certs::{Authority, connect, showing};
 use crate::support::client::{Answer, Raw, fields};
 use crate::support::mutual::{Mutual, Pair};
-use crate::support::within;
+use crate::support::{eventually, within};
 
 /// Everybody's route is `/open`; `/ops` is for some of those that show a certificate.
 const ROUTES: &str = "
@@ -191,6 +191,40 @@ async fn a_host_with_a_certificate_of_its_own_is_for_connections_that_were_shown
 }
 
 #[tokio::test]
+async fn an_authority_speaks_for_itself_whatever_it_has_others_be_called() {
+    within(async {
+        let partners = Authority::of_clients("Partners");
+        let routes = ROUTES.replace("[auth.mtls]", "[auth.mtls]\nissuers = [\"CN=Partners,**\"]");
+        let mutual = Mutual::start("", &routes).await;
+        mutual.replace("clients.pem", &format!("{}{}", mutual.clients.pem(), partners.pem()));
+        let signed = |issuer: &Authority| issuer.client_signed("alice", "Ops", 7, |_| {});
+        let (good, other) = (signed(&partners), signed(&mutual.clients));
+        eventually("partners are vouched for", async || mutual.is_let_in(Some(&good)).await).await;
+        let below = |name, other| {
+            let between = Authority::of_clients_below(name, other);
+            let (leaf, key) = signed(&between);
+            (format!("{leaf}{}", between.pem()), key)
+        };
+        let posing = below("Partners", &mutual.clients);
+        let department = below("Department", &partners);
+        for (who, shown, expected) in [
+            ("of the partners", good, 200),
+            ("of another", other, 403),
+            ("of another's that poses", posing, 403),
+            ("of a department of the partners", department, 200),
+        ] {
+            let client = mutual.client(Some(&shown));
+            // Once by the certificate, and once by the session.
+            for _ in 0..2 {
+                let got = ask(mutual.proxy.address, client.clone(), "a.test", "/ops").await;
+                assert_eq!(got.status, expected, "{who}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_a_reload_says_holds_for_connections_that_are_open() {
     within(async {
         let mutual = Mutual::start("", ROUTES).await;
@@ -205,9 +239,9 @@ async fn what_a_reload_says_holds_for_connections_that_are_open() {
         let config = mutual.proxy.dir.path().join("config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
         mutual.replace("config.toml", &text.replace("O=Ops", "O=Others"));
-        crate::support::eventually("the new pattern holds", async || status().await == 403).await;
+        eventually("the new pattern holds", async || status().await == 403).await;
         mutual.replace("config.toml", &text);
-        crate::support::eventually("the old one holds again", async || status().await == 200).await;
+        eventually("the old one holds again", async || status().await == 200).await;
         let told = mutual.metrics().await;
         assert!(told.contains("mtls_unknown"), "{told}");
     })

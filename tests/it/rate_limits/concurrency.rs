@@ -87,6 +87,62 @@ async fn who_goes_away_leaves_no_slot_behind() {
 }
 
 #[tokio::test]
+async fn who_goes_away_holds_no_slot_while_others_wait_for_what_it_began() {
+    within(async {
+        let permits = Arc::new(Semaphore::new(0));
+        let given = permits.clone();
+        let origin = Origin::scripted(move |mut connection| {
+            let permits = given.clone();
+            async move {
+                while let Some(request) = connection.request().await {
+                    if !request.starts_with("GET /other ") {
+                        permits.acquire().await.unwrap().forget();
+                    }
+                    let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=99";
+                    connection.write(format!("{head}\r\nContent-Length: 2\r\n\r\nok")).await;
+                }
+            }
+        })
+        .await;
+        let tables = "[route.concurrency]\nmax = 1\n[route.cache]\n";
+        let proxy = behind(&origin, tables).start();
+        let ask = async |client: &str, path: &str| {
+            let mut raw = Raw::connect(proxy.address).await;
+            let field = format!("X-Forwarded-For: {client}");
+            raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")).await;
+            raw
+        };
+        let first = ask("192.0.2.1", "/slow").await;
+        eventually("the origin is asked", async || origin.requests().len() == 1).await;
+        let mut second = ask("192.0.2.2", "/slow").await;
+        eventually("the second waits as well", async || {
+            ask("192.0.2.2", "/other").await.answer().await.status == 429
+        })
+        .await;
+        drop(first);
+        // All that the second waits for is still on its way.
+        eventually("the first has its slot back", async || {
+            ask("192.0.2.1", "/other").await.answer().await.status == 200
+        })
+        .await;
+        let is_the_first = |line: &String| line.contains("192.0.2.1 \"GET /slow ");
+        eventually("its exchange is over", async || {
+            proxy.log_lines(1).await.iter().any(is_the_first)
+        })
+        .await;
+        permits.add_permits(1);
+        assert_eq!(second.answer().await.text(), "ok");
+        drop(second);
+        let lines = proxy.log_lines(1).await;
+        let line = lines.iter().find(|line| is_the_first(line)).unwrap();
+        assert!(line.contains("\" - in=") && line.contains("aborted=true"), "{line}");
+        assert_eq!(lines.iter().filter(|line| is_the_first(line)).count(), 1, "{lines:#?}");
+        assert_eq!(origin.requests().iter().filter(|one| one.contains("/slow")).count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn streams_of_one_connection_count_each() {
     within(async {
         let (origin, permits) = slow().await;

@@ -64,6 +64,16 @@ impl Authority {
         Self { issuer }
     }
 
+    /// The same, by leave of another.
+    pub fn of_clients_below(name: &str, other: &Self) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = named(name, "Example");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        Self { issuer: CertifiedIssuer::signed_by(params, key, &other.issuer).unwrap() }
+    }
+
     /// A certificate for the client `CN=name,O=organization` with this serial number and
     /// its key, in PEM, changed as `change` says.
     pub fn client_signed(

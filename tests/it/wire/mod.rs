@@ -1,6 +1,7 @@
 //! What a hostile or unusual peer may put on the wire, sent to a running proxy
 //! in front of origins that record exactly what reaches them.
 
+mod bodiless;
 mod chunks;
 mod differential;
 mod fields;

@@ -63,6 +63,12 @@ impl Entry {
         }
     }
 
+    /// The same as was known by another entry before, as far as the log was told of it.
+    #[cfg(feature = "redis")]
+    pub(super) fn after(self, before: &Self) -> Self {
+        Self { told: AtomicU64::new(before.told.load(Ordering::Relaxed)), ..self }
+    }
+
     /// Lets in, unless it is too early or too late.
     pub(super) fn verdict(&self, place: Place) -> Verdict {
         if self.not_before.is_some() || self.expires.is_some() {
@@ -73,16 +79,22 @@ impl Entry {
             if self.expires.is_some_and(|end| now >= end) {
                 return Verdict::Outdated("auth_expired");
             }
+            self.remind(now);
         }
         let changes = if place == Place::Bearer { &self.of_bearer } else { &self.changes };
         let (identity, changes) = (Some(self.identity.clone()), Some(changes.clone()));
         Verdict::Granted(Grant { identity, changes, response: Vec::new() })
     }
 
+    /// When the log was last told that it ends, in seconds since 1970.
+    #[cfg(all(test, feature = "redis"))]
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
     /// Says once a day, of a key in use, that it ends soon.
-    pub(super) fn remind(&self) {
+    fn remind(&self, now: SystemTime) {
         let Some(end) = self.expires else { return };
-        let now = SystemTime::now();
         let soon = end.duration_since(now).is_ok_and(|left| left < SOON);
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let last = self.told.load(Ordering::Relaxed);

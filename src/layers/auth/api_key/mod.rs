@@ -16,7 +16,7 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 
-pub use record::{check_key_name, check_scope};
+pub use record::{check_key_name, check_key_prefix, check_scope};
 pub use settings::{ApiKey, ApiKeySettings, RedisKeySettings};
 
 use super::authenticate::{Asked, Authenticate, Judging, Verdict};
@@ -77,24 +77,39 @@ impl ApiKeys {
     /// # Errors
     ///
     /// There is no Redis, or none in this build.
-    #[cfg(feature = "redis")]
     pub fn with(settings: &ApiKeySettings, means: &AuthMeans) -> Result<Self, String> {
+        Self::after(None, settings, means)
+    }
+
+    /// The same, in the place of `before`: what Redis has said goes on, for Redis may be away
+    /// when something else changes.
+    #[cfg(feature = "redis")]
+    pub(crate) fn after(
+        before: Option<&Self>,
+        settings: &ApiKeySettings,
+        means: &AuthMeans,
+    ) -> Result<Self, String> {
         let mut keys = Self::new(settings);
+        let known = before.and_then(|before| before.remote.as_ref());
         keys.remote = match (&settings.redis, &means.redis) {
             (None, _) => None,
             (Some(_), None) => return Err("its keys stand in Redis, and there is none".to_owned()),
-            (Some(of_redis), Some(redis)) => Some(Arc::new(Remote::new(of_redis, settings, redis))),
+            (Some(of_redis), Some(redis)) => {
+                let known = known.filter(|known| known.is_told(of_redis, settings));
+                let new = || Arc::new(Remote::new(of_redis, settings, redis));
+                Some(known.cloned().unwrap_or_else(new))
+            }
         };
         Ok(keys)
     }
 
-    /// Lets these keys in.
-    ///
-    /// # Errors
-    ///
-    /// They stand in Redis, of which there is none in this build.
+    /// The same, where there is no Redis to remember anything of.
     #[cfg(not(feature = "redis"))]
-    pub fn with(settings: &ApiKeySettings, _: &AuthMeans) -> Result<Self, String> {
+    pub(crate) fn after(
+        _: Option<&Self>,
+        settings: &ApiKeySettings,
+        _: &AuthMeans,
+    ) -> Result<Self, String> {
         match settings.redis {
             None => Ok(Self::new(settings)),
             Some(_) => {
@@ -141,10 +156,7 @@ impl Authenticate for ApiKeys {
             Given::Key(key, place) => {
                 let digest = KeyDigest::of(&key);
                 match self.known(&digest) {
-                    Some(entry) => {
-                        entry.remind();
-                        entry.verdict(place).into()
-                    }
+                    Some(entry) => entry.verdict(place).into(),
                     None => self.elsewhere(digest, place, request.client()),
                 }
             }
@@ -164,7 +176,11 @@ impl Authenticate for ApiKeys {
         if !kept.contains(&self.settings.header) {
             remove_twins(&mut request.headers, &self.settings.header);
         }
-        let is_ours = |token: &[u8]| self.known(&KeyDigest::of(token)).is_some();
+        // Of what stands in Redis nobody can tell here: every token there is taken for a key,
+        // as it would be if this scheme were asked.
+        let is_ours = |token: &[u8]| {
+            self.settings.redis.is_some() || self.known(&KeyDigest::of(token)).is_some()
+        };
         if self.settings.bearer
             && !kept.contains(&AUTHORIZATION)
             && given::bearers(&request.headers).any(is_ours)

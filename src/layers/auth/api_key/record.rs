@@ -44,6 +44,21 @@ pub fn check_key_name(name: &str) -> Result<(), &'static str> {
     HeaderValue::from_str(name).map(drop).map_err(|_| "a name has no control characters")
 }
 
+/// Whether keys in Redis may begin with this.
+///
+/// # Errors
+///
+/// Why not, as a sentence.
+pub fn check_key_prefix(prefix: &str) -> Result<(), &'static str> {
+    if prefix.is_empty() || !prefix.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("what keys in Redis begin with has no spaces and is not empty");
+    }
+    if prefix.ends_with(':') {
+        return Err("the colon between a prefix and a digest is no part of the prefix");
+    }
+    Ok(())
+}
+
 /// Whether this is one scope (RFC 6749 §3.3).
 ///
 /// # Errors
@@ -148,6 +163,14 @@ mod tests {
         let rate = NonZeroU32::new(100).unwrap();
         key.quota = Some(Quota::new(rate, Duration::from_secs(90)).burst(NonZeroU32::MIN));
         assert_eq!(read(&key.to_record()), Ok(key));
+    }
+
+    #[test]
+    fn a_prefix_goes_up_to_its_colon() {
+        assert_eq!(check_key_prefix("tollgate:keys"), Ok(()));
+        for wrong in ["", "a b", "keys:", "ä"] {
+            assert!(check_key_prefix(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -79,8 +79,7 @@ struct Known {
 
 impl Remote {
     pub(super) fn new(keys: &RedisKeySettings, settings: &ApiKeySettings, redis: &Redis) -> Self {
-        // The keys of the configuration are none of this one's affair.
-        let settings = ApiKeySettings { keys: Arc::default(), ..settings.clone() };
+        let settings = told(settings);
         Self {
             redis: redis.clone(),
             known: memory(keys.stale.max(keys.cache)),
@@ -92,6 +91,11 @@ impl Remote {
             renewals: Flights::up_to(MOST_AT_ONCE),
             said: Mutex::default(),
         }
+    }
+
+    /// Whether this is what it was told.
+    pub(super) fn is_told(&self, keys: &RedisKeySettings, settings: &ApiKeySettings) -> bool {
+        self.keys == *keys && self.settings == told(settings)
     }
 
     /// What is known without asking.
@@ -136,7 +140,11 @@ impl Remote {
     }
 
     fn is_known(&self, digest: KeyDigest, key: &ApiKey) -> Told {
-        let entry = Arc::new(Entry::of(key, &self.settings));
+        let entry = Entry::of(key, &self.settings);
+        let entry = Arc::new(match self.known.get(&digest) {
+            Some(before) => entry.after(&before.entry),
+            None => entry,
+        });
         let now = Instant::now();
         let (fresh_until, stale_at) = (now + self.keys.cache, now + self.keys.stale);
         self.known.insert(digest, Known { entry: entry.clone(), fresh_until, stale_at });
@@ -183,6 +191,11 @@ impl Remote {
             it();
         }
     }
+}
+
+/// The keys of the configuration and of a file are none of this one's affair.
+fn told(settings: &ApiKeySettings) -> ApiKeySettings {
+    ApiKeySettings { keys: Arc::default(), file: None, ..settings.clone() }
 }
 
 fn memory<V: Clone + Send + Sync + 'static>(ttl: Duration) -> Memory<V> {
@@ -236,6 +249,34 @@ mod tests {
         let _told = remote.is_known(digest, &ApiKey::new("ci", digest));
         assert!(is_known(&remote.remembered(&digest).unwrap()));
         assert!(matches!(remote.is_unreadable(digest, "keys:x", "why"), Told::Unknown));
+    }
+
+    #[tokio::test]
+    async fn that_a_key_ends_soon_is_said_once_however_often_it_is_looked_up() {
+        let remote = remote();
+        let digest = KeyDigest::of(b"ending");
+        let mut key = ApiKey::new("ci", digest);
+        key.expires = Some(std::time::SystemTime::now() + Duration::from_secs(3600));
+        let told = remote.is_known(digest, &key);
+        let Told::Known(first) = &told else { panic!("{told:?}") };
+        assert_eq!(first.told(), 0);
+        assert!(is_known(&told));
+        let said = first.told();
+        assert_ne!(said, 0);
+        let Told::Known(next) = remote.is_known(digest, &key) else { panic!() };
+        assert_eq!(next.told(), said);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_goes_on_where_other_keys_change() {
+        let remote = remote();
+        let (keys, told) = (remote.keys.clone(), ApiKeySettings::new([]));
+        let mut other = ApiKeySettings::new([ApiKey::new("a", KeyDigest::of(b"a"))]);
+        other.file = Some("keys.toml".into());
+        assert!(remote.is_told(&keys, &told) && remote.is_told(&keys, &other));
+        assert!(!remote.is_told(&RedisKeySettings::new("others"), &told));
+        other.bearer = true;
+        assert!(!remote.is_told(&keys, &other), "what the origin sees would be another");
     }
 
     /// Has `count` look-ups under way that come to no end.

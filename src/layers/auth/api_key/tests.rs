@@ -123,3 +123,25 @@ fn a_challenge_says_where_a_key_may_be() {
     settings.bearer = true;
     assert_eq!(challenge(&settings), "Bearer realm=\"tollgate\"");
 }
+
+#[test]
+fn where_keys_stand_elsewhere_as_well_any_token_may_be_one() {
+    let (mut settings, mut seen) = (ApiKeySettings::new([key("ci", "a1")]), Vec::new());
+    settings.bearer = true;
+    for redis in [None, Some(RedisKeySettings::new("keys"))] {
+        settings.redis = redis;
+        let keys = ApiKeys::new(&settings);
+        for (line, kept) in [
+            ("Bearer a1", &[][..]),
+            ("bearer other", &[]),
+            ("Basic other", &[]),
+            ("Bearer other", &[AUTHORIZATION]),
+        ] {
+            let request = Request::get("/").header(AUTHORIZATION, line).body(()).unwrap();
+            let mut parts = request.into_parts().0;
+            keys.conceal(&mut parts, kept);
+            seen.push(parts.headers.contains_key(AUTHORIZATION));
+        }
+    }
+    assert_eq!(seen, [false, true, true, true, false, false, true, true]);
+}

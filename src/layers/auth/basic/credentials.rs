@@ -47,18 +47,22 @@ impl std::fmt::Debug for Credentials {
 
 /// The credentials of a request.
 pub(super) fn shown(headers: &HeaderMap) -> Shown {
-    let mut lines = headers.get_all(AUTHORIZATION).iter();
-    let Some(line) = lines.next() else { return Shown::Nothing };
-    let line = line.as_bytes();
-    // RFC 9110 §11.4: the name of a scheme in any case, and spaces.
-    let Some((scheme, rest)) = line.split_at_checked(5) else { return Shown::Nothing };
-    if !scheme.eq_ignore_ascii_case(b"basic") || rest.first().is_some_and(|byte| *byte != b' ') {
+    let lines = headers.get_all(AUTHORIZATION);
+    let Some(rest) = lines.iter().find_map(|line| behind_scheme(line.as_bytes())) else {
         return Shown::Nothing;
-    }
-    if lines.next().is_some() {
+    };
+    // Two who read the request may read two of them, whatever the others are.
+    if lines.iter().nth(1).is_some() {
         return Shown::Wrong("auth_ambiguous");
     }
     decoded(rest.trim_ascii()).map_or(Shown::Wrong("auth_malformed"), Shown::Credentials)
+}
+
+/// RFC 9110 §11.4: the name of a scheme in any case, and spaces.
+fn behind_scheme(line: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = line.split_at_checked(5)?;
+    let is_basic = scheme.eq_ignore_ascii_case(b"basic");
+    (is_basic && rest.first().is_none_or(|byte| *byte == b' ')).then_some(rest)
 }
 
 /// The name ends at the first colon, and neither has control characters (RFC 7617 §2).
@@ -133,6 +137,8 @@ mod tests {
         }
         let twice = basic("a:b");
         assert_eq!(shown_by(&[&twice, &twice]), Err("auth_ambiguous"));
+        assert_eq!(shown_by(&[b"Bearer abc", &twice]), Err("auth_ambiguous"));
+        assert_eq!(shown_by(&[b"Bearer abc", b"Bearer abc"]), Err("nothing"));
         assert!(shown_by(&[&basic(format!("{}:{}", "a".repeat(255), "b".repeat(1024)))]).is_ok());
     }
 }

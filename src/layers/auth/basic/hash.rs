@@ -203,6 +203,19 @@ impl PasswordHash {
         }
     }
 
+    /// Whether it takes as long to verify as the other.
+    pub(crate) fn is_as_dear_as(&self, other: &Self) -> bool {
+        self.effort() == other.effort()
+    }
+
+    /// The cost of bcrypt, if it is by that.
+    pub(crate) fn bcrypt_cost(&self) -> Option<u32> {
+        match &*self.0 {
+            Form::Argon2 { .. } => None,
+            Form::Bcrypt { cost, .. } => Some(*cost),
+        }
+    }
+
     /// What tells it from every other hash.
     pub(super) fn mark(&self) -> (&[u8], &[u8]) {
         match &*self.0 {

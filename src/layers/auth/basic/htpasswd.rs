@@ -28,8 +28,10 @@ pub struct HtpasswdFault {
 /// Everything that is wrong with it. What is said of it has no part of a hash.
 pub fn parse_htpasswd(text: &str) -> Result<Vec<BasicUser>, Vec<HtpasswdFault>> {
     let (mut users, mut faults, mut lines) = (Vec::new(), Vec::new(), HashMap::new());
-    let mut start = 0;
-    for (index, line) in text.split_inclusive('\n').enumerate() {
+    // Some editors begin a text with a mark of its encoding.
+    let lines_of = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut start = text.len() - lines_of.len();
+    for (index, line) in lines_of.split_inclusive('\n').enumerate() {
         let at = start;
         start += line.len();
         let line = line.trim_end_matches(['\r', '\n']);
@@ -111,6 +113,8 @@ mod tests {
         let names: Vec<_> = users.iter().map(|user| &*user.name).collect();
         assert_eq!(names, ["alice", "bö b", "carol"]);
         assert_eq!(parse_htpasswd("").unwrap(), []);
+        let marked = parse_htpasswd(&format!("\u{feff}alice:{HASH}")).unwrap();
+        assert_eq!(&*marked[0].name, "alice");
     }
 
     #[test]

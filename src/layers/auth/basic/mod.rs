@@ -68,6 +68,18 @@ impl Basic {
     /// Lets these users in.
     #[must_use]
     pub fn new(settings: &BasicSettings) -> Self {
+        Self::after(None, settings)
+    }
+
+    /// The same, in the place of `before`: passwords that are known to be right are not
+    /// hashed again because something else has changed. Each is known together with the hash
+    /// that it was right for.
+    pub(in crate::layers::auth) fn after(before: Option<&Self>, settings: &BasicSettings) -> Self {
+        let known = before.map(|before| &before.verifier);
+        let verifier = match known.filter(|known| known.remembers_for(settings.cache)) {
+            Some(known) => known.clone(),
+            None => Arc::new(Verifier::remembering(settings.cache)),
+        };
         let mut users: HashMap<Arc<str>, User, RandomState> = HashMap::default();
         for user in &*settings.users {
             users.entry(user.name.clone()).or_insert_with(|| User {
@@ -82,7 +94,7 @@ impl Basic {
             forwards: settings.forward_credentials,
             nobody: nobody(&settings.users),
             users,
-            verifier: Arc::new(Verifier::remembering(settings.cache)),
+            verifier,
         }
     }
 }

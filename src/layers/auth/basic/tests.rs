@@ -83,6 +83,30 @@ async fn what_was_right_is_not_hashed_again_and_what_was_wrong_neither() {
     assert_eq!(basic.verifier.hashed(), 3);
 }
 
+#[tokio::test]
+async fn who_was_let_in_is_not_hashed_again_where_something_else_changes() {
+    let (alice, bob) = (user("alice", "a1"), user("bob", "b2"));
+    let mut settings = BasicSettings::new([alice.clone()]);
+    let basic = Basic::new(&settings);
+    assert_eq!(name(&judged(&basic, "alice:a1").await), Ok("alice"));
+    settings.users = [bob, alice].into();
+    let basic = Basic::after(Some(&basic), &settings);
+    assert_eq!(name(&judged(&basic, "alice:a1").await), Ok("alice"));
+    assert_eq!(basic.verifier.hashed(), 1);
+    // Another password is another hash, which nothing is known of.
+    settings.users = [user("alice", "a2")].into();
+    let basic = Basic::after(Some(&basic), &settings);
+    assert_eq!(name(&judged(&basic, "alice:a1").await), Err("auth_invalid"));
+    // Who is gone is out at once.
+    settings.users = [user("bob", "b2")].into();
+    let basic = Basic::after(Some(&basic), &settings);
+    assert_eq!(name(&judged(&basic, "alice:a1").await), Err("auth_invalid"));
+    // What is remembered for another time is remembered anew.
+    settings.cache = Duration::ZERO;
+    let basic = Basic::after(Some(&basic), &settings);
+    assert_eq!(basic.verifier.hashed(), 0);
+}
+
 #[test]
 fn a_realm_is_quoted() {
     assert_eq!(challenge("a \"b\" \\c"), "Basic realm=\"a \\\"b\\\" \\\\c\", charset=\"UTF-8\"");

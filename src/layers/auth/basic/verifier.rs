@@ -37,6 +37,8 @@ type Mark = [u8; 32];
 #[derive(Debug)]
 pub(super) struct Verifier {
     key: hmac::Key,
+    /// For how long what was right is remembered.
+    ttl: Duration,
     /// What was right; `None`: nothing is remembered.
     right: Option<Cache<Mark, (), RandomState>>,
     /// What was wrong. Apart, so that a flood of it leaves the other alone.
@@ -117,12 +119,17 @@ impl Verifier {
         };
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &random),
+            ttl,
             right: memory(ttl),
             wrong: memory(ttl.min(WRONG_FOR)),
             flights: Flights::up_to(turns.most_waiting + MOST_AT_ONCE),
             turns,
             hashed: Arc::default(),
         }
+    }
+
+    pub(super) fn remembers_for(&self, ttl: Duration) -> bool {
+        self.ttl == ttl
     }
 
     /// What is known of this name and this password for this hash.

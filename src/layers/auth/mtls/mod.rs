@@ -82,7 +82,7 @@ impl Mtls {
     fn lets_in(&self, certificate: &ClientCertificate) -> bool {
         let MtlsSettings { subjects, names, issuers, .. } = &self.settings;
         let anybody = subjects.is_empty() && names.is_empty() && self.fingerprints.is_empty();
-        let issued = issuers.iter().any(|issuer| issuer.matches(&certificate.issuer));
+        let issued = issuers.iter().any(|issuer| issuer.matches(&certificate.authority));
         (issuers.is_empty() || issued)
             && (anybody
                 || subjects.iter().any(|subject| subject.matches(&certificate.subject))

@@ -16,8 +16,9 @@ pub struct MtlsSettings {
     pub names: Vec<SubjectNamePattern>,
     /// Certificates, by the SHA-256 of their DER.
     pub fingerprints: Vec<[u8; 32]>,
-    /// Who has issued the certificates. Where several authorities vouch for clients, each
-    /// can issue any subject: this says who speaks for whom.
+    /// Who vouches for the certificates, of the listener's authorities; whoever has issued
+    /// them by their leave goes under their names. Where several authorities vouch for
+    /// clients, each can issue any subject: this says who speaks for whom.
     pub issuers: Vec<NamePattern>,
     /// What becomes the name of whoever is let in.
     pub name: MtlsName,

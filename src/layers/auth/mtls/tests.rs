@@ -12,7 +12,8 @@ fn certificate() -> ClientCertificate {
     ClientCertificate {
         subject: "CN=web,OU=ops,O=Example".into(),
         common_name: Some("web".into()),
-        issuer: "CN=Clients".into(),
+        issuer: "CN=Others".into(),
+        authority: "CN=Clients".into(),
         serial: "1f".into(),
         names: Box::new([
             SubjectName::Dns("web.clients.test".into()),
@@ -61,7 +62,7 @@ async fn whom_the_listener_vouches_for_is_let_in_and_nobody_else_is() {
 }
 
 #[tokio::test]
-async fn one_entry_has_to_match_and_one_issuer_besides() {
+async fn one_entry_has_to_match_and_one_authority_besides() {
     let none = MtlsSettings::default;
     let subjects = |text: &str| vec![text.parse().unwrap()];
     for (settings, expected) in [
@@ -147,7 +148,7 @@ fn what_limits_may_go_by_is_said_and_worked_out_once_for_a_connection() {
     assert_eq!(
         claims,
         serde_json::json!({
-            "subject": "CN=web,OU=ops,O=Example", "issuer": "CN=Clients", "serial": "1f",
+            "subject": "CN=web,OU=ops,O=Example", "issuer": "CN=Others", "serial": "1f",
             "cn": "web", "fingerprint": format!("sha256:{}", "ab".repeat(32)),
             "san": ["dns:web.clients.test", "uri:spiffe://test/web"],
         })
