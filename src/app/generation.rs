@@ -446,16 +446,19 @@ impl Build<'_> {
 
     /// What is stored goes on being used where the route does the same as before.
     fn cache(&self, route: &RouteSettings) -> Option<CacheLayer> {
-        let settings = route.cache.as_ref()?;
+        let mut settings = route.cache.clone()?;
+        // What one request has cost is not what the next has.
+        let costs = route.rate_limits.iter().filter_map(|limit| limit.cost.header.clone());
+        settings.unstored = costs.collect();
         let known = self.old.and_then(|old| {
             let before = old.settings.routes.iter().find(|before| before.stores_alike(route))?;
             old.routes.get(&before.name)?.cache.as_ref()
         });
         let layer = match known {
-            Some(known) => known.renewed(&route.name, settings),
+            Some(known) => known.renewed(&route.name, &settings),
             None => {
                 let meaning = route.origin_requests();
-                CacheLayer::meaning(&self.common.cache, &route.name, &meaning, settings)
+                CacheLayer::meaning(&self.common.cache, &route.name, &meaning, &settings)
             }
         };
         let counts = self.common.metrics.cache(&route.name.as_str().into());

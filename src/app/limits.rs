@@ -155,7 +155,9 @@ fn share(limit: Limit, route: &RouteSettings, common: &Common) -> Result<Limit, 
         return Ok(limit);
     };
     let Some(limits) = common.shared_limits() else {
-        return Err("its rate limits are shared by way of Redis, and there is none".to_owned());
+        return Err("its rate limits are shared by way of Redis, which is only connected to from \
+                    a start on: a `[redis]` that is new takes a restart or an upgrade"
+            .to_owned());
     };
     let name = format!("{}/{}", route.name, settings.name);
     let counts = common.metrics.shared_limits(&route.name.as_str().into());

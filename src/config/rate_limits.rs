@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 
+use super::RouteSettings;
 use super::reader::{Fits, Misfit, Table, Value};
 use super::units::{duration, field_name, header_name, network, positive, rate};
 use crate::context::Prefixes;
 use crate::layers::{
-    CostSettings, LimitKey, LimitKeyPart, OnFailure, RateLimitSettings, SharedSettings,
+    CostSettings, HeaderChanges, LimitKey, LimitKeyPart, OnFailure, RateLimitSettings,
+    SharedSettings,
 };
 use crate::pace::Quota;
 
@@ -32,7 +34,12 @@ fn rate_limit(
     let per = table.read("per", duration).unwrap_or(Duration::from_secs(1));
     let burst = table.read("burst", positive);
     let key = limit_key(&mut table, identified);
-    let name = table.read("name", |v| name(v, others));
+    let (has_name, name) = (table.has("name"), table.read("name", |v| name(v, others)));
+    // Its own would depend on the order, by which nobody is to be taken for another.
+    if !has_name && others.iter().any(|other| *other.name == *key.word()) {
+        let message = format!("another limit of this route is called `{}`", key.word());
+        table.complain(message, Some("give this one a `name`".to_owned()));
+    }
     let exempt = table.list("exempt", network).unwrap_or_default();
     let dry_run = table.read("dry_run", Value::boolean).unwrap_or(false);
     let mut max_keys = RateLimitSettings::MAX_KEYS;
@@ -60,7 +67,10 @@ fn rate_limit(
         ("redis", "shared"),
     ]);
     let mut limit = RateLimitSettings::new(quota?, key);
-    limit.name = name.unwrap_or_else(|| unlike(limit.name.to_string(), others)).into();
+    if has_name {
+        // One that does not fit is no other's.
+        limit.name = name.unwrap_or_default().into();
+    }
     (limit.exempt, limit.dry_run, limit.max_keys) = (exempt, dry_run, max_keys);
     (limit.cost, limit.shared) = (cost, shared);
     Some(limit)
@@ -78,13 +88,6 @@ fn name(value: &Value<'_>, others: &[RateLimitSettings]) -> Fits<String> {
         return Err(Misfit::new(format!("another limit of this route is called `{name}`")));
     }
     Ok(name.to_owned())
-}
-
-/// The word, with a number if another limit has it.
-fn unlike(word: String, others: &[RateLimitSettings]) -> String {
-    let taken = |word: &str| others.iter().any(|other| &*other.name == word);
-    let numbered = (2..).map(|number| format!("{word}-{number}"));
-    std::iter::once(word.clone()).chain(numbered).find(|word| !taken(word)).unwrap_or(word)
 }
 
 /// What is counted by: the keys `key`, `ipv4_prefix` and `ipv6_prefix`.
@@ -163,6 +166,25 @@ fn cost(table: &mut Table<'_>) -> CostSettings {
     cost.header = table.read("cost_header", header_name);
     table.set("keep_cost_header", &mut cost.keep_header, Value::boolean);
     cost
+}
+
+/// Complains where what a request has cost is taken out of responses before a limit reads it.
+pub(super) fn see_costs(headers: &Value<'_>, route: &RouteSettings) {
+    let HeaderChanges { remove, set, append } = &route.headers.response;
+    let is_gone = |name: &HeaderName| {
+        remove.contains(name) && !set.iter().chain(append).any(|(written, _)| written == name)
+    };
+    let read = |limit: &RateLimitSettings| {
+        limit.cost.header.clone().map(|name| (limit.name.clone(), name))
+    };
+    let gone = route.rate_limits.iter().filter_map(read).find(|(_, name)| is_gone(name));
+    if let Some((limit, name)) = gone {
+        let message = format!(
+            "`response.remove` takes out `{name}` before the rate limit `{limit}` has read it"
+        );
+        let hint = "clients do not see a `cost_header` anyway, unless `keep_cost_header` is set";
+        headers.complain(message, Some(hint.to_owned()));
+    }
 }
 
 fn fits_together(table: &Table<'_>, quota: Quota, cost: &CostSettings) {

@@ -142,6 +142,9 @@ fn route(
     if let Some(headers) = table.table("headers") {
         route.headers = headers_of(headers);
     }
+    if let Some(headers) = table.value("headers") {
+        super::rate_limits::see_costs(&headers, &route);
+    }
     if let Some(limit) = table.read("max_request_body", body_limit) {
         route.max_request_body = limit;
     }

@@ -254,6 +254,8 @@ pub struct Record {
     pub attempts: u32,
     /// Why Tollgate answered by itself, as one word.
     pub rejection: Option<&'static str>,
+    /// The rate limit that has refused the request, by its name.
+    pub limit: Option<Arc<str>>,
     /// What went wrong, for the log only.
     pub error: Option<String>,
     /// The error's kind, for the metrics.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tower::{Layer, Service};
 
 use super::twins::{self, are_twins};
@@ -90,11 +90,14 @@ where
                 .header(header::ALLOW, allow.clone());
             return ShortCircuit::rejected(answer.render(Format::preferred(request.headers())));
         }
-        twins::remove(request.headers_mut(), |name| {
-            OVERRIDES.iter().any(|field| are_twins(name, field))
-        });
+        remove_overrides(request.headers_mut());
         ShortCircuit::forwarded(self.inner.call(request))
     }
+}
+
+/// Takes out fields that would make a request one by another method at the origin.
+pub(super) fn remove_overrides(headers: &mut HeaderMap) {
+    twins::remove(headers, |name| OVERRIDES.iter().any(|field| are_twins(name, field)));
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd};
@@ -27,6 +28,8 @@ pub(super) struct Cluster {
     map: ArcSwapOption<Map>,
     /// The map is not right any more.
     stale: Notify,
+    /// Whoever told it may not know.
+    doubt: AtomicBool,
     /// Why there is no map.
     trouble: Mutex<Option<String>>,
     /// Whether there has been one.
@@ -64,6 +67,7 @@ impl Cluster {
             seeds: seeds.to_vec(),
             map: ArcSwapOption::empty(),
             stale: Notify::new(),
+            doubt: AtomicBool::new(false),
             trouble: Mutex::default(),
             known: watch::channel(false).0,
         }
@@ -73,6 +77,12 @@ impl Cluster {
     pub(super) fn is_connected(&self) -> bool {
         let map = self.map.load();
         map.as_ref().is_some_and(|map| map.links.iter().all(|link| link.is_connected()))
+    }
+
+    /// Whether they all are of use, as far as is known.
+    pub(super) fn serves(&self) -> bool {
+        let map = self.map.load();
+        map.as_ref().is_some_and(|map| map.links.iter().all(|link| link.serves()))
     }
 
     pub(super) fn reaches(&self, key: &[u8]) -> bool {
@@ -112,24 +122,24 @@ impl Cluster {
     pub(super) async fn ask(&self, key: &[u8], command: &Cmd) -> Result<Value, RedisError> {
         let map = self.map.load_full().ok_or(RedisError::Unreachable)?;
         let Some(link) = map.link(key) else {
-            self.stale.notify_one();
+            self.is_not_right();
             return Err(RedisError::Unreachable);
         };
         let (url, asking) = match link.tell(command, false).await {
             Ok(value) => return Ok(value),
             Err(Told::Moved(url)) => {
-                self.stale.notify_one();
+                self.is_not_right();
                 (url, false)
             }
             Err(Told::Ask(url)) => (url, true),
             Err(Told::Error(error)) => {
-                self.stale.notify_one();
+                self.is_not_right();
                 return Err(error);
             }
         };
         let elsewhere = || RedisError::Refused(format!("the key has moved to {}", url.address()));
         let Some(link) = map.link_to(&url) else {
-            self.stale.notify_one();
+            self.is_not_right();
             return Err(elsewhere());
         };
         match link.tell(command, asking).await {
@@ -137,6 +147,13 @@ impl Cluster {
             Err(Told::Error(error)) => Err(error),
             Err(Told::Moved(_) | Told::Ask(_)) => Err(elsewhere()),
         }
+    }
+
+    /// It is asked for anew, and of another first: the one that told it may be cut off from
+    /// the others and not know.
+    fn is_not_right(&self) {
+        self.doubt.store(true, Ordering::Relaxed);
+        self.stale.notify_one();
     }
 
     pub(super) async fn dedicated(&self, key: &[u8], limit: u64) -> Result<Dedicated, RedisError> {
@@ -149,11 +166,13 @@ impl Cluster {
 
     /// Keeps the map right, and a connection to each master, for as long as it is polled.
     pub(super) async fn run(&self) {
-        let mut kept = Kept::new();
+        let (mut kept, mut told) = (Kept::new(), None);
         let mut said = false;
         loop {
-            match self.look(&kept).await {
-                Ok(ranges) => {
+            let doubted = self.doubt.swap(false, Ordering::Relaxed);
+            match self.look(&kept, told.as_ref(), doubted).await {
+                Ok((ranges, by)) => {
+                    told = Some(by);
                     *self.trouble.lock() = None;
                     said = false;
                     self.adopt(&ranges, &mut kept);
@@ -176,31 +195,42 @@ impl Cluster {
         }
     }
 
-    /// Asks for the map: those to whom there is a connection, and then those that the
-    /// settings name.
-    async fn look(&self, kept: &Kept) -> Result<Vec<Range>, RedisError> {
+    /// Asks for the map, and says who told it.
+    async fn look(
+        &self,
+        kept: &Kept,
+        told: Option<&RedisUrl>,
+        doubted: bool,
+    ) -> Result<(Vec<Range>, RedisUrl), RedisError> {
         let mut why = RedisError::Unreachable;
-        let mut command = cmd("CLUSTER");
-        command.arg("SLOTS");
-        for (link, _) in kept.values().filter(|(link, _)| link.is_connected()) {
-            let Some(url) = link.url() else { continue };
-            match link.ask(&command).await.and_then(|answer| read(&answer, url)) {
-                Ok(ranges) => return Ok(ranges),
-                Err(error) => why = error,
-            }
-        }
-        for url in &self.seeds {
-            let asked = async {
-                let mut node = self.connector.open(url, Peer::Data, MOST_OF_A_MAP).await?;
-                let answer = node.ask(&command, self.connector.settings().timeout).await?;
-                read(&answer, url)
-            };
-            match asked.await {
-                Ok(ranges) => return Ok(ranges),
+        let links = kept.values().map(|(link, _)| link);
+        let links: Vec<&Arc<Link>> = links.filter(|link| link.is_connected()).collect();
+        let connected = links.iter().filter_map(|link| link.url().cloned()).collect();
+        for url in in_turn(connected, &self.seeds, told, doubted) {
+            let link = links.iter().find(|link| link.url() == Some(&url));
+            match self.map_of(&url, link.copied()).await {
+                Ok(ranges) => return Ok((ranges, url)),
                 Err(error) => why = error,
             }
         }
         Err(why)
+    }
+
+    async fn map_of(
+        &self,
+        url: &RedisUrl,
+        link: Option<&Arc<Link>>,
+    ) -> Result<Vec<Range>, RedisError> {
+        let mut command = cmd("CLUSTER");
+        command.arg("SLOTS");
+        let answer = match link {
+            Some(link) => link.ask(&command).await?,
+            None => {
+                let mut node = self.connector.open(url, Peer::Data, MOST_OF_A_MAP).await?;
+                node.ask(&command, self.connector.settings().timeout).await?
+            }
+        };
+        read(&answer, url)
     }
 
     fn adopt(&self, ranges: &[Range], kept: &mut Kept) {
@@ -229,7 +259,55 @@ impl Cluster {
     }
 }
 
+/// Who is asked for the map, one after the other: who told it last, then the others to whom
+/// there is a connection, then those that the settings name. If it was not right, it begins
+/// with whoever comes after the one that told it.
+fn in_turn(
+    connected: Vec<RedisUrl>,
+    seeds: &[RedisUrl],
+    told: Option<&RedisUrl>,
+    doubted: bool,
+) -> Vec<RedisUrl> {
+    let first = connected.len();
+    let mut urls = connected;
+    for seed in seeds {
+        if !urls.contains(seed) {
+            urls.push(seed.clone());
+        }
+    }
+    match told.and_then(|told| urls.iter().position(|url| url == told)) {
+        Some(at) if doubted => urls.rotate_left(at + 1),
+        Some(at) if at < first => urls.rotate_left(at),
+        _ => {}
+    }
+    urls
+}
+
 fn read(answer: &Value, asked: &RedisUrl) -> Result<Vec<Range>, RedisError> {
     let ranges = slots::read(answer, asked).filter(|ranges| !ranges.is_empty());
     ranges.ok_or_else(|| RedisError::Broken("it has no map of a cluster".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_told_a_map_that_was_not_right_is_asked_last() {
+        let url = |port: u16| format!("redis://10.0.0.1:{port}").parse::<RedisUrl>().unwrap();
+        let ports = |connected: &[u16], told: Option<u16>, doubted| {
+            let connected = connected.iter().map(|port| url(*port)).collect();
+            let (seeds, told) = ([url(1), url(8)], told.map(url));
+            let urls = in_turn(connected, &seeds, told.as_ref(), doubted);
+            urls.iter().map(|url| url.port).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(&[], None, false), [1, 8]);
+        assert_eq!(ports(&[1, 2, 3], Some(2), false), [2, 3, 8, 1]);
+        assert_eq!(ports(&[1, 2, 3], Some(2), true), [3, 8, 1, 2]);
+        assert_eq!(ports(&[2], Some(2), true), [1, 8, 2]);
+        // A connection is not made anew each time for one that is only named.
+        assert_eq!(ports(&[2, 3], Some(8), false), [2, 3, 1, 8]);
+        assert_eq!(ports(&[2, 3], Some(8), true), [2, 3, 1, 8]);
+        assert_eq!(ports(&[2, 3], Some(4), true), [2, 3, 1, 8]);
+    }
 }

@@ -59,12 +59,13 @@ impl Redis {
         self.0.connector.log_in_as(settings);
     }
 
-    /// Whether there is a connection; to every master, if it is a cluster.
+    /// Whether there is a connection that is of use, as far as is known; to every master, if it
+    /// is a cluster. One to a replica is of none.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         match &self.0.way {
-            Way::One(link) => link.is_connected(),
-            Way::Cluster(cluster) => cluster.is_connected(),
+            Way::One(link) => link.serves(),
+            Way::Cluster(cluster) => cluster.serves(),
         }
     }
 

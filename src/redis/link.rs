@@ -1,6 +1,7 @@
 //! The connection to one node that all share, and what becomes of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -35,6 +36,8 @@ pub(super) struct Link {
     doubt: Notify,
     /// Why the connection that there is, is of no use.
     useless: Mutex<Option<RedisError>>,
+    /// The last one was of no use, and that this one is has not turned out yet.
+    doubtful: AtomicBool,
 }
 
 /// Where it leads.
@@ -66,11 +69,17 @@ impl Link {
     fn with(connector: Arc<Connector>, to: To) -> Self {
         let (now, _) = watch::channel(None);
         let (trouble, doubt, useless) = (Mutex::default(), Notify::new(), Mutex::default());
-        Self { connector, to, now, trouble, doubt, useless }
+        let doubtful = AtomicBool::new(false);
+        Self { connector, to, now, trouble, doubt, useless, doubtful }
     }
 
     pub(super) fn is_connected(&self) -> bool {
         self.now.borrow().is_some()
+    }
+
+    /// Whether there is one that is of use, as far as is known.
+    pub(super) fn serves(&self) -> bool {
+        self.is_connected() && !self.doubtful.load(Ordering::Relaxed)
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -184,9 +193,7 @@ impl Link {
                     address = url.address();
                     let since = Instant::now();
                     let before = outage.take();
-                    let lasted = before.map(|began| since - began);
-                    tracing::info!(address, outage = ?lasted.unwrap_or_default(), "redis: connected");
-                    let why = self.hold(opened, &url).await;
+                    let why = self.hold(opened, &url, before).await;
                     if since.elapsed() >= LOOK {
                         pause.reset();
                     } else {
@@ -207,11 +214,23 @@ impl Link {
         }
     }
 
-    /// Lets everybody have a connection until it is lost, and says why it was.
-    async fn hold(&self, opened: Dedicated, url: &RedisUrl) -> RedisError {
+    /// Lets everybody have a connection until it is lost, and says why it was. If the last one
+    /// was of no use (as one to a replica is) this one has to last before anybody hears of it.
+    async fn hold(&self, opened: Dedicated, url: &RedisUrl, outage: Option<Instant>) -> RedisError {
         let (mut connection, mut driver) = opened.shared();
-        (*self.trouble.lock(), *self.useless.lock()) = (None, None);
+        *self.useless.lock() = None;
         self.now.send_replace(Some(connection.clone()));
+        let since = Instant::now();
+        let is_of_use = || {
+            self.doubtful.store(false, Ordering::Relaxed);
+            *self.trouble.lock() = None;
+            let outage = outage.map(|began| tracing::field::debug(began.elapsed()));
+            tracing::info!(address = url.address(), outage, "redis: connected");
+        };
+        let mut is_said = !self.doubtful.load(Ordering::Relaxed);
+        if is_said {
+            is_of_use();
+        }
         let timeout = self.connector.settings().timeout;
         let why = loop {
             tokio::select! {
@@ -220,12 +239,17 @@ impl Link {
                 () = tokio::time::sleep(LOOK) => {}
             }
             if let Some(why) = self.useless.lock().take() {
+                self.doubtful.store(true, Ordering::Relaxed);
                 break why;
             }
             let asked = cmd("PING").query_async::<Value>(&mut connection).await;
             match asked.map_err(|error| RedisError::of(&error, timeout)) {
                 Err(error) if !error.is_an_answer() => break error,
                 _ => {}
+            }
+            if !is_said && since.elapsed() >= LOOK {
+                is_said = true;
+                is_of_use();
             }
             if let To::Master(sentinels) = &self.to
                 && let Ok(master) = sentinels.master(&self.connector).await

@@ -149,6 +149,8 @@ fn cache_keys(settings: &CacheSettings) -> Keys {
         stale_if_error,
         collapse_wait,
         key: CacheKeySettings { ignore_query, headers },
+        // Told by the rate limits that read them.
+        unstored: _,
     } = settings;
     let mut keys = Keys::default();
     keys.one("default_ttl", or_none(*default_ttl, duration));

@@ -17,7 +17,7 @@ use super::key::{Key, Selecting};
 use super::place::Place;
 use super::policy::{
     Asked, Freshness, Why, is_failure, s3_1_stored_fields, s3_2_merge, s3_may_store,
-    s4_3_1_validate, s4_3_4_is_about, s4_3_5_is_about, s7_3_take_personal, strip_conditions,
+    s4_3_1_validate, s4_3_4_is_about, s4_3_5_is_about, s7_3_take_personal, strip_conditions, take,
 };
 use super::status::Status;
 use super::store::{Had, Head};
@@ -111,7 +111,7 @@ impl Fetch {
             began = Instant::now();
             answered = service.oneshot(again).await;
         }
-        let response = match answered {
+        let mut response = match answered {
             Ok(response) => response,
             Err(error) => return self.failed(error),
         };
@@ -123,7 +123,9 @@ impl Fetch {
                 return Ok(self.renew(&stale, &response, began, epoch, status));
             }
             if is_failure(response.status()) && stale.head.freshness.outlives(Instant::now()) {
-                return Ok(self.stand_in(stale, status));
+                let unstored = self.route.settings.unstored.iter().cloned();
+                let own = take(response.headers_mut(), unstored);
+                return Ok(self.stand_in(stale, status, own));
             }
             instead = self.says_anew(response.status());
         }
@@ -144,17 +146,17 @@ impl Fetch {
         {
             let status =
                 Status { detail: Some(error.kind().as_str()), ..Status::forwarded(self.why) };
-            return Ok(self.stand_in(stale, status));
+            return Ok(self.stand_in(stale, status, HeaderMap::new()));
         }
         self.publish(Outcome::Failed(error.kind()));
         Err(error)
     }
 
     /// RFC 5861 §4.
-    fn stand_in(self, stale: Had, status: Status) -> Fetched {
+    fn stand_in(self, stale: Had, status: Status, own: HeaderMap) -> Fetched {
         let Had { head, content } = stale;
         self.publish(Outcome::Shared(head.clone(), content.clone()));
-        Fetched::of(head, content, status, HeaderMap::new())
+        Fetched::of(head, content, status, own)
     }
 
     /// RFC 9111 §4.3.4: what is stored still holds, and is as good as new.

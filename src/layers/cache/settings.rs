@@ -33,6 +33,9 @@ pub struct CacheSettings {
     pub collapse_wait: Duration,
     /// What tells requests apart beside their URL.
     pub key: CacheKeySettings,
+    /// Fields that are about one answer of the origin alone, such as what it has cost:
+    /// whoever had the origin asked gets them, and nobody else. Default none.
+    pub unstored: Vec<HeaderName>,
 }
 
 /// A folder that responses are stored in, behind those in memory.
@@ -71,6 +74,7 @@ impl Default for CacheSettings {
             stale_if_error: Duration::ZERO,
             collapse_wait: Duration::from_secs(5),
             key: CacheKeySettings::default(),
+            unstored: Vec::new(),
         }
     }
 }

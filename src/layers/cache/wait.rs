@@ -315,7 +315,8 @@ impl Route {
                     gone.write(response.headers_mut());
                     response
                 });
-                for name in got.own.keys() {
+                // Some may be stored since before these were not.
+                for name in got.own.keys().chain(&self.settings.unstored) {
                     response.headers_mut().remove(name);
                 }
                 for (name, value) in &got.own {

@@ -280,10 +280,15 @@ impl Limit {
             return true;
         }
         if self.holds(key) {
-            self.0.counts.refused();
+            // What nobody could count was not too much.
+            if decision.counted {
+                self.0.counts.refused();
+            }
             return false;
         }
-        self.0.counts.would_refuse();
+        if decision.counted {
+            self.0.counts.would_refuse();
+        }
         let (route, limit) = (self.0.counts.route(), &*self.0.settings.name);
         let client = asker.client().map(tracing::field::display);
         tracing::debug!(route, limit, client, "the rate limit would refuse this request");

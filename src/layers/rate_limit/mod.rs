@@ -26,6 +26,7 @@ use http::header::HeaderName;
 use http::{Request, Response};
 use tower::{Layer, Service};
 
+use super::methods::remove_overrides;
 pub(super) use asker::Asker;
 pub use future::RateLimitFuture;
 pub(super) use key::number as network_number;
@@ -70,6 +71,8 @@ pub struct RateLimitLayer {
     tells: bool,
     /// Fields of origins that go no further.
     hidden: Arc<[HeaderName]>,
+    /// Whether some methods cost more than others.
+    by_method: bool,
 }
 
 /// Answers 429 with `Retry-After`, `RateLimit` and `RateLimit-Policy` when a limit is
@@ -81,6 +84,9 @@ pub struct RateLimitLayer {
 /// bucket for all such clients would let any of them shut out the others.
 ///
 /// On a dry run what would be refused is let through, and counted.
+///
+/// Where some methods cost more than others, fields by which an origin may take another
+/// method than the request's own are taken out of requests.
 #[derive(Clone, Debug)]
 pub struct RateLimit<S> {
     inner: S,
@@ -100,7 +106,8 @@ impl RateLimitLayer {
         let limits: Arc<[Limit]> = limits.into_iter().collect();
         let costs = limits.iter().filter_map(Limit::cost_header);
         let hidden = costs.filter(|(_, keep)| !keep).map(|(name, _)| name.clone()).collect();
-        Self { limits, tells: false, hidden }
+        let by_method = limits.iter().any(|limit| !limit.settings().cost.by_method.is_empty());
+        Self { limits, tells: false, hidden, by_method }
     }
 
     /// Takes out of responses what they cost also for `inner`, a layer that stands behind it:
@@ -152,7 +159,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if self.limits.by_method {
+            // What the origin is asked for is what is counted.
+            remove_overrides(request.headers_mut());
+        }
         let mut progress = Progress::default();
         match progress.go_on(&self.limits, &request) {
             Step::Pass => RateLimitFuture::forwarded(self.inner.call(request), progress),

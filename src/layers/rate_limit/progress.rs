@@ -120,7 +120,9 @@ impl Progress {
         if tells || limit.cost_header().is_some() {
             let after = self.after.get_or_insert_default();
             if limit.cost_header().is_some() {
-                after.due.push((limit.clone(), key.clone(), cost));
+                // What would be refused but for a dry run has taken nothing.
+                let taken = if decision.admitted { cost } else { 0 };
+                after.due.push((limit.clone(), key.clone(), taken));
                 after.exchange = asker.exchange().cloned();
             }
             if tells {
@@ -185,7 +187,10 @@ impl Refusal {
                 .retry_after(Duration::from_secs(1))
         };
         if let Some(exchange) = request.extensions().get::<Exchange>() {
-            exchange.update(|record| record.rejection = Some(answer.code()));
+            let name = limit.settings().name.clone();
+            exchange.update(|record| {
+                (record.rejection, record.limit) = (Some(answer.code()), Some(name));
+            });
         }
         let mut response = answer.render(Format::preferred(request.headers()));
         limit.tell(response.headers_mut(), key, decision);

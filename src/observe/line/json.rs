@@ -182,6 +182,7 @@ fn learnt<S: Serializer>(record: &&Record, serializer: S) -> Result<S::Ok, S::Er
         ("upstream", record.upstream.as_deref()),
         ("origin", record.origin.as_deref()),
         ("rejected", record.rejection),
+        ("limit", record.limit.as_deref()),
         ("error", record.error.as_deref()),
         ("error_kind", record.error_kind.map(crate::error::Kind::as_str)),
     ];

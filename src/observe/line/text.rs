@@ -73,6 +73,7 @@ fn pairs(exchange: &Facts, record: &Record, into: &mut Vec<u8>) {
         number(into, record.attempts.into());
     }
     pair(into, " rejected=", record.rejection);
+    pair(into, " limit=", record.limit.as_deref());
     pair(into, " error=", record.error.as_deref());
     timing(into, " policy_ms=", record.policy);
     timing(into, " connect_ms=", record.connect);

@@ -203,6 +203,9 @@ async fn each_limit_is_counted_by_name_also_on_its_dry_run() {
             statuses.push(from(&proxy, "192.0.2.1", "").await);
         }
         assert_eq!(statuses, [200, 200, 429, 429]);
+        let log = proxy.log_lines(4).await;
+        assert!(log[2].contains("rejected=rate_limited limit=strict"), "{}", log[2]);
+        assert!(!log[1].contains("limit="), "{}", log[1]);
         let metrics = metrics(&proxy).await;
         for line in [
             "tollgate_rate_limited_total{route=\"all\",limit=\"strict\"} 2",

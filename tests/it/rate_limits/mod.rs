@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod concurrency;
+mod costs;
 mod identities;
 mod keys;
 mod local;

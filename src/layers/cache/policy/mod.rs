@@ -322,14 +322,8 @@ pub(super) fn s3_1_stored_fields(
     let always = ["proxy-authenticate", "proxy-authentication-info", "proxy-status"];
     let always = always.into_iter().map(HeaderName::from_static);
     let always = always.chain((!settings.store_set_cookie).then_some(header::SET_COOKIE));
-    let named = said.private.fields().iter().chain(said.no_cache.fields()).cloned();
-    let mut own = HeaderMap::new();
-    for name in named.chain(always) {
-        for value in headers.get_all(&name) {
-            own.append(name.clone(), value.clone());
-        }
-        headers.remove(name);
-    }
+    let named = said.private.fields().iter().chain(said.no_cache.fields());
+    let own = take(headers, named.chain(&settings.unstored).cloned().chain(always));
     if !headers.contains_key(header::DATE)
         && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
     {
@@ -337,6 +331,21 @@ pub(super) fn s3_1_stored_fields(
         headers.insert(header::DATE, now);
     }
     own
+}
+
+/// Takes out the fields of these names.
+pub(super) fn take(
+    headers: &mut HeaderMap,
+    names: impl IntoIterator<Item = HeaderName>,
+) -> HeaderMap {
+    let mut taken = HeaderMap::new();
+    for name in names {
+        for value in headers.get_all(&name) {
+            taken.append(name.clone(), value.clone());
+        }
+        headers.remove(name);
+    }
+    taken
 }
 
 /// RFC 9111 §7.3: takes out of a response without content, which went to somebody who has

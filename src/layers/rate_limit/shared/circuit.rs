@@ -1,9 +1,9 @@
 //! Whether Redis is waited for.
 //!
 //! Once it is known to be of no help nobody waits for it: every request is decided without
-//! it at once, and ten times a second one of them has it asked what would have been asked
-//! anyway, until it has answered in time several times in a row. Of an outage one line is
-//! logged, and of its end; of many in a minute only the first few.
+//! it at once, and ten times a second it is asked in the background, until it has answered
+//! in time several times in a row. Of an outage one line is logged, and of its end; of many
+//! in a minute only the first few.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ const PATIENCE: u32 = 3;
 const CALM: u32 = 3;
 
 /// How often it is looked whether it answers again.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// So many outages are logged in this time.
 const LINES: (u32, Duration) = (5, Duration::from_secs(60));
@@ -40,6 +40,8 @@ pub(super) struct Circuit {
     first_late: AtomicU64,
     /// How many answers in a row came in time since it is waited for no more.
     in_time: AtomicU32,
+    /// Somebody has it asked in the background.
+    looked_after: AtomicBool,
     said: Mutex<Said>,
 }
 
@@ -75,6 +77,7 @@ impl Default for Circuit {
             late: AtomicU32::default(),
             first_late: AtomicU64::new(u64::MAX),
             in_time: AtomicU32::default(),
+            looked_after: AtomicBool::default(),
             said: Mutex::default(),
         }
     }
@@ -95,6 +98,16 @@ impl Circuit {
         } else {
             Way::Closed
         }
+    }
+
+    /// Whether whoever asks this is to have it asked in the background; one is at a time.
+    pub(super) fn begins_to_look(&self) -> bool {
+        !self.looked_after.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whoever did does not any more.
+    pub(super) fn looks_no_more(&self) {
+        self.looked_after.store(false, Ordering::Relaxed);
     }
 
     /// Whether it is waited for no more.
@@ -127,22 +140,28 @@ impl Circuit {
     }
 
     /// What it was asked at a time it has not answered before this deadline; it may all the
-    /// same.
-    pub(super) fn late(&self, sent: u64, deadline: Duration, now: u64, limit: Option<&str>) {
+    /// same. `true`: from now on it is not waited for.
+    pub(super) fn late(
+        &self,
+        sent: u64,
+        deadline: Duration,
+        now: u64,
+        limit: Option<&str>,
+    ) -> bool {
         self.in_time.store(0, Ordering::Relaxed);
         let first = self.first_late.fetch_min(sent, Ordering::Relaxed).min(sent);
         let late = self.late.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let while_nothing_came = micros(deadline).saturating_mul(u64::from(PATIENCE - 1));
-        if late >= PATIENCE && sent - first >= while_nothing_came {
-            self.failed(now, &"it does not answer in time", limit);
-        }
+        late >= PATIENCE
+            && sent - first >= while_nothing_came
+            && self.failed(now, &"it does not answer in time", limit)
     }
 
-    /// It is of no help.
-    pub(super) fn failed(&self, now: u64, why: &dyn Display, limit: Option<&str>) {
+    /// It is of no help. `true`: from now on it is not waited for.
+    pub(super) fn failed(&self, now: u64, why: &dyn Display, limit: Option<&str>) -> bool {
         self.in_time.store(0, Ordering::Relaxed);
         if self.is_open() || self.open.swap(true, Ordering::Relaxed) {
-            return;
+            return false;
         }
         self.since.store(now, Ordering::Relaxed);
         self.look.store(now + micros(LOOK), Ordering::Relaxed);
@@ -157,6 +176,7 @@ impl Circuit {
                 tracing::debug!(error = %why, limit, "rate limits: not counted by way of Redis");
             }
         }
+        true
     }
 
     /// Whether another outage is told of, and how many were not.
@@ -240,6 +260,15 @@ mod tests {
             circuit.answered(now, now + 1, None);
         }
         assert_eq!(circuit.way(700_012), Way::Asks);
+    }
+
+    #[test]
+    fn one_looks_after_it_at_a_time_however_often_it_comes_and_goes() {
+        let circuit = Circuit::default();
+        assert!(circuit.begins_to_look());
+        assert!(!circuit.begins_to_look());
+        circuit.looks_no_more();
+        assert!(circuit.begins_to_look());
     }
 
     #[test]

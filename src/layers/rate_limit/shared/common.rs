@@ -53,6 +53,11 @@ impl SharedLimits {
         &self.0.redis
     }
 
+    /// The number of the circuit for a bucket; `None` if no node has it.
+    pub(super) fn node(&self, bucket: &str) -> Option<usize> {
+        self.0.redis.node_of(bucket.as_bytes()).map(|node| node % NODES)
+    }
+
     /// The circuits of a limit of this name for the node that has the bucket; `None` if none
     /// has it.
     pub(super) fn circuits<'a>(
@@ -61,8 +66,15 @@ impl SharedLimits {
         limit: &'a str,
         bucket: &str,
     ) -> Option<Circuits<'a>> {
-        let node = self.0.redis.node_of(bucket.as_bytes())? % NODES;
+        let node = self.node(bucket)?;
         Some(Circuits { all: &self.0.circuits.0[node], own: &own.0[node], limit })
+    }
+}
+
+impl Nodes {
+    /// The one of this number.
+    pub(super) fn of(&self, node: usize) -> &Circuit {
+        &self.0[node % NODES]
     }
 }
 
@@ -87,19 +99,19 @@ impl Circuits<'_> {
         }
     }
 
-    /// It has not answered before the deadline.
-    pub(super) fn late(&self, sent: i64, deadline: Duration, now: i64) {
-        self.own.late(micros(sent), deadline, micros(now), Some(self.limit));
+    /// It has not answered before the deadline. `true`: from now on it is not waited for.
+    pub(super) fn late(&self, sent: i64, deadline: Duration, now: i64) -> bool {
+        self.own.late(micros(sent), deadline, micros(now), Some(self.limit))
     }
 
-    /// It has not done as it was told.
-    pub(super) fn failed(&self, now: i64, error: &RedisError) {
+    /// It has not done as it was told. `true`: from now on it is not waited for.
+    pub(super) fn failed(&self, now: i64, error: &RedisError) -> bool {
         match error {
             RedisError::Unreachable | RedisError::Broken(_) | RedisError::TooLong(_) => {
-                self.all.failed(micros(now), error, None);
+                self.all.failed(micros(now), error, None)
             }
             RedisError::TimedOut(_) | RedisError::Refused(_) | RedisError::NoScript => {
-                self.own.failed(micros(now), error, Some(self.limit));
+                self.own.failed(micros(now), error, Some(self.limit))
             }
         }
     }

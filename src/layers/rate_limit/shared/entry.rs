@@ -122,7 +122,8 @@ impl Entry {
             self.left = self.left(now).saturating_add(ahead);
             self.since = now;
             let time = i64::try_from(lease_time.as_micros()).unwrap_or(i64::MAX);
-            self.until = sent.saturating_add(time);
+            // Not from when it was asked for: on a slow way it would be lost as it comes.
+            self.until = now.saturating_add(time);
         }
     }
 
@@ -229,6 +230,15 @@ mod tests {
         assert_eq!(entry.wants(20, SECOND, now + 1_100_000), 5);
         entry.settle(&rate, &answer(5, 0), now, SECOND, now);
         assert_eq!(entry.wants(20, SECOND, now + 2_000_000), 1);
+    }
+
+    #[test]
+    fn what_is_slow_to_come_is_of_use_when_it_comes() {
+        let (rate, mut entry) = (rate(1000, 1000), Entry::new(0));
+        entry.settle(&rate, &answer(5, 0), 10, SECOND, 1_500_010);
+        assert_eq!(entry.left(1_500_010), 5);
+        assert!(entry.take(5, 2_500_009));
+        assert_eq!(entry.left(2_500_010), 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::common::{Circuits, Nodes, SharedLimits};
 use super::decision::{Checked, DecidedBy, Deciding, Decision};
 use super::entry::Entry;
 use super::flight::{End, Flight};
+use super::look;
 use super::question::{Flying, Question, Waiting};
 use super::rate::{Rate, Standing};
 use super::script::{Taken, Wanted};
@@ -38,7 +39,7 @@ pub(super) struct Inner {
     name: String,
     /// What it counts by, in a word.
     key: String,
-    circuits: Nodes,
+    pub(super) circuits: Nodes,
     quota: Quota,
     rate: Rate,
     pub(super) settings: SharedSettings,
@@ -52,7 +53,7 @@ pub(super) struct Bucket {
     pub(super) rate: Rate,
     pub(super) digest: u128,
     /// The most that is taken ahead.
-    lease: u32,
+    pub(super) lease: u32,
 }
 
 /// What is to be done about a request.
@@ -324,7 +325,12 @@ impl Inner {
         Some(Question { runtime, flying, wanted, spoken_for: 0 })
     }
 
-    fn flying(self: &Arc<Self>, bucket: &Bucket, entry: Option<&mut Entry>, paid: u32) -> Flying {
+    pub(super) fn flying(
+        self: &Arc<Self>,
+        bucket: &Bucket,
+        entry: Option<&mut Entry>,
+        paid: u32,
+    ) -> Flying {
         let flight = Arc::new(Flight::default());
         if let Some(entry) = entry {
             entry.flight = Some(flight.clone());
@@ -338,7 +344,7 @@ impl Inner {
     }
 
     /// Whether Redis is to be asked about a bucket.
-    fn way(&self, bucket: &Bucket, now: i64) -> Way {
+    fn way(self: &Arc<Self>, bucket: &Bucket, now: i64) -> Way {
         let name = self.name(bucket);
         let circuits = self.circuits(&name);
         if let Some(circuits) = &circuits
@@ -347,8 +353,8 @@ impl Inner {
             return circuits.way(now);
         }
         self.counts.failed(SharedLimitError::Unreachable);
-        if let Some(circuits) = circuits {
-            circuits.failed(now, &RedisError::Unreachable);
+        if circuits.is_some_and(|circuits| circuits.failed(now, &RedisError::Unreachable)) {
+            look::begin(self, bucket);
         }
         Way::Closed
     }

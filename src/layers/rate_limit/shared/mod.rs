@@ -11,6 +11,7 @@
 //! | `script`, `gcra.lua` | what Redis is asked, and what it does |
 //! | `rate` | a quota in whole numbers |
 //! | `circuit`, `common` | whether Redis is waited for, by one limit and by all |
+//! | `look` | whether it is of use again, though nobody asks for anything |
 //! | `decision`, `settings` | what comes out, and what goes in |
 //!
 //! Most requests do not ask Redis. A key that is busy has a few tokens taken ahead, and
@@ -29,6 +30,8 @@ mod entry;
 mod flight;
 #[cfg(feature = "redis")]
 mod limiter;
+#[cfg(feature = "redis")]
+mod look;
 #[cfg(feature = "redis")]
 mod question;
 #[cfg(feature = "redis")]

@@ -10,6 +10,7 @@ use super::common::micros;
 use super::entry::Answer;
 use super::flight::{End, Flight};
 use super::limiter::{Bucket, Inner};
+use super::look;
 use super::script::{self, Wanted};
 use crate::observe::SharedLimitError;
 use crate::redis::RedisError;
@@ -49,7 +50,7 @@ impl Question {
 
 impl Flying {
     /// Asks Redis, and tells those who wait what it answers.
-    async fn fly(mut self, wanted: Wanted, spoken_for: u32) {
+    pub(super) async fn fly(mut self, wanted: Wanted, spoken_for: u32) {
         let (inner, bucket, flight) = (self.inner.clone(), self.bucket, self.flight.clone());
         let name = inner.name(&bucket);
         let circuits = inner.circuits(&name);
@@ -63,8 +64,10 @@ impl Flying {
             Ok(answer) => answer,
             Err(_) => {
                 inner.counts.failed(SharedLimitError::Late);
-                if let Some(circuits) = &circuits {
-                    circuits.late(sent, deadline, inner.now());
+                if let Some(circuits) = &circuits
+                    && circuits.late(sent, deadline, inner.now())
+                {
+                    look::begin(&inner, &bucket);
                 }
                 flight.is_to_be_late();
                 asked.await
@@ -76,8 +79,10 @@ impl Flying {
             if is_answer {
                 circuits.answered(sent, now, !is_late && answer.is_ok());
             }
-            if let Err(error) = &answer {
-                circuits.failed(now, error);
+            if let Err(error) = &answer
+                && circuits.failed(now, error)
+            {
+                look::begin(&inner, &bucket);
             }
         }
         match answer {

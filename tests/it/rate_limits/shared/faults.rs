@@ -164,6 +164,45 @@ async fn without_redis_it_is_as_configured() {
     .await;
 }
 
+/// Until Redis has been asked so often by nobody.
+async fn is_asked_by_itself(instance: &Instance) {
+    let before = instance.counts.answers();
+    eventually("it is asked by itself", async || instance.counts.answers() >= before + 3).await;
+}
+
+#[tokio::test]
+async fn nobody_has_to_be_turned_away_for_an_outage_to_end() {
+    within(async {
+        let mut redis = Redis::start();
+        let settings = SharedSettings { on_failure: OnFailure::Closed, ..patient() };
+        let instance = Instance::start(&redis.url(), plenty(), &settings).await;
+        let by = async || instance.limiter.check(b"k", 1).decided().await.by;
+        assert_eq!(by().await, DecidedBy::Redis);
+        redis.stop();
+        eventually("it is gone", async || !instance.client.is_connected()).await;
+        assert_eq!(by().await, DecidedBy::FailedClosed);
+        redis.restart();
+        is_asked_by_itself(&instance).await;
+        assert_ne!(by().await, DecidedBy::FailedClosed);
+        // What is refused to one limit alone, as a whole or for what it is to write.
+        for (wrong, right) in [
+            (&["ACL", "SETUSER", "default", "-eval", "-evalsha"][..], "+eval +evalsha"),
+            (&["CONFIG", "SET", "maxmemory", "1"], ""),
+        ] {
+            redis.ask(wrong);
+            eventually("it is refused", async || by().await == DecidedBy::FailedClosed).await;
+            if right.is_empty() {
+                redis.ask(["CONFIG", "SET", "maxmemory", "0"]);
+            } else {
+                redis.ask(["ACL", "SETUSER", "default"].into_iter().chain(right.split(' ')));
+            }
+            is_asked_by_itself(&instance).await;
+            assert_ne!(by().await, DecidedBy::FailedClosed, "{wrong:?}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_redis_that_refuses_is_as_good_as_none() {
     within(async {
@@ -185,6 +224,35 @@ async fn a_redis_that_refuses_is_as_good_as_none() {
         passes(&instance, Duration::from_millis(300)).await;
         redis.ask(["CONFIG", "SET", "maxmemory", "0"]);
         is_counted(&instance).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_only_serves_as_replica_is_not_taken_for_a_connection() {
+    within(async {
+        let redis = Redis::start();
+        let instance = Instance::start(&redis.url(), plenty(), &on_failure(OnFailure::Open)).await;
+        is_counted(&instance).await;
+        assert!(instance.client.is_connected());
+        redis.ask(["REPLICAOF", "127.0.0.1", "1"]);
+        eventually("it is of no use", async || {
+            let _asked = instance.limiter.check(b"k", 1).decided().await;
+            !instance.client.is_connected()
+        })
+        .await;
+        // It is connected to again and again.
+        for _ in 0..100 {
+            assert!(!instance.client.is_connected());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        redis.ask(["REPLICAOF", "NO", "ONE"]);
+        is_counted(&instance).await;
+        let since = Instant::now();
+        while !instance.client.is_connected() {
+            assert!(since.elapsed() < 10 * SECOND, "it is never said to be connected");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     })
     .await;
 }

@@ -86,6 +86,32 @@ async fn a_cluster_counts_as_one() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_cut_off_from_its_cluster_is_not_believed_for_ever() {
+    within(async {
+        // It knows of itself alone, and does not do anything: a slot is nobody's.
+        let stale = Redis::start_as(How {
+            arguments: ["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()]
+                .map(str::to_owned)
+                .into(),
+            ..How::default()
+        });
+        stale.ask(["CLUSTER", "ADDSLOTSRANGE", "0", "16382"]);
+        let nodes = Cluster::start(None);
+        let mut settings = cluster(&nodes);
+        let RedisAt::Cluster(urls) = &mut settings.at else { panic!("no cluster") };
+        urls.insert(0, stale.url().parse().unwrap());
+        let instance = Instance::start_with(settings, quota(1, 600 * SECOND, 3), &patient()).await;
+        let mut number = 0_u32;
+        eventually("it counts at the others", async || {
+            number += 1;
+            decides(&instance, &number.to_be_bytes()).await == DecidedBy::Redis
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_key_that_moves_within_a_cluster_is_found() {
     within(async {
         let nodes = Cluster::start(None);

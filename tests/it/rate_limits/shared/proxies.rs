@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::reload::reload;
 use crate::support::client::{Raw, ask, get};
 use crate::support::proxy::{Running, Setup};
 use crate::support::redis::Redis;
@@ -16,12 +17,15 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 /// One that answers by itself, within a limit that it shares.
 fn sharing(redis: &Redis, limit: &str, shared: &str) -> Running {
+    setup(redis, limit, shared).start()
+}
+
+fn setup(redis: &Redis, limit: &str, shared: &str) -> Setup {
     Setup::new(format!(
         "[redis]\nurl = \"{}\"\n[[route]]\nname = \"all\"\nrespond = {{ body = \"ok\" }}\n\
          [[route.rate_limit]]\n{limit}\n[route.rate_limit.shared]\n{shared}\n",
         redis.url()
     ))
-    .start()
 }
 
 async fn metrics(proxy: &Running) -> String {
@@ -172,7 +176,27 @@ async fn who_has_no_connection_yet_is_told_so_if_it_is_closed() {
         let answer = get(proxy.address, "/", "").await;
         assert_eq!(answer.status, 503, "{}", answer.text());
         assert_eq!(answer.field("retry-after"), Some("1"));
-        assert!(proxy.log_lines(1).await[0].contains("rate_limit_unavailable"));
+        let line = &proxy.log_lines(1).await[0];
+        assert!(
+            line.contains("rate_limit_unavailable") && line.contains("limit=address"),
+            "{line}"
+        );
+        // That is not one too many.
+        let metrics = metrics(&proxy).await;
+        let none = "tollgate_rate_limited_total{route=\"all\",limit=\"address\"} 0";
+        assert!(metrics.contains(none), "{metrics}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reload_that_brings_redis_along_says_what_it_takes() {
+    within(async {
+        let redis = Redis::start();
+        let alone = "[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n";
+        let proxy = Setup::new(alone.to_owned()).start();
+        let refused = reload(&proxy, &setup(&redis, "rate = 2", "")).await.unwrap_err();
+        assert!(refused.to_string().contains("a restart or an upgrade"), "{refused}");
     })
     .await;
 }
