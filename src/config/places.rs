@@ -33,11 +33,12 @@ impl Places {
     /// Those in the file at `path`, in which nothing is wrong.
     pub(super) fn of(mut root: Table<'_>, path: &Path) -> Self {
         let mut places = HashMap::new();
+        let lines = root.problems().lines();
         for kind in NAMED {
             let items = root.value(kind).and_then(|value| value.items_if_list());
             for item in items.into_iter().flatten() {
                 let Some(mut table) = item.table() else { continue };
-                let place = table.problems().place(item.span.start);
+                let place = table.problems().place_in(&lines, item.span.start);
                 let place = format!("{}:{}:{}", path.display(), place.0, place.1);
                 if let Some(name) = table.value("name").and_then(|name| name.string("").ok()) {
                     places.insert((kind, name.to_owned()), place);

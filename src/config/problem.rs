@@ -100,6 +100,20 @@ impl<'a> Problems<'a> {
         warnings.iter().map(|warning| warning.title(path)).collect()
     }
 
+    /// Where each line begins, in bytes.
+    pub(super) fn lines(&self) -> Vec<usize> {
+        let further = self.text.match_indices('\n').map(|(newline, _)| newline + 1);
+        std::iter::once(0).chain(further).collect()
+    }
+
+    /// The line and the column of a byte, both from 1, where `lines` is where lines begin.
+    pub(super) fn place_in(&self, lines: &[usize], at: usize) -> (usize, usize) {
+        let line = lines.partition_point(|begin| *begin <= at);
+        let begin = line.checked_sub(1).and_then(|line| lines.get(line)).copied();
+        let before = self.text.get(begin.unwrap_or(0)..at).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+
     /// The line and the column of a byte, both from 1.
     pub(super) fn place(&self, at: usize) -> (usize, usize) {
         let before = self.text.get(..at).unwrap_or(self.text);

@@ -133,7 +133,10 @@ impl Cluster {
             }
             Err(Told::Ask(url)) => (url, true),
             Err(Told::Error(error)) => {
-                self.is_not_right();
+                // That it does not know a script says nothing of where it stands.
+                if !matches!(error, RedisError::NoScript) {
+                    self.is_not_right();
+                }
                 return Err(error);
             }
         };
@@ -176,6 +179,8 @@ impl Cluster {
                     *self.trouble.lock() = None;
                     said = false;
                     self.adopt(&ranges, &mut kept);
+                    // What was doubted meanwhile is the map before, and not who told this one.
+                    self.doubt.store(false, Ordering::Relaxed);
                 }
                 Err(error) => {
                     let cluster = self.connector.settings().at.to_string();

@@ -123,10 +123,11 @@ impl Link {
             (Some("ASK"), Some(to)) => return Err(Told::Ask(to)),
             _ => {}
         }
+        let has_answered = error.code().is_some();
         let error = RedisError::of(&error, self.connector.settings().timeout);
         if !error.is_an_answer() {
             // One that answers is not there for writing all the same.
-            if matches!(error, RedisError::Broken(_)) {
+            if has_answered {
                 *self.useless.lock() = Some(error.clone());
             }
             self.doubt.notify_one();

@@ -142,6 +142,10 @@ fn cache(mut table: Table<'_>, of: &ForwardAuthSettings) -> Option<DecisionCache
 fn key_part(value: &Value<'_>) -> Fits<KeyPart> {
     let text = value.string(KEY)?;
     match text.split_once(':') {
+        Some(("header", name)) if is_claim(name) || begins_like(name, "x-forwarded-") => {
+            let misfit = Misfit::new(format!("`{name}` is whatever the client says"));
+            Err(misfit.hint("the client's address is `\"address\"`"))
+        }
         Some(("header", name)) => Ok(KeyPart::Header(field_name(name)?)),
         Some(("cookie", name)) if is_cookie(name) => Ok(KeyPart::Cookie(name.to_owned())),
         Some(("cookie", name)) => Err(Misfit::new(format!("`{name}` names no cookie"))),

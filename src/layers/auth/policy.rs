@@ -46,7 +46,7 @@ pub(super) struct Progress {
     claimed: Option<usize>,
     /// Which had wrong credentials, as their places in [`Policy::schemes`].
     wrong: Vec<usize>,
-    /// Which had right ones, though these may not do.
+    /// Which had right ones, or cannot tell, though these may not do.
     right: Vec<usize>,
 }
 
@@ -137,6 +137,12 @@ impl Policy {
         Step::Done(self.end(progress))
     }
 
+    /// Whether a request without credentials comes from where all have to come from.
+    pub(super) fn is_from_inside(&self, asked: &Asked<'_>) -> bool {
+        let mut places = self.all.iter().filter(|one| !one.scheme.is_by_credentials());
+        places.all(|one| matches!(one.scheme.judge(asked), Judging::Now(Verdict::Granted(_))))
+    }
+
     /// The scheme to ask next, and its place in [`Policy::schemes`]: of those of which one is
     /// enough, none after that one, and none but the one whose affair it is. One that lets in
     /// somebody without the scopes is not enough.
@@ -165,9 +171,11 @@ impl Policy {
         if let (true, Some((at, _))) = (verdict.is_failure(), next) {
             progress.wrong.push(at);
         }
+        if let (true, Some((at, _))) = (may_be_right(&verdict), next) {
+            progress.right.push(at);
+        }
         match (verdict, next) {
             (Verdict::Granted(grant), Some((at, one))) => {
-                progress.right.push(at);
                 if of_all || self.suffices(&progress.granted, &grant) {
                     progress.any |= !of_all;
                     progress.granted.add(grant, at, one);
@@ -328,6 +336,23 @@ fn weight(verdict: &Verdict) -> Weight {
             }
         }
         Verdict::About(_, verdict) => weight(verdict),
+    }
+}
+
+/// Whether credentials are nobody's guess: right ones, if not now or not for this, or such as
+/// cannot be looked at.
+fn may_be_right(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Granted(_)
+        | Verdict::Outdated(_)
+        | Verdict::Forbidden(_)
+        | Verdict::Unavailable(_) => true,
+        Verdict::About(_, verdict) => may_be_right(verdict),
+        Verdict::Absent
+        | Verdict::Outside(_)
+        | Verdict::Refused(_)
+        | Verdict::Answered(..)
+        | Verdict::RefusedWith(..) => false,
     }
 }
 

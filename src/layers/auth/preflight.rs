@@ -24,7 +24,8 @@ pub(super) fn disarm<'a>(
     headers: &mut HeaderMap,
     credentials: impl Iterator<Item = &'a HeaderName>,
 ) {
-    const USUAL: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+    const USUAL: [&str; 5] =
+        ["authorization", "cookie", "proxy-authorization", "signature", "signature-input"];
     let names = credentials.map(HeaderName::as_str).chain(USUAL);
     let names: Vec<&str> = names.chain(OVERRIDES).collect();
     remove(headers, |name| names.iter().any(|one| are_twins(name, one)));

@@ -220,7 +220,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        if self.shared.preflights && is_preflight(&parts, &body) {
+        if self.shared.preflights
+            && is_preflight(&parts, &body)
+            && self.shared.policy.is_from_inside(&Asked::of(&parts, None))
+        {
             self.shared.let_through(&mut parts);
             let future = self.inner.call(Request::from_parts(parts, body));
             return AuthFuture { state: State::Admitted { future, fields: Vec::new() } };

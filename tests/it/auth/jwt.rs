@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::guarded;
+use super::{K1, guarded};
 use crate::support::certs::{self, Authority};
 use crate::support::client::{Answer, Raw};
 use crate::support::identity_provider::{Health, IdentityProvider, Key, now};
@@ -365,11 +365,16 @@ async fn a_token_in_a_cookie_is_taken_out_and_the_other_cookies_stay() {
 async fn an_expired_token_is_no_failure_and_a_forged_one_is() {
     within(async {
         let world = World::with("").await;
-        let limited = "auth = { any = [\"tokens\"], failures = { rate = 2, per = \"1h\" } }";
+        // Nor is it one where another scheme, which finds no key of its own in it, is asked first.
+        let limited = format!(
+            "auth = {{ any = [\"partners\", \"tokens\"], failures = {{ rate = 2, per = \"1h\" }} }}\n\
+             [[auth]]\nname = \"partners\"\n[auth.api_key]\nbearer = true\n\
+             keys = [{{ name = \"alice\", key = \"{K1}\" }}]"
+        );
         let setup = setup(&world.origin, &world.issuer, "");
         let toml = setup
             .toml()
-            .replace("auth = { any = [\"tokens\"], failures = \"unlimited\" }", limited);
+            .replace("auth = { any = [\"tokens\"], failures = \"unlimited\" }", &limited);
         let path = world.proxy.dir.path().join("config.toml");
         std::fs::write(&path, toml).unwrap();
         world

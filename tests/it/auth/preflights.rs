@@ -68,6 +68,24 @@ async fn what_is_more_than_a_preflight_has_to_say_who_it_is() {
 }
 
 #[tokio::test]
+async fn a_preflight_comes_from_where_all_have_to_come_from() {
+    within(async {
+        let origin = Origin::named("one").await;
+        let auth =
+            scheme() + "[[auth]]\nname = \"office\"\n[auth.address]\nallow = [\"10.0.0.0/8\"]\n";
+        let route = "auth = { all = [\"office\"], any = [\"partners\"], preflights = true }";
+        let trusting = "trusted_proxies = [\"127.0.0.1\"]";
+        let proxy = guarded(&origin, &auth, route).server(trusting).start();
+        for (client, status) in [("192.0.2.1", 403), ("10.1.1.1", 200)] {
+            let from = format!("X-Forwarded-For: {client}\r\n");
+            assert_eq!(ask(proxy.address, preflight(&from)).await.status, status, "{client}");
+        }
+        assert_eq!(origin.requests().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn where_nobody_asks_for_it_a_preflight_is_a_request_like_all_others() {
     within(async {
         let origin = Origin::named("one").await;

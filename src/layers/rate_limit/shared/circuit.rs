@@ -105,6 +105,11 @@ impl Circuit {
         !self.looked_after.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether somebody has it asked in the background.
+    pub(super) fn is_looked_after(&self) -> bool {
+        self.looked_after.load(Ordering::Relaxed)
+    }
+
     /// Whoever did does not any more.
     pub(super) fn looks_no_more(&self) {
         self.looked_after.store(false, Ordering::Relaxed);

@@ -350,10 +350,16 @@ impl Inner {
         if let Some(circuits) = &circuits
             && self.limits.redis().reaches(name.as_bytes())
         {
-            return circuits.way(now);
+            let way = circuits.way(now);
+            if way != Way::Asks {
+                // The limit that looked may have gone with a reload.
+                look::begin(self, bucket);
+            }
+            return way;
         }
         self.counts.failed(SharedLimitError::Unreachable);
-        if circuits.is_some_and(|circuits| circuits.failed(now, &RedisError::Unreachable)) {
+        if let Some(circuits) = circuits {
+            circuits.failed(now, &RedisError::Unreachable);
             look::begin(self, bucket);
         }
         Way::Closed

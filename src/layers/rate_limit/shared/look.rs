@@ -22,6 +22,9 @@ pub(super) fn begin(inner: &Arc<Inner>, bucket: &Bucket) {
     else {
         return;
     };
+    if inner.circuits.of(node).is_looked_after() {
+        return;
+    }
     let Some(nobodys) = beside(inner, bucket, node) else { return };
     if inner.circuits.of(node).begins_to_look() {
         let looks: Looks = Box::pin(looks(Arc::downgrade(inner), nobodys, node));
