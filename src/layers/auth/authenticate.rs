@@ -94,6 +94,13 @@ pub trait Authenticate: Any + fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Those of [`credential_fields`](Self::credential_fields) in which this request has
+    /// credentials for it; `None`, the default: any of them.
+    fn shown_in(&self, request: &Asked<'_>) -> Option<Vec<HeaderName>> {
+        let _ = request;
+        None
+    }
+
     /// Whether it costs so much to judge a request that one which is given up meanwhile
     /// counts as a failure of its address. Default false.
     fn is_dear(&self) -> bool {

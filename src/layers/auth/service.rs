@@ -327,14 +327,20 @@ impl Shared {
 
     /// Whether credentials were wrong that are not right for another scheme, one that looks
     /// for its own in the same field.
-    fn was_guessed(&self, wrong: &[usize], right: &[usize]) -> bool {
-        let fields = |at: &usize| self.fields.get(*at).map_or(&[][..], |fields| &**fields);
-        let right: Vec<&HeaderName> = match wrong {
-            [] => Vec::new(),
-            _ => right.iter().flat_map(fields).collect(),
-        };
-        let is_right = |at: &usize| fields(at).iter().any(|field| right.contains(&field));
+    fn was_guessed(&self, wrong: &[usize], right: &[usize], parts: &Parts) -> bool {
+        let right = if wrong.is_empty() { Vec::new() } else { self.shown_in(right, parts) };
+        let is_right =
+            |at: &usize| self.shown_in(&[*at], parts).iter().any(|field| right.contains(field));
         !wrong.iter().all(is_right)
+    }
+
+    /// The fields in which a request has credentials for these schemes.
+    fn shown_in(&self, schemes: &[usize], parts: &Parts) -> Vec<HeaderName> {
+        let asked = Asked::of(parts, None);
+        let all = self.policy.schemes().zip(&self.fields).enumerate();
+        let of = all.filter(|(at, _)| schemes.contains(at));
+        of.flat_map(|(_, (scheme, all))| scheme.shown_in(&asked).unwrap_or_else(|| all.to_vec()))
+            .collect()
     }
 
     /// Whom to note as having failed if the request is given up while the scheme judges it
@@ -372,7 +378,7 @@ impl Shared {
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Rejection> {
         let Outcome { wrong, right, end } = outcome;
         if let Some(failures) = &self.failures
-            && self.was_guessed(&wrong, &right)
+            && self.was_guessed(&wrong, &right, parts)
             && let Some(client) = Asked::of(parts, None).client()
         {
             failures.note(client);
@@ -402,8 +408,7 @@ impl Shared {
             remove_twins(&mut parts.headers, field);
         }
         if by.len() < self.fields.len() {
-            let kept = by.iter().filter_map(|at| self.fields.get(*at)).flatten();
-            let kept: Vec<HeaderName> = kept.cloned().collect();
+            let kept = self.shown_in(by, parts);
             for (at, scheme) in self.policy.schemes().enumerate() {
                 if !by.contains(&at) {
                     scheme.conceal(parts, &kept);

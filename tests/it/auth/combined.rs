@@ -1,6 +1,7 @@
 //! Several schemes on one route, scopes, and addresses that keep failing.
 
 use tollgate::admin::Reload;
+use tollgate::layers::{PasswordHash, PasswordScheme};
 use tollgate::observe::ReloadTrigger;
 
 use super::{K1, guarded};
@@ -320,6 +321,37 @@ async fn right_credentials_that_may_not_are_no_guess() {
         }
         assert_eq!(get(proxy.address, "/", "X-API-Key: k2\r\n").await.status, 401);
         assert_eq!(get(proxy.address, "/", KEY).await.status, 429);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_right_key_beside_a_password_hides_neither_the_password_nor_a_guess() {
+    within(async {
+        let origin = Origin::named("one").await;
+        let auth = format!(
+            "[[auth]]\nname = \"partners\"\n[auth.api_key]\nbearer = true\n\
+             keys = [{{ name = \"alice\", key = \"{K1}\" }}]\n\
+             [[auth]]\nname = \"people\"\n[auth.basic]\nfile = \"htpasswd\"\n"
+        );
+        let folder = || {
+            let dir = tempfile::TempDir::new().unwrap();
+            let word = PasswordHash::of("word", PasswordScheme::Bcrypt).unwrap();
+            std::fs::write(dir.path().join("htpasswd"), format!("bob:{word}\n")).unwrap();
+            dir
+        };
+        let both = format!("{KEY}Authorization: Basic Ym9iOndyb25n\r\n");
+        let route = "auth = { any = [\"partners\", \"people\"] }";
+        let proxy = guarded(&origin, &auth, route).start_in(folder());
+        assert_eq!(get(proxy.address, "/", &both).await.status, 200);
+        let request = origin.request().to_ascii_lowercase();
+        assert!(!request.contains("authorization"), "{request}");
+        let route = "auth = { any = [\"people\", \"partners\"], \
+                     failures = { rate = 2, per = \"1h\" } }";
+        let proxy = guarded(&origin, &auth, route).start_in(folder());
+        for status in [200, 200, 429] {
+            assert_eq!(get(proxy.address, "/", &both).await.status, status);
+        }
     })
     .await;
 }

@@ -197,6 +197,15 @@ impl Authenticate for ApiKeys {
         [self.settings.header.clone()].into_iter().chain(bearer).collect()
     }
 
+    fn shown_in(&self, request: &Asked<'_>) -> Option<Vec<HeaderName>> {
+        match given::given(&self.settings, request) {
+            Given::Key(_, Place::Field) => Some(vec![self.settings.header.clone()]),
+            Given::Key(_, Place::Bearer) => Some(vec![AUTHORIZATION]),
+            Given::Key(_, Place::Query) | Given::Nothing => Some(Vec::new()),
+            Given::Several => None,
+        }
+    }
+
     fn secret_parameter(&self) -> Option<Arc<str>> {
         self.settings.query.clone()
     }
