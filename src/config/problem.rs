@@ -110,15 +110,14 @@ impl<'a> Problems<'a> {
     pub(super) fn place_in(&self, lines: &[usize], at: usize) -> (usize, usize) {
         let line = lines.partition_point(|begin| *begin <= at);
         let begin = line.checked_sub(1).and_then(|line| lines.get(line)).copied();
-        let before = self.text.get(begin.unwrap_or(0)..at).unwrap_or_default();
+        let begin = begin.unwrap_or(0);
+        let before = self.text.get(begin..at).unwrap_or_else(|| &self.text[begin..]);
         (line, before.chars().count() + 1)
     }
 
     /// The line and the column of a byte, both from 1.
     pub(super) fn place(&self, at: usize) -> (usize, usize) {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        self.place_in(&self.lines(), at)
     }
 
     fn problem(

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::decision::Decision;
 use super::question::Described;
 use super::settings::{DecisionCacheSettings, KeyPart, ToldFields};
+use crate::layers::auth::cookies::pairs;
 use crate::layers::twins::are_twins;
 
 /// What requests are told apart by: a digest under a key of this process, so that nobody
@@ -236,11 +237,7 @@ fn lines<'h>(
 
 /// The values of a cookie, which is to be there once.
 fn cookies<'h>(headers: &'h HeaderMap, name: &'h [u8]) -> impl Iterator<Item = &'h [u8]> {
-    let pairs = headers.get_all(header::COOKIE).iter();
-    let pairs = pairs.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.filter_map(move |pair| {
-        let pair = pair.trim_ascii();
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        (pair[..at].trim_ascii_end() == name).then(|| pair[at + 1..].trim_ascii())
-    })
+    // The service may read one as this with spaces around its parts.
+    let pairs = pairs(headers).filter(move |(its, _)| its.trim_ascii_end() == name);
+    pairs.map(|(_, value)| value.trim_ascii())
 }

@@ -190,18 +190,14 @@ fn nanos(micros: i64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::rate::tests::quota;
+pub(super) mod tests {
+    use super::super::rate::tests::rate;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn answer(taken: u32, full: i64) -> Answer {
+    pub(in super::super) fn answer(taken: u32, full: i64) -> Answer {
         Answer { taken, ahead: taken, full }
-    }
-
-    fn rate(requests: u32, burst: u32) -> Rate {
-        Rate::of(&quota(requests, SECOND, burst))
     }
 
     #[test]

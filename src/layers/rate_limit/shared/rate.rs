@@ -151,6 +151,11 @@ pub(super) mod tests {
 
     use super::*;
 
+    /// So many a second, and so many at once.
+    pub(in super::super) fn rate(requests: u32, burst: u32) -> Rate {
+        Rate::of(&quota(requests, Duration::from_secs(1), burst))
+    }
+
     pub(in super::super) fn quota(requests: u32, per: Duration, burst: u32) -> Quota {
         let some = |number| NonZeroU32::new(number).unwrap();
         Quota::new(some(requests), per).burst(some(burst))

@@ -169,22 +169,13 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::Answer;
-    use super::super::rate::Rate;
-    use super::super::rate::tests::quota;
+    use super::super::entry::tests::answer;
+    use super::super::rate::tests::rate;
     use super::*;
     use std::sync::Arc;
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    fn answer(taken: u32, full: i64) -> Answer {
-        Answer { taken, ahead: taken, full }
-    }
-
-    fn rate(requests: u32, burst: u32) -> Rate {
-        Rate::of(&quota(requests, SECOND, burst))
-    }
 
     #[test]
     fn a_key_takes_as_many_bytes_as_are_said() {
